@@ -1,0 +1,1 @@
+"""Estimators against hand-computed tables, identities, exact enumeration and independent oracles."""

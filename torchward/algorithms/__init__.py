@@ -1,0 +1,1 @@
+"""One algorithm, one file: its config, its loss, its learner, its loop."""

@@ -1,0 +1,172 @@
+"""REINFORCE (Williams 1992) with the return-to-go, and no, a mean or a learned baseline.
+
+The policy gradient at its plainest: play whole episodes, weigh each choice by what came after it, take one step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from torchward.config import ConfigError
+from torchward.data.protocols import Policy, Shaping, Task, absorb
+from torchward.data.random import derive, seeded
+from torchward.data.rollout import Batch, Rollout
+from torchward.functional.advantages import standardise
+from torchward.functional.policy_losses import entropy_loss, reinforce
+from torchward.functional.reduction import masked_mean
+from torchward.functional.returns import discounted_returns
+from torchward.functional.value_losses import squared_error
+from torchward.nets.actor_critic import ActorCritic, Network
+from torchward.run import Run
+
+
+@dataclass(frozen=True)
+class Config:
+    """REINFORCE's settings."""
+
+    total_timesteps: int = 200_000
+    """Environment steps to learn from, over all environments together."""
+    n_envs: int = 16
+    """Whole episodes to play, side by side, for each update."""
+    baseline: Literal["none", "mean", "learned"] = "learned"
+    """What is taken from the return-to-go: nothing; the mean of the other episodes' at the same time; a critic's value."""
+    learning_rate: float = 3e-3
+    """Adam's step size at the start."""
+    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    """linear: down to 0 at the last step."""
+    gamma: float = 0.99
+    """Discount of the future, per step."""
+    ent_coef: float = 0.0
+    """Weight of the entropy bonus."""
+    vf_coef: float = 0.5
+    """Weight of the value loss of a learned baseline."""
+    max_grad_norm: float = 0.5
+    """Norm to which the gradient of all parameters together is clipped."""
+    normalize_advantage: bool = True
+    """Bring the weights of an update to unit deviation (and zero mean, which is a baseline too)."""
+    network: Network = field(default_factory=Network)
+    """The policy, and the critic of a learned baseline."""
+    seed: int = 0
+    """Everything random follows from it."""
+    device: str = "cpu"
+    """Where the network lives: cpu, cuda."""
+
+    def __post_init__(self) -> None:
+        least = 2 if self.baseline == "mean" else 1
+        if self.n_envs < least:
+            raise ConfigError(f"expected n_envs of at least {least} with baseline={self.baseline!r}, got {self.n_envs}")
+        if self.total_timesteps < 1:
+            raise ConfigError(f"expected total_timesteps of at least 1, got {self.total_timesteps}")
+        if not 0.0 <= self.gamma <= 1.0:
+            raise ConfigError(f"expected gamma within [0, 1], got {self.gamma}")
+
+
+def credit(rollout: Rollout, config: Config) -> Batch:
+    """Each step's return-to-go ``[B, T]`` less its baseline. After a time limit the return goes on with the critic's
+    value, if there is a critic; else it ends there."""
+    next_value = torch.zeros_like(rollout.reward) if rollout.next_value is None else rollout.next_value
+    returns = discounted_returns(rollout.reward, next_value, rollout.terminated, rollout.boundary, config.gamma)
+    return rollout.credited(returns - baseline(rollout, returns, config.baseline), returns)
+
+
+def baseline(rollout: Rollout, returns: Tensor, kind: Literal["none", "mean", "learned"]) -> Tensor:
+    """What does not depend on a step's action, and so may be taken from its return without a bias, ``[B, T]``.
+
+    The mean leaves the episode itself out, for its own return does depend on the action; episodes that have ended count
+    with 0, which is what they earn from then on. (Sutton and Barto, 2nd edition, section 13.4.)"""
+    if kind == "none":
+        return torch.zeros_like(returns)
+    if kind == "mean":
+        alive = torch.where(rollout.loss_mask, returns, 0.0)
+        return (alive.sum(0, keepdim=True) - alive) / (len(alive) - 1)
+    assert rollout.value is not None
+    return rollout.value
+
+
+class Learner:
+    """The policy's optimiser, and the update."""
+
+    def __init__(self, policy: Policy, config: Config) -> None:
+        assert isinstance(policy, nn.Module)
+        self.policy, self.config = policy, config
+        self.parameters = [p for p in policy.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, fused=True)
+
+    def anneal(self, remaining: float) -> None:
+        """Set the schedule; ``remaining`` goes from 1 at the first step to 0 at the last."""
+        linear = self.config.learning_rate_schedule == "linear"
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * (remaining if linear else 1.0)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The loss of whole episodes, and its parts."""
+        config, mask = self.config, batch.loss_mask
+        advantage = standardise(batch.advantage, mask) if config.normalize_advantage else batch.advantage
+        log_prob, entropy, value = self.policy.evaluate_actions(
+            batch.observation, batch.action, batch.state, batch.boundary
+        )
+        total = mask.sum(dtype=torch.float32)
+        policy_loss = masked_mean(reinforce(log_prob, advantage), mask, total)
+        mean_entropy = masked_mean(entropy, mask, total)
+        loss = policy_loss + config.ent_coef * entropy_loss(mean_entropy)
+        metrics: dict[str, Tensor | float] = {"policy_loss": policy_loss.detach(), "entropy": mean_entropy.detach()}
+        if config.baseline == "learned":
+            assert value is not None
+            value_loss = masked_mean(squared_error(value, batch.target), mask, total)
+            loss = loss + config.vf_coef * value_loss
+            metrics["value_loss"] = value_loss.detach()
+        return loss, metrics
+
+    def update(self, batch: Batch) -> dict[str, Tensor | float]:
+        """One step of the optimiser on whole episodes."""
+        self.optimizer.zero_grad()
+        loss, metrics = self.loss(batch)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        self.optimizer.step()
+        return metrics | {"grad_norm": norm, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def train(
+    config: Config, task: Task, run: Run, policy: Policy | None = None, shaping: Sequence[Shaping] = ()
+) -> Policy:
+    """Learn ``task`` and return the policy; ``policy`` and ``shaping`` as for :func:`torchward.algorithms.ppo.train`."""
+    with seeded(config.seed, "policy"):
+        critic = config.baseline == "learned"
+        spaces = task.observation_space, task.action_space
+        built = ActorCritic(*spaces, config.network, critic=critic) if policy is None else policy
+    assert isinstance(built, nn.Module)
+    policy = built.to(config.device)
+    source = task.source(config.n_envs, config.seed, config.device)
+    learner = Learner(policy, config)
+    with run:
+        run.track(policy=policy, learner=learner, source=source, **{f"shaping{i}": s for i, s in enumerate(shaping)})
+        while not run.done:
+            learner.anneal(1.0 - run.step / run.total)
+            rollout = source.collect(policy, None)
+            metrics: dict[str, Tensor | float] = {}
+            for each in shaping:
+                rollout, shaped = each.shape(rollout)
+                metrics |= shaped
+            metrics |= learner.update(credit(rollout, config))
+            absorb(policy, rollout)
+            run.advance(rollout.steps, source.episodes())
+            run.log(metrics)
+            if run.due("evaluate"):
+                seed = derive(config.seed, "evaluation")
+                run.evaluation(task.evaluate(policy, run.options.n_eval_episodes, seed), built)
+            if run.due("checkpoint"):
+                source.cut()
+                run.save()
+        run.finish(built)
+    source.close()
+    return policy

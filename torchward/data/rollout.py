@@ -1,0 +1,117 @@
+"""What was seen, done and earned, ``[B, T]``; and the same with its credit, ready to be learnt from.
+
+Three facts stand in three tensors. ``terminated``: there is no future after this step, bootstrapping stops.
+``boundary``: the next row is not this step's future, the trace stops. ``loss_mask``: the policy chose this action.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from torchward.data.tree import Tree, tree_map
+
+__all__ = ["Batch", "Rollout", "concatenate"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Steps with their credit. Every tensor is ``[B, T, ...]``, ``state`` is ``[B, ...]``."""
+
+    observation: Tree
+    action: Tree
+    log_prob: Tensor
+    advantage: Tensor
+    target: Tensor
+    boundary: Tensor
+    loss_mask: Tensor
+    value: Tensor | None = None
+    state: Tree = ()
+
+    def __len__(self) -> int:
+        """The number of rows, B."""
+        return self.log_prob.shape[0]
+
+    def _each(self, function: Any) -> "Batch":
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{n: v if v is None else tree_map(function, v) for n, v in values.items()})
+
+    def steps(self) -> "Batch":
+        """Every step a row of its own, ``[B * T, 1, ...]``: for policies that need no history."""
+        return replace(self, state=())._each(lambda x: x.reshape(-1, 1, *x.shape[2:]))
+
+    def rows(self, index: Tensor | slice) -> "Batch":
+        """The rows at ``index``."""
+        return self._each(lambda x: x[index])
+
+    def minibatches(self, batch_size: int, generator: Generator, history: bool) -> Iterator["Batch"]:
+        """The steps once, in random order, in minibatches of ``batch_size`` steps. With ``history`` rows stay whole,
+        and a minibatch holds as many rows as make up ``batch_size`` steps, at least one."""
+        batch = self if history else self.steps()
+        rows = max(1, batch_size // self.log_prob.shape[1]) if history else batch_size
+        order = torch.randperm(len(batch), generator=generator, device=generator.device)
+        if rows >= len(batch):
+            yield batch
+            return
+        shuffled = batch.rows(order)
+        for start in range(0, len(batch), rows):
+            yield shuffled.rows(slice(start, start + rows))
+
+    def microbatches(self, rows: int | None) -> Iterator["Batch"]:
+        """The batch in consecutive pieces of at most ``rows`` rows; None: whole."""
+        if rows is None or rows >= len(self):
+            yield self
+            return
+        for start in range(0, len(self), rows):
+            yield self.rows(slice(start, start + rows))
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What a source hands to a learner. Every tensor is ``[B, T, ...]``; ``context`` holds what belongs to a whole
+    row, ``[B, ...]``: ``state`` (before the first step), and where there are such a prompt, group, agent or version.
+
+    ``next_value`` is the value of the observation that truly came next: after a time limit, that of the final
+    observation, not of the next episode's first."""
+
+    observation: Tree
+    action: Tree
+    log_prob: Tensor
+    reward: Tensor
+    terminated: Tensor
+    boundary: Tensor
+    loss_mask: Tensor
+    value: Tensor | None = None
+    next_value: Tensor | None = None
+    reference_log_prob: Tensor | None = None
+    context: dict[str, Tree] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """The number of steps that the policy chose."""
+        return int(self.loss_mask.sum())
+
+    def credited(self, advantage: Tensor, target: Tensor) -> Batch:
+        """The batch to learn from: ``advantage`` for the policy, ``target`` for the critic, both ``[B, T]``."""
+        return Batch(
+            observation=self.observation,
+            action=self.action,
+            log_prob=self.log_prob,
+            advantage=advantage,
+            target=target,
+            boundary=self.boundary,
+            loss_mask=self.loss_mask,
+            value=self.value,
+            state=self.context.get("state", ()),
+        )
+
+
+def concatenate(rollouts: list[Rollout]) -> Rollout:
+    """Rollouts of the same rows, one after the other in time; the context is that of the first."""
+    if len(rollouts) == 1:
+        return rollouts[0]
+    names = [f.name for f in fields(Rollout) if f.name != "context" and getattr(rollouts[0], f.name) is not None]
+    joined = {n: tree_map(lambda *leaves: torch.cat(leaves, 1), *(getattr(r, n) for r in rollouts)) for n in names}
+    return replace(rollouts[0], **joined)

@@ -1,0 +1,1 @@
+"""Control: other people's environments, made to speak one protocol."""

@@ -1,0 +1,222 @@
+"""Worlds x policy -> Rollout: the source of experience of control."""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from torchward.data.protocols import Episode, Policy
+from torchward.data.rollout import Rollout, concatenate
+from torchward.data.tree import Tree, tree_map, unbind, zero_rows
+from torchward.envs import spaces as sp
+from torchward.envs.spaces import Arrays
+from torchward.envs.vector import Step, WorldError, Worlds, episode_seed
+from torchward.nets import spaces
+
+
+EPISODE_BLOCK = 64
+"""Steps between two looks at whether every world has ended its episode."""
+EPISODE_LIMIT = 1_000_000
+"""Steps after which an episode is taken to have no end."""
+
+
+class _Final(NamedTuple):
+    """Where worlds ended and have begun anew within one step."""
+
+    time: int
+    where: np.ndarray[Any, Any]
+    observation: Tree
+    value: Tensor | None
+
+
+class EnvSource:
+    """A :class:`~torchward.data.protocols.Source` that steps worlds with a policy.
+
+    Every rollout is ``[n, horizon]`` and goes on where the last one stopped. All of a rollout's randomness is drawn
+    before it begins. The values of a policy without history are computed for all steps at once, after the last."""
+
+    def __init__(self, worlds: Worlds, seed: int, device: str | torch.device = "cpu") -> None:
+        self.worlds = worlds
+        self.seed = seed
+        self.device = torch.device(device)
+        self.resumable = worlds.resumable
+        self.generator = Generator(self.device).manual_seed(episode_seed(seed, worlds.n, 0))
+        self.cuts = 0
+        self.steps = 0
+        self.state: Tree | None = None
+        self._begin(worlds.reset(episode_seed(seed, 0, 0)))
+
+    def _begin(self, observation: Arrays) -> None:
+        self.observation = observation
+        self.returns = np.zeros(self.worlds.n, np.float64)
+        self.lengths = np.zeros(self.worlds.n, np.int64)
+        self.finished: list[Episode] = []
+
+    def collect(self, policy: Policy, horizon: int | None) -> Rollout:
+        """The next ``horizon`` steps of every world; None: one whole episode in each, begun anew.
+
+        Raises :class:`WorldError`, with the environment's name and the step, if it raises or returns NaN."""
+        return self._whole_episodes(policy) if horizon is None else self._steps(policy, horizon)
+
+    def _whole_episodes(self, policy: Policy) -> Rollout:
+        """Worlds that end early step on until the last one does; those steps are padding, and enter no statistics."""
+        self._anew()
+        pieces: list[Rollout] = []
+        over = torch.zeros(self.worlds.n, 1, dtype=torch.bool, device=self.device)
+        while not over.all():
+            if len(pieces) * EPISODE_BLOCK >= EPISODE_LIMIT:
+                raise WorldError(f"{self.worlds.name} ended no episode within {EPISODE_LIMIT} steps; set max_episode_steps")
+            piece = self._steps(policy, EPISODE_BLOCK)
+            before = piece.boundary.cumsum(1) - piece.boundary.long() > 0
+            pieces.append(replace(piece, loss_mask=piece.loss_mask & ~before & ~over))
+            over = over | piece.boundary.any(1, keepdim=True)
+        rollout = concatenate(pieces)
+        rewards = torch.where(rollout.loss_mask, rollout.reward, 0.0).double().sum(1).tolist()
+        lengths = rollout.loss_mask.sum(1).tolist()
+        self.finished = [Episode(reward, length) for reward, length in zip(rewards, lengths, strict=True)]
+        return rollout
+
+    @torch.no_grad()
+    def _steps(self, policy: Policy, horizon: int) -> Rollout:
+        worlds, n, lead = self.worlds, self.worlds.n, (horizon, self.worlds.n)
+        seen = sp.empty(worlds.observation_space, lead)
+        reward = np.zeros(lead, np.float32)
+        terminated, truncated, reset = np.zeros(lead, bool), np.zeros(lead, bool), np.zeros(lead, bool)
+        observations, noises = unbind(sp.tensors(seen)), unbind(policy.noise(lead, self.generator))
+        state = self.state = policy.initial_state(n) if self.state is None else self.state
+        start = state
+        actions: list[Tree] = []
+        log_probs: list[Tensor] = []
+        values: list[Tensor | None] = []
+        finals: list[_Final] = []
+        for t in range(horizon):
+            sp.put(seen, t, self.observation)
+            action, log_prob, value, state = policy.act(self._to_device(observations[t]), state, noises[t])
+            step = worlds.step(sp.numpy(spaces.env_action(worlds.action_space, action)))
+            actions.append(action)
+            log_probs.append(log_prob)
+            values.append(value)
+            reward[t], terminated[t], truncated[t], reset[t] = step.reward, step.terminated, step.truncated, step.reset
+            self.observation = step.observation
+            if step.final is not None:
+                finals.append(self._final(policy, t, step, state))
+            if policy.history:
+                # A world that resets itself within the next step shows its final observation first: its state lives on.
+                fresh = step.reset if step.final is None else step.terminated | step.truncated | step.reset
+                state = zero_rows(state, torch.from_numpy(fresh)) if fresh.any() else state
+        self.state = state
+        self._refuse_nan(seen, reward)
+        self._account(reward, terminated | truncated, ~reset)
+        observation = self._to_device(sp.tensors(seen))
+        value, next_value = self._values(policy, observation, values, finals, state)
+        return Rollout(
+            observation=tree_map(_batch_first, observation),
+            action=tree_map(lambda *leaves: torch.stack(leaves, 1), actions[0], *actions[1:]),
+            log_prob=torch.stack(log_probs, 1),
+            reward=self._rows(reward),
+            terminated=self._rows(terminated),
+            boundary=self._rows(terminated | truncated | reset),
+            loss_mask=self._rows(~reset),
+            value=None if value is None else _batch_first(value),
+            next_value=None if next_value is None else _batch_first(next_value),
+            context={"state": start} if policy.history else {},
+        )
+
+    def _final(self, policy: Policy, t: int, step: Step, state: Tree) -> _Final:
+        """The observations in which worlds ended at step ``t``, and, while its state is at hand, a policy's values."""
+        assert step.final is not None
+        where = np.flatnonzero(step.terminated | step.truncated)
+        observation = self._to_device(sp.tensors(sp.take(step.final, where)))
+        before = tree_map(lambda leaf: leaf[where], state) if policy.history else ()
+        return _Final(t, where, observation, policy.value(observation, before) if policy.history else None)
+
+    def _values(
+        self, policy: Policy, observation: Tree, acted: list[Tensor | None], finals: list[_Final], state: Tree
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Values ``[T, n]`` of what was seen, and of what truly came next."""
+        last = policy.value(self._to_device(sp.tensors(self.observation)), state)
+        if last is None:
+            return None, None
+        if policy.history:
+            value = torch.stack([v for v in acted if v is not None])
+        else:
+            every = policy.value(self._to_device(observation), ())
+            assert every is not None
+            value = every
+        next_value = torch.cat([value[1:], last[None]])
+        if finals:
+            if policy.history:
+                ends = torch.cat([final.value for final in finals if final.value is not None])
+            else:
+                joined = policy.value(tree_map(lambda *leaves: torch.cat(leaves), *(f.observation for f in finals)), ())
+                assert joined is not None
+                ends = joined
+            times = torch.cat([torch.full((len(final.where),), final.time) for final in finals])
+            next_value[times, torch.cat([torch.from_numpy(final.where) for final in finals])] = ends
+        return value, next_value
+
+    def _account(self, reward: np.ndarray[Any, Any], ended: np.ndarray[Any, Any], chosen: np.ndarray[Any, Any]) -> None:
+        """Note the episodes that ended: the sums of ``reward`` ``[T, n]`` and of ``chosen`` since they began."""
+        rewards, steps = reward.cumsum(0, np.float64), chosen.cumsum(0)
+        for t, i in np.argwhere(ended):
+            self.finished.append(Episode(float(self.returns[i] + rewards[t, i]), int(self.lengths[i] + steps[t, i])))
+            self.returns[i], self.lengths[i] = -rewards[t, i], -steps[t, i]
+        self.returns += rewards[-1]
+        self.lengths += steps[-1]
+        self.steps += int(chosen.sum())
+
+    def _rows(self, array: np.ndarray[Any, Any]) -> Tensor:
+        return _batch_first(torch.from_numpy(array)).to(self.device)
+
+    def _refuse_nan(self, seen: Arrays, reward: np.ndarray[Any, Any]) -> None:
+        for what, array in [("reward", reward)] + [("observation", leaf) for leaf in sp.leaves(seen) if leaf.dtype.kind == "f"]:
+            if not np.isfinite(array.sum()) and not (finite := np.isfinite(array)).all():
+                t, i = (int(index) for index in np.argwhere(~finite)[0][:2])
+                raise WorldError(f"{self.worlds.name} returned NaN or infinity as {what} of world {i} at step {self.steps + t * self.worlds.n}; nothing was learnt from it")
+
+    def _to_device(self, tree: Tree) -> Tree:
+        return tree if self.device.type == "cpu" else tree_map(lambda leaf: leaf.to(self.device), tree)
+
+    def episodes(self) -> list[Episode]:
+        finished, self.finished = self.finished, []
+        return finished
+
+    def cut(self) -> None:
+        """Begin every world anew if they cannot be brought back; their running episodes enter no statistics."""
+        if not self.resumable:
+            self._anew()
+
+    def _anew(self) -> None:
+        self.cuts += 1
+        self._begin(self.worlds.reset(episode_seed(self.seed, 0, self.cuts)))
+        self.state = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "cuts": self.cuts,
+            "steps": self.steps,
+            "generator": self.generator.get_state(),
+            "worlds": self.worlds.state_dict() if self.resumable else None,
+            "policy_state": self.state,
+            "returns": self.returns.copy(),
+            "lengths": self.lengths.copy(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.cuts, self.steps = int(state["cuts"]), int(state["steps"])
+        self.generator.set_state(state["generator"])
+        if self.resumable:
+            self._begin(self.worlds.load_state_dict(state["worlds"]))
+            self.returns, self.lengths = np.array(state["returns"]), np.array(state["lengths"])
+            self.state = state["policy_state"]
+        else:
+            self._begin(self.worlds.reset(episode_seed(self.seed, 0, self.cuts)))
+
+    def close(self) -> None:
+        self.worlds.close()
+
+
+def _batch_first(tensor: Tensor) -> Tensor:
+    return tensor.transpose(0, 1)

@@ -1,0 +1,170 @@
+"""Gymnasium's spaces as torchward's, and trees of NumPy arrays that are shaped by them."""
+
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchward.nets import spaces
+from torchward.nets.spaces import Bound, Space, SpaceError, Tree
+
+Arrays: TypeAlias = np.ndarray[Any, Any] | dict[str, "Arrays"] | tuple["Arrays", ...]
+"""A tree of NumPy arrays: what worlds take and give."""
+
+
+def from_gym(space: gym.Space[Any]) -> Space:
+    """torchward's description of a Gymnasium space.
+
+    Raises :class:`SpaceError` for Text, Graph, Sequence and the like."""
+    match space:
+        case gym.spaces.Box():
+            dtype = "uint8" if space.dtype == np.uint8 else "float32"
+            return spaces.Box(tuple(space.shape), _bound(space.low), _bound(space.high), dtype)
+        case gym.spaces.Discrete():
+            return spaces.Discrete(int(space.n), int(space.start))
+        case gym.spaces.MultiDiscrete():
+            if space.nvec.ndim != 1 or np.any(space.start):
+                raise SpaceError(
+                    f"expected a MultiDiscrete of one axis that starts at 0, got {space}; flatten it in a wrapper"
+                )
+            return spaces.MultiDiscrete(tuple(int(n) for n in space.nvec))
+        case gym.spaces.MultiBinary():
+            if len(space.shape) != 1:
+                raise SpaceError(f"expected a MultiBinary of one axis, got {space}; flatten it in a wrapper")
+            return spaces.MultiBinary(space.shape[0])
+        case gym.spaces.Dict():
+            return spaces.Dict({name: from_gym(inner) for name, inner in space.spaces.items()})
+        case gym.spaces.Tuple():
+            return spaces.Tuple(tuple(from_gym(inner) for inner in space.spaces))
+    raise SpaceError(
+        f"expected Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple, got {space}; convert it in an "
+        "ObservationWrapper or ActionWrapper"
+    )
+
+
+def _bound(array: np.ndarray[Any, Any]) -> Bound:
+    flat = array.astype(np.float64).ravel()
+    return float(flat[0]) if flat.size and np.all(flat == flat[0]) else tuple(float(value) for value in flat)
+
+
+def with_mask(space: Space, mask: Space) -> spaces.Dict:
+    """The observation space once the mask from ``info`` travels in the observation."""
+    entries = space.spaces if isinstance(space, spaces.Dict) else {"observation": space}
+    return spaces.Dict({**entries, spaces.MASK: mask})
+
+
+def mask_space(action_space: Space) -> Space:
+    """The shape of the mask that a discrete action space takes."""
+    match action_space:
+        case spaces.Discrete():
+            return spaces.MultiBinary(action_space.n)
+        case spaces.MultiDiscrete():
+            return spaces.MultiBinary(sum(action_space.nvec))
+        case spaces.MultiBinary():
+            return spaces.MultiBinary(action_space.n)
+        case spaces.Dict() | spaces.Tuple():
+            named = action_space.spaces if isinstance(action_space, spaces.Dict) else enumerate(action_space.spaces)
+            parts = {str(name): inner for name, inner in dict(named).items() if not isinstance(inner, spaces.Box)}
+            if parts:
+                return spaces.Dict({name: mask_space(inner) for name, inner in parts.items()})
+    raise SpaceError(f"an action mask needs discrete actions, got {spaces.describe(action_space)}; leave the option out")
+
+
+def empty(space: Space, lead: tuple[int, ...]) -> Arrays:
+    """Zeros for observations with the leading axes ``lead``: uint8 as it is, other Boxes float32, the rest int64."""
+    if isinstance(space, spaces.Dict):
+        return {name: empty(inner, lead) for name, inner in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(empty(inner, lead) for inner in space.spaces)
+    dtype: Any = np.dtype(space.dtype) if isinstance(space, spaces.Box) else np.int64
+    return np.zeros((*lead, *spaces.event_shape(space)), dtype)
+
+
+def put(target: Arrays, index: Any, source: Any) -> None:
+    """``target[index] = source``, leaf by leaf."""
+    if isinstance(target, dict):
+        for name, branch in target.items():
+            put(branch, index, source[name])
+    elif isinstance(target, tuple):
+        for branch, part in zip(target, source, strict=True):
+            put(branch, index, part)
+    else:
+        target[index] = source
+
+
+def fits(space: Space, seen: Any, n: int | None = None) -> bool:
+    """Whether an observation, or a batch of ``n``, has the entries and shapes that ``space`` says."""
+    if isinstance(space, spaces.Dict):
+        return isinstance(seen, dict) and all(k in seen and fits(inner, seen[k], n) for k, inner in space.spaces.items())
+    if isinstance(space, spaces.Tuple):
+        whole = isinstance(seen, tuple | list) and len(seen) == len(space.spaces)
+        return whole and all(fits(inner, part, n) for inner, part in zip(space.spaces, seen, strict=True))
+    return _shape(seen) == (() if n is None else (n,)) + spaces.event_shape(space)
+
+
+def outline(seen: Any) -> str:
+    """The entries and shapes of an observation, for messages."""
+    if isinstance(seen, dict):
+        return f"{{{', '.join(f'{name}: {outline(part)}' for name, part in seen.items())}}}"
+    if isinstance(seen, tuple):
+        return f"({', '.join(map(outline, seen))})"
+    shape = _shape(seen)
+    return f"a {type(seen).__name__}" + ("" if shape is None else f" of shape {shape}")
+
+
+def _shape(seen: Any) -> tuple[int, ...] | None:
+    try:
+        return np.shape(seen)
+    except ValueError:  # a ragged list
+        return None
+
+
+def copy(arrays: Arrays) -> Arrays:
+    """A tree of arrays that shares nothing with ``arrays``."""
+    if isinstance(arrays, dict):
+        return {name: copy(branch) for name, branch in arrays.items()}
+    if isinstance(arrays, tuple):
+        return tuple(copy(branch) for branch in arrays)
+    return arrays.copy()
+
+
+def take(arrays: Arrays, index: Any) -> Arrays:
+    """``arrays[index]``, leaf by leaf; a copy if ``index`` is a list or an array."""
+    if isinstance(arrays, dict):
+        return {name: take(branch, index) for name, branch in arrays.items()}
+    if isinstance(arrays, tuple):
+        return tuple(take(branch, index) for branch in arrays)
+    picked: np.ndarray[Any, Any] = arrays[index]
+    return picked
+
+
+def leaves(arrays: Arrays) -> list[np.ndarray[Any, Any]]:
+    """The arrays of a tree, depth first."""
+    if isinstance(arrays, dict):
+        return [leaf for branch in arrays.values() for leaf in leaves(branch)]
+    if isinstance(arrays, tuple):
+        return [leaf for branch in arrays for leaf in leaves(branch)]
+    return [arrays]
+
+
+def numpy(tree: Tree) -> Arrays:
+    """A tree of tensors as arrays that share their memory where they can."""
+    if isinstance(tree, dict):
+        return {name: numpy(branch) for name, branch in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(numpy(branch) for branch in tree)
+    assert isinstance(tree, Tensor)
+    array: np.ndarray[Any, Any] = tree.detach().cpu().numpy()
+    return array
+
+
+def tensors(arrays: Arrays, device: str = "cpu") -> Tree:
+    """A tree of arrays as tensors; on the CPU they share their memory."""
+    if isinstance(arrays, dict):
+        return {name: tensors(branch, device) for name, branch in arrays.items()}
+    if isinstance(arrays, tuple):
+        return tuple(tensors(branch, device) for branch in arrays)
+    tensor = torch.from_numpy(arrays)
+    return tensor if device == "cpu" else tensor.to(device)

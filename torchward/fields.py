@@ -1,0 +1,151 @@
+"""A config as a flat list of settings: what the command line and `torchward.train(...)` call them, without dots.
+
+The fields of a dataclass within a config are named like fields of the config itself (`net_arch`, not `network.net_arch`).
+Where a field may be one of several dataclasses, it is set by the name of one (`exploration="boltzmann"`), and the fields of
+that one bear its name before theirs (`exploration_start`).
+"""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, Union
+
+from torchward.config import ConfigError, did_you_mean, from_json, to_json
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value that can be set in a config."""
+
+    name: str
+    """Its name, unique within the config."""
+    path: tuple[str, ...]
+    """The fields that lead to it."""
+    hint: Any
+    """Its type; for a choice among dataclasses, a Literal of their names in snake case."""
+    value: Any
+    """What it is now."""
+    doc: str
+    """The docstring of its field."""
+
+
+def settings(config: Any) -> list[Setting]:
+    """Everything that can be set in `config`, a dataclass; the settings of a nested dataclass after all others."""
+    return list(_settings(config, (), ""))
+
+
+def _settings(config: Any, path: tuple[str, ...], prefix: str) -> Iterator[Setting]:
+    hints, docs = typing.get_type_hints(type(config)), docstrings(type(config))
+    nested: list[tuple[Any, tuple[str, ...], str]] = []
+    for field in dataclasses.fields(config):
+        value, hint, here = getattr(config, field.name), hints[field.name], (*path, field.name)
+        name, doc = prefix + field.name, docs.get(field.name, "")
+        choices = _dataclasses(hint)
+        if len(choices) > 1:
+            names = tuple(_snake(choice) for choice in choices)
+            yield Setting(name, here, Literal[names], _snake(type(value)), doc)  # type: ignore[valid-type]
+            nested.append((value, here, f"{name}_"))
+        elif dataclasses.is_dataclass(value):
+            nested.append((value, here, prefix))
+        else:
+            yield Setting(name, here, hint, value, doc)
+    for value, here, inner in nested:
+        yield from _settings(value, here, inner)
+
+
+def change(config: C, values: Mapping[str, Any]) -> C:
+    """`config` with the settings (or whole fields) in `values`. Raises ConfigError for an unknown name, naming the
+    nearest known one, and for a value that a setting cannot take."""
+    known = {setting.name: setting for setting in settings(config)}
+    whole = {field.name for field in dataclasses.fields(config)} - set(known)  # type: ignore[arg-type]
+    data = to_json(config)
+    rest: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in whole or dataclasses.is_dataclass(value):
+            data[name] = _plain(value)
+        elif name in known and _is_choice(config, known[name]):
+            _put(data, known[name].path, {"type": _choose(name, value, _choices(config, known[name]))})
+        else:
+            rest[name] = value
+    if len(rest) < len(values):
+        config = from_json(type(config), data)
+        known, data = {setting.name: setting for setting in settings(config)}, to_json(config)
+    for name, value in rest.items():
+        if name not in known:
+            raise ConfigError(f"there is no setting {name!r}.{did_you_mean(name, known)}")
+        _put(data, known[name].path, _plain(value))
+    return from_json(type(config), data)
+
+
+def docstrings(cls: type[Any]) -> dict[str, str]:
+    """The strings that stand below the fields of a dataclass, on one line each; none where there is no source."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        try:
+            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        except (OSError, TypeError, SyntaxError, ValueError):
+            continue
+        body = tree.body if isinstance(tree, ast.ClassDef) else []
+        for field, below in zip(body, body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+                if isinstance(below.value, ast.Constant) and isinstance(below.value.value, str):
+                    found[field.target.id] = " ".join(below.value.value.split())
+    return found
+
+
+def _dataclasses(hint: Any) -> list[type[Any]]:
+    """The dataclasses among the members of a union."""
+    if typing.get_origin(hint) not in (Union, types.UnionType):
+        return []
+    return [m for m in typing.get_args(hint) if isinstance(m, type) and dataclasses.is_dataclass(m)]
+
+
+def _choices(config: Any, setting: Setting) -> list[type[Any]]:
+    for name in setting.path[:-1]:
+        config = getattr(config, name)
+    return _dataclasses(typing.get_type_hints(type(config))[setting.path[-1]])
+
+
+def _is_choice(config: Any, setting: Setting) -> bool:
+    return len(_choices(config, setting)) > 1
+
+
+def _choose(name: str, value: Any, choices: list[type[Any]]) -> str:
+    """The class that is meant by `value`: "visit_count", "visit-count" and "VisitCount" are one."""
+    named = {_snake(choice): choice.__name__ for choice in choices}
+    plain = value.replace("-", "_") if isinstance(value, str) else ""
+    if plain in named.values():
+        return plain
+    if plain not in named:
+        raise ConfigError(f"{name} expects one of {', '.join(named)}; got {value!r}.{did_you_mean(str(value), named)}")
+    return named[plain]
+
+
+def _snake(cls: type[Any]) -> str:
+    name = cls.__name__
+    return "".join(
+        f"_{c.lower()}" if c.isupper() and i and (name[i - 1].islower() or name[i + 1 : i + 2].islower()) else c.lower()
+        for i, c in enumerate(name)
+    )
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {"type": type(value).__name__, **to_json(value)}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _put(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for name in path[:-1]:
+        data = data[name]
+    data[path[-1]] = value
+
+
+__all__ = ["Setting", "change", "docstrings", "settings"]

@@ -1,0 +1,82 @@
+"""Losses that move a policy towards what paid: REINFORCE, the clipped surrogate, the entropy bonus.
+
+Each gives one loss per element; `reduction` takes the mean. Advantages and old log-probabilities are weights: no
+gradient flows into them.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from torchward.functional._checks import same_shape
+
+_LOG_RATIO_LIMIT = 20.0  # e^20 = 5e8: a larger ratio is a fault elsewhere, and must not become an infinity here
+
+
+def reinforce(log_prob: Float[Tensor, "*batch"], advantage: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """The score-function loss, whose gradient is that of minus the expected return.
+
+        loss = -log pi(a|s) * A
+
+    `advantage` may be a return, a return less a baseline, or GAE. Raises ValueError where the shapes differ. Source:
+    Williams 1992; Sutton and Barto, 2nd edition, section 13.3.
+    """
+    same_shape(log_prob=log_prob, advantage=advantage)
+    return -(log_prob * advantage.detach())
+
+
+class Surrogate(NamedTuple):
+    """`loss` and `ratio` per element, and `clipped`: True where a clip is active, so that the gradient is 0."""
+
+    loss: Float[Tensor, "*batch"]
+    ratio: Float[Tensor, "*batch"]
+    clipped: Bool[Tensor, "*batch"]
+
+
+def clipped_surrogate(
+    log_prob: Float[Tensor, "*batch"],
+    old_log_prob: Float[Tensor, "*batch"],
+    advantage: Float[Tensor, "*batch"],
+    clip_low: float | Float[Tensor, ""],
+    clip_high: float | Float[Tensor, ""],
+    dual_clip: float | None = None,
+) -> Surrogate:
+    """PPO's pessimistic surrogate: no reward for moving the ratio further than the clip, in the direction that pays.
+
+        loss = -min(ratio * A, clip(ratio, 1 - clip_low, 1 + clip_high) * A),   ratio = pi(a|s) / pi_old(a|s)
+
+    clip_high above clip_low leaves unlikely actions more room to grow ("clip-higher"). With `dual_clip` = c the loss of
+    a negative advantage is at most -c * A, so that a large ratio cannot blow up the update. At ratio 1 the gradient is
+    REINFORCE's. The log-ratio is held within +-20, so that nothing overflows.
+
+    Raises ValueError where shapes differ, clip_low lies outside [0, 1], clip_high is negative, or dual_clip is not
+    above 1 (clips given as tensors are not read). Source: Schulman et al. 2017, equation 7; Yu et al. 2025 (DAPO),
+    section 3.1; Ye et al. 2020, equation 5.
+    """
+    same_shape(log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage)
+    if not isinstance(clip_low, Tensor) and not 0.0 <= clip_low <= 1.0:
+        raise ValueError(f"clip_low must lie in [0, 1], got {clip_low}.")
+    if not isinstance(clip_high, Tensor) and not clip_high >= 0.0:
+        raise ValueError(f"clip_high must not be negative, got {clip_high}.")
+    if dual_clip is not None and not dual_clip > 1.0:
+        raise ValueError(f"dual_clip must be above 1, got {dual_clip}; None turns it off.")
+    cost = -advantage.detach()
+    log_ratio = log_prob - old_log_prob.detach()
+    ratio = log_ratio.clamp(-_LOG_RATIO_LIMIT, _LOG_RATIO_LIMIT).exp()
+    plain = cost * ratio
+    held = cost * ratio.clamp(min=1.0 - clip_low).clamp(max=1.0 + clip_high)
+    loss = torch.maximum(plain, held)
+    clipped = held > plain
+    if dual_clip is not None:
+        ceiling = cost * dual_clip
+        above = (cost > 0) & (loss > ceiling)
+        loss = torch.where(above, ceiling, loss)
+        clipped = clipped | above
+    return Surrogate(loss, ratio, clipped)
+
+
+def entropy_loss(entropy: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Minus the entropy, so that a positive coefficient keeps the policy exploring. Source: Mnih et al. 2016 (A3C)."""
+    return -entropy

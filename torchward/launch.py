@@ -1,0 +1,281 @@
+"""From names to a run: `torchward.train(...)`, and `torchward.resume(...)`.
+
+    run = torchward.train("ppo", "CartPole-v1", total_timesteps=50_000)
+    action, state = torchward.load(run.path).predict(observation)
+
+All that can be wrong is said before anything is built: the names, the settings, whether the algorithm takes the spaces.
+"""
+
+import inspect
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from torchward import checkpoint
+from torchward.checkpoint import write_json
+from torchward.config import did_you_mean, from_json, to_json
+from torchward.envs.make import EnvOptions
+from torchward.fields import change, settings
+from torchward.nets import saving, spaces
+from torchward.run import Run, RunOptions, read_manifest
+from torchward.tasks import find
+from torchward.tasks.control import Preset
+from torchward.tasks.find import Algorithm, Found, LaunchError
+
+RUNS = Path("runs")
+INITIAL = "initial"
+"""The directory within a run of the policy that it started from."""
+RESULT = "result.json"
+"""The file that a run has once it has come to its end."""
+
+
+def train(
+    algorithm: str | Path | ModuleType,
+    task: Any,
+    *,
+    name: str | None = None,
+    path: str | Path | None = None,
+    init: str | Path | None = None,
+    policy: Any = None,
+    options: RunOptions | None = None,
+    env: EnvOptions | None = None,
+    threads: int = 0,
+    **settings: Any,
+) -> Run:
+    """Train `algorithm` on `task`, and return the run: its `path`, its `best_return`.
+
+    `algorithm` is a name (`torchward list` shows them), the path of a file with `Config` and `train`, or such a module.
+    `task` is a Gymnasium id, the path of a file, an environment class, factory or instance, or a task.
+    `settings` are fields of the algorithm's Config, of its network, of RunOptions and of EnvOptions, which change the
+    tuned settings of that algorithm and task, or the defaults where there are none; `options` and `env` replace these.
+    The run lies in `path`, or in runs/`name`, or in a new directory below runs/. It starts from the policy of the run
+    `init`, or from a `policy` of your own. `threads`: see :func:`choose_threads`.
+
+    Raises LaunchError for names and spaces, ConfigError for settings, RunError for a directory that is taken."""
+    found = find.algorithm(algorithm)
+    start = defaults(found, task)
+    start = start._replace(options=options or start.options, env=env or start.env)
+    return begin(found, task, change_all(start, settings), name, path, init, policy, threads).go()
+
+
+def resume(path: str | Path, *, task: Any = None, algorithm: ModuleType | None = None, policy: Any = None) -> Run:
+    """Go on with the run in `path` from its newest checkpoint, bit for bit as if it had never stopped.
+
+    `task`, `algorithm` and `policy` are only needed where the run was started with such an object from Python: an
+    environment class, say. Raises RunError where there is no run."""
+    return take_up(path, task=task, algorithm=algorithm, policy=policy).go()
+
+
+def defaults(algorithm: Algorithm, task: Any) -> Preset:
+    """The settings that an algorithm starts from on a task: tuned ones, or its own defaults."""
+    found = (find.preset(algorithm.name, task) if algorithm.source == algorithm.name else None) or Preset(None)
+    config = algorithm.Config() if found.config is None else found.config
+    return Preset(config, found.options or RunOptions(), found.env or EnvOptions())
+
+
+def change_all(start: Preset, values: Mapping[str, Any]) -> Preset:
+    """`start` with `values` by name, each in whichever of its three parts has that name.
+
+    Raises ConfigError for a name that none has, naming the nearest."""
+    parts = []
+    left = dict(values)
+    for part in start:
+        names = names_of(part, left)
+        mine = {name: left.pop(name) for name in list(left) if name in names}
+        parts.append(change(part, mine))
+    if left:
+        known = [name for part in parts for name in names_of(part, {})]
+        unknown = next(iter(left))
+        raise LaunchError(f"there is no setting {unknown!r}.{did_you_mean(unknown, known)}")
+    return Preset(*parts)
+
+
+def names_of(part: Any, values: Mapping[str, Any]) -> set[str]:
+    """What can be set in a config, once the dataclasses that are chosen by `values` are in their places."""
+    chosen = {name: values[name] for name in {setting.name for setting in settings(part)} & set(values)}
+    choices = {s.name: chosen[s.name] for s in settings(part) if s.name in chosen and isinstance(s.value, str)}
+    part = change(part, {name: value for name, value in choices.items() if isinstance(value, str)})
+    return {setting.name for setting in settings(part)} | {field.name for field in fields(part)}
+
+
+@dataclass
+class Ready:
+    """A run with all that its training needs; `go` trains."""
+
+    algorithm: Algorithm
+    task: Found
+    config: Any
+    run: Run
+    policy: Any
+    threads: int
+    """The number that torch had before, and has again afterwards."""
+    fresh: bool
+
+    def go(self) -> Run:
+        """Train until the end, or until a signal; return the run."""
+        run, given = self.run, {} if self.policy is None else {"policy": self.policy}
+        try:
+            if self.fresh and self.policy is not None and hasattr(self.policy, "save"):
+                checkpoint.publish(run.path / INITIAL, self.policy.save)
+            self.algorithm.module.train(self.config, self.task.task, run, **given)
+        except Exception:
+            if self.fresh and not any((run.path / kept).exists() for kept in ("checkpoint", "failed", "metrics.jsonl")):
+                shutil.rmtree(run.path, ignore_errors=True)  # it failed before it began
+            raise
+        finally:
+            torch.set_num_threads(self.threads)
+        if not self.interrupted:
+            write_json(run.path / RESULT, {"step": run.step, "best_return": run.best_return})
+        return run
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended the run before its time."""
+        return self.run.stopping and not self.run.reached and self.run.step < self.run.total
+
+
+def begin(
+    algorithm: Algorithm,
+    task: Any,
+    start: Preset,
+    name: str | None = None,
+    path: str | Path | None = None,
+    init: str | Path | None = None,
+    policy: Any = None,
+    threads: int = 0,
+) -> Ready:
+    """Everything of :func:`train` up to the first step."""
+    if name is not None and path is not None:
+        raise LaunchError("a run has a name or a path, not both")
+    if init is not None and policy is not None:
+        raise LaunchError("a run starts from the policy of another run or from one that is given, not both")
+    module, config = algorithm.module, start.config
+    found = find.task(task, start.env)
+    if init is not None:
+        policy = saving.load(init)
+        config = _fit(policy, init, config, defaults(algorithm, task).config, found)
+    if policy is not None and "policy" not in inspect.signature(module.train).parameters:
+        raise LaunchError(f"{algorithm.name} starts from no other policy: its train takes no argument `policy`")
+    if hasattr(module, "check"):
+        module.check(config, found.task)
+    options = start.options if start.options is not None else RunOptions()
+    manifest = {
+        "algorithm": algorithm.source,
+        "algorithm_name": algorithm.name,
+        "task": found.source,
+        "task_name": found.name,
+        "config": to_json(config),
+        "env": to_json(start.env if start.env is not None else EnvOptions()),
+        "init": None if init is None else str(Path(init).resolve()),
+        "policy": None if policy is None or init is not None else type(policy).__name__,
+    }
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or choose_threads(config, found.task))
+    try:
+        place = _place(f"{algorithm.name}-{found.name}-{getattr(config, 'seed', 0)}", name, path)
+        run = Run(place, options, total=config.total_timesteps, manifest=manifest)
+    except BaseException:
+        torch.set_num_threads(before)
+        raise
+    return Ready(algorithm, found, config, run, policy, before, True)
+
+
+def take_up(
+    path: str | Path, *, task: Any = None, algorithm: ModuleType | None = None, policy: Any = None
+) -> Ready:
+    """Everything of :func:`resume` up to the first step."""
+    manifest = read_manifest(path)["manifest"]
+    module, found = reopen(path, manifest, task=task, algorithm=algorithm)
+    config = from_json(module.Config, manifest["config"])
+    if policy is None and manifest.get("init") is not None:
+        kept = Path(path) / INITIAL
+        policy = saving.load(kept if kept.exists() else manifest["init"])
+    if policy is None and manifest.get("policy") is not None:
+        raise LaunchError(
+            f"{path} was started with a policy of its own ({manifest['policy']}): "
+            f"go on from Python, torchward.resume({str(path)!r}, policy=...), with one of the same architecture"
+        )
+    before = torch.get_num_threads()
+    return Ready(module, found, config, Run.resume(path), policy, before, False)
+
+
+def reopen(
+    path: str | Path, manifest: Mapping[str, Any], *, task: Any = None, algorithm: ModuleType | None = None
+) -> tuple[Algorithm, Found]:
+    """The algorithm and the task of a run."""
+    if algorithm is None and manifest["algorithm"] is None:
+        raise LaunchError(
+            f"{path} was started from Python with the module {manifest['algorithm_name']}; "
+            f"go on from there: torchward.resume({str(path)!r}, algorithm=...)"
+        )
+    module = find.algorithm(manifest["algorithm"] if algorithm is None else algorithm)
+    return module, reopen_task(path, manifest, task)
+
+
+def reopen_task(path: str | Path, manifest: Mapping[str, Any], task: Any = None) -> Found:
+    """The task of a run."""
+    if task is None and manifest["task"] is None:
+        raise LaunchError(
+            f"{path} was started from Python with the environment {manifest['task_name']}, which only its program has; "
+            f"go on from there: torchward.resume({str(path)!r}, task=...)"
+        )
+    named = manifest["task"] if task is None else task
+    return find.task(named, None if find.is_task(named) else from_json(EnvOptions, manifest["env"]))
+
+
+def choose_threads(config: Any, task: Any) -> int:
+    """How many threads torch computes with: one for networks of less than 256 units on observations without images,
+    where a second one costs more than it brings (measured); torch's own choice for all others."""
+    network = getattr(config, "network", None)
+    widths = [*getattr(network, "net_arch", ()), getattr(network, "lstm_hidden_size", 0)]
+    images = any(isinstance(leaf, spaces.Box) and leaf.is_image for leaf in spaces.leaves(task.observation_space))
+    return torch.get_num_threads() if images or max(widths) >= 256 else 1
+
+
+def _fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Found) -> Any:
+    """The config with the network of the policy that the run starts from. Raises LaunchError where they do not fit."""
+    for what in ("observation_space", "action_space"):
+        has, needs = getattr(policy, what), getattr(found.task, what)
+        if has != needs:
+            one, other = spaces.describe(has), spaces.describe(needs)
+            bounds = " (their bounds differ)" if one == other else ""
+            raise LaunchError(
+                f"the policy of {init} has the {what.replace('_', ' ')} {one}, but {found.name} has {other}{bounds}; "
+                "a run can only start from a policy of equal spaces"
+            )
+    network = getattr(policy, "network", None)
+    if network is None or not hasattr(config, "network") or config.network == network:
+        return config
+    if config.network != untouched.network:
+        raise LaunchError(f"the policy of {init} brings its own network ({network}); leave the network's settings out")
+    return replace(config, network=network)
+
+
+def _place(default: str, name: str | None, path: str | Path | None) -> Path:
+    """The run's directory; a new one where neither name nor path is given."""
+    if path is not None:
+        return Path(path)
+    if name is not None:
+        if not (sane := _sanitized(name)) or sane != name:
+            raise LaunchError(f"a name is made of letters, digits, dots, dashes and underscores; got {name!r}")
+        return RUNS / name
+    RUNS.mkdir(parents=True, exist_ok=True)
+    stem, count = _sanitized(default), 1
+    while True:
+        place = RUNS / (stem if count == 1 else f"{stem}-{count}")
+        try:
+            place.mkdir()
+        except FileExistsError:
+            count += 1
+        else:
+            return place
+
+
+def _sanitized(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")

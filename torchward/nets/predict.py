@@ -1,0 +1,82 @@
+"""NumPy in, NumPy out: one observation or a batch of them, through any policy, to the environment's actions."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from torchward.nets import spaces
+from torchward.nets.spaces import Space, SpaceError, Tree
+
+if TYPE_CHECKING:
+    from torchward.nets.actor_critic import ActorCritic
+    from torchward.nets.tabular import TabularPolicy
+
+
+@torch.no_grad()
+def predict(
+    policy: "ActorCritic | TabularPolicy", observation: Any, state: Tree | None, deterministic: bool, seed: int | None
+) -> tuple[Any, Tree]:
+    """See :meth:`torchward.nets.actor_critic.ActorCritic.predict`."""
+    tree, batch = tensors(policy.observation_space, observation)
+    single = batch is None
+    if single:
+        tree = _each(tree, lambda leaf: leaf.unsqueeze(0))
+    rows = 1 if batch is None else batch
+    if state is None:
+        state = policy.initial_state(rows)
+    noise = None
+    if not deterministic:
+        noise = policy.noise((rows,), torch.default_generator if seed is None else Generator().manual_seed(seed))
+    acted = policy.act(tree, state, noise)
+    action = spaces.env_action(policy.action_space, acted.action)
+    return _numpy(_each(action, lambda leaf: leaf.squeeze(0)) if single else action), acted.state
+
+
+def tensors(space: Space, observation: Any) -> tuple[Tree, int | None]:
+    """An observation of NumPy arrays as tensors, and its batch size; None for a single observation.
+    Raises :class:`SpaceError` where shapes or names do not fit."""
+    if isinstance(space, spaces.Dict):
+        if not isinstance(observation, dict) or (missing := set(space.spaces) - set(observation)):
+            got = sorted(observation) if isinstance(observation, dict) else type(observation).__name__
+            raise SpaceError(f"expected a dictionary with the entries {sorted(space.spaces)}, got {got}")
+        parts = {name: tensors(inner, observation[name]) for name, inner in space.spaces.items()}
+        return {name: tree for name, (tree, _) in parts.items()}, _agree([batch for _, batch in parts.values()])
+    if isinstance(space, spaces.Tuple):
+        if not isinstance(observation, tuple | list) or len(observation) != len(space.spaces):
+            raise SpaceError(f"expected a tuple of {len(space.spaces)} observations, got {type(observation).__name__}")
+        pairs = [tensors(inner, part) for inner, part in zip(space.spaces, observation, strict=True)]
+        return tuple(tree for tree, _ in pairs), _agree([batch for _, batch in pairs])
+    array = np.asarray(observation)
+    if array.dtype == np.float64:
+        array = array.astype(np.float32)
+    shape = spaces.event_shape(space)
+    if array.shape == shape:
+        return torch.from_numpy(np.ascontiguousarray(array)), None
+    if array.ndim == len(shape) + 1 and array.shape[1:] == shape:
+        return torch.from_numpy(np.ascontiguousarray(array)), array.shape[0]
+    raise SpaceError(f"expected one observation of shape {shape} or a batch of shape (n, {', '.join(map(str, shape))}), got {array.shape}")
+
+
+def _agree(batches: list[int | None]) -> int | None:
+    if len(set(batches)) > 1:
+        raise SpaceError(f"the parts of an observation must be one each, or batches of one size; got sizes {batches}")
+    return batches[0]
+
+
+def _each(tree: Tree, function: Any) -> Tree:
+    if isinstance(tree, dict):
+        return {name: _each(branch, function) for name, branch in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(_each(branch, function) for branch in tree)
+    leaf: Tensor = function(tree)
+    return leaf
+
+
+def _numpy(tree: Tree) -> Any:
+    if isinstance(tree, dict):
+        return {name: _numpy(branch) for name, branch in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(_numpy(branch) for branch in tree)
+    return tree.cpu().numpy()

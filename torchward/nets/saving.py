@@ -1,0 +1,91 @@
+"""A policy as a directory of data: ``policy.json`` says what it is, ``policy.safetensors`` holds its tensors.
+
+Reading one executes nothing: a module of the user's own is never imported by name, it has to be handed in.
+"""
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from torchward.nets import spaces
+
+if TYPE_CHECKING:
+    from torchward.nets.actor_critic import ActorCritic
+    from torchward.nets.tabular import TabularPolicy
+
+FORMAT = 1
+
+
+class PolicyError(ValueError):
+    """A directory that holds no policy, or one that does not fit."""
+
+
+def save(policy: "ActorCritic | TabularPolicy", directory: Path) -> None:
+    """Write ``policy`` into ``directory``, which is made."""
+    from safetensors.torch import save_file
+
+    description: dict[str, Any] = {
+        "format": FORMAT,
+        "policy": type(policy).__name__,
+        "observation_space": spaces.to_json(policy.observation_space),
+        "action_space": spaces.to_json(policy.action_space),
+    }
+    if hasattr(policy, "network"):
+        encoder = policy.encoder
+        description["network"] = asdict(policy.network)
+        description["critic"] = policy.critic is not None
+        description["encoder"] = None if encoder is None else f"{type(encoder).__module__}.{type(encoder).__qualname__}"
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in policy.state_dict().items()}, directory / "policy.safetensors")
+    (directory / "policy.json").write_text(json.dumps(description, indent=2) + "\n")
+
+
+def load(path: Path | str, *, encoder: nn.Module | None = None, which: str | None = None) -> "ActorCritic | TabularPolicy":
+    """The policy of a run, or of a policy directory.
+
+    Of a run, the best one if it was evaluated, else the last; ``which="last"`` or ``"best"`` decides otherwise. A policy
+    that was trained with an encoder of your own needs an instance of it in ``encoder``.
+    Raises :class:`PolicyError` where there is no policy, or it does not fit."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    directory = find(Path(path), which)
+    try:
+        data = json.loads((directory / "policy.json").read_text())
+        tensors = load_file(directory / "policy.safetensors")
+        policy = _build(data, encoder, directory)
+        policy.load_state_dict(tensors)
+    except (json.JSONDecodeError, SafetensorError, KeyError, TypeError, RuntimeError, OSError) as error:
+        raise PolicyError(f"the policy in {directory} cannot be read ({str(error).splitlines()[0]}); it is damaged or foreign") from error
+    policy.eval()
+    return policy
+
+
+def find(path: Path, which: str | None = None) -> Path:
+    """The policy directory of a run: ``policy/best`` if there is one, else ``policy/last``; or ``path`` itself."""
+    choices = [which] if which else ["best", "last"]
+    candidates = [path, *(path / "policy" / choice for choice in choices)]
+    for candidate in candidates:
+        if (candidate / "policy.json").is_file():
+            return candidate
+    what = "no such directory" if not path.exists() else "it holds no policy yet"
+    raise PolicyError(f"expected a run or a policy directory at {path}, but {what}; `torchward train` makes one")
+
+
+def _build(data: dict[str, Any], encoder: nn.Module | None, directory: Path) -> "ActorCritic | TabularPolicy":
+    from torchward.nets.actor_critic import ActorCritic, Network
+    from torchward.nets.tabular import TabularPolicy
+
+    if data.get("format") != FORMAT:
+        raise PolicyError(f"expected a policy of format {FORMAT} in {directory}, got {data.get('format')!r}; use the torchward that wrote it")
+    observation_space, action_space = (spaces.from_json(data[key]) for key in ("observation_space", "action_space"))
+    if data["policy"] == "TabularPolicy":
+        return TabularPolicy.empty(observation_space, action_space)
+    if data["encoder"] is not None and encoder is None:
+        raise PolicyError(f"the policy in {directory} has an encoder of your own; pass it: load(path, encoder={data['encoder']}(...))")
+    known = {field.name for field in fields(Network)}
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in data["network"].items() if name in known}
+    return ActorCritic(observation_space, action_space, Network(**settings), encoder=encoder, critic=data["critic"])

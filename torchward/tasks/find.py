@@ -1,0 +1,179 @@
+"""From what a person names to an algorithm and a task: ours, a file of theirs, any Gymnasium id, an object."""
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import sys
+import zlib
+from dataclasses import is_dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from torchward.config import did_you_mean
+from torchward.tasks.control import PRESETS, Preset
+
+ALGORITHMS = Path(__file__).resolve().parents[1] / "algorithms"
+
+
+class LaunchError(ValueError):
+    """What was asked for cannot be started: an unknown name, a file that lacks something, spaces that do not fit."""
+
+
+class Algorithm(NamedTuple):
+    """A module with `Config` and `train(config, task, run)`, and how it was named."""
+
+    module: Any
+    name: str
+    """What runs and tables call it."""
+    source: str | None
+    """By which it is found again: its name, or the path of its file; None for a module that was handed over."""
+
+    @property
+    def Config(self) -> Any:  # noqa: N802 (it is a class)
+        """The dataclass of its settings."""
+        return self.module.Config
+
+
+class Found(NamedTuple):
+    """A task, and how it was named."""
+
+    task: Any
+    name: str
+    source: str | None
+
+
+def algorithms() -> dict[str, str]:
+    """The first line of the docstring of each algorithm, by name; nothing is imported."""
+    found = {}
+    for path in sorted(ALGORITHMS.glob("[!_]*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        found[path.stem] = (text.splitlines() or [""])[0]
+    return found
+
+
+def algorithm(named: str | Path | ModuleType) -> Algorithm:
+    """The algorithm that is called so: one of torchward's, or that in a Python file.
+
+    Raises LaunchError for an unknown name, naming the nearest one, and for a file without `Config` or `train`."""
+    if isinstance(named, ModuleType):
+        return _checked(Algorithm(named, named.__name__.rpartition(".")[2], None))
+    if is_file(named):
+        path = Path(named).expanduser().resolve()
+        return _checked(Algorithm(_load(path, "an algorithm"), path.stem, str(path)))
+    name = str(named)
+    known = algorithms()
+    if name not in known:
+        raise LaunchError(
+            f"there is no algorithm {name!r}.{did_you_mean(name, known) or f' There are {', '.join(known)}.'} "
+            "One of your own is named by its file: ./mine.py"
+        )
+    return Algorithm(importlib.import_module(f"torchward.algorithms.{name}"), name, name)
+
+
+def _checked(found: Algorithm) -> Algorithm:
+    where = found.source or found.name
+    if not is_dataclass(getattr(found.module, "Config", None)):
+        raise LaunchError(f"{where} has no dataclass Config; an algorithm is a file with Config and train(config, task, run)")
+    if not callable(getattr(found.module, "train", None)):
+        raise LaunchError(f"{where} has no function train(config, task, run)")
+    return found
+
+
+def task(named: Any, env: Any = None) -> Found:
+    """The task that is meant: an id, the path of a file, an environment class, factory or instance, or a task.
+
+    `env` are the EnvOptions. Raises LaunchError where there is none, naming the nearest id."""
+    from torchward.envs.make import EnvOptions
+    from torchward.envs.task import Control
+    from torchward.envs.vector import WorldError
+
+    source, name = None, None
+    environment = named
+    if isinstance(named, (str, Path)):
+        source = str(named)
+        if is_file(named):
+            environment, name, source = _from_file(str(named))
+    if is_task(environment):
+        if env is not None and env != EnvOptions():
+            raise LaunchError(f"{environment.name} is a task of its own and takes no options of environments")
+        return Found(environment, name or str(environment.name), source)
+    try:
+        control = Control(environment, env)
+    except WorldError as error:
+        raise LaunchError(str(error)) from error
+    if name is not None:
+        control.name = name
+    return Found(control, control.name, source)
+
+
+def is_task(thing: Any) -> bool:
+    """Whether `thing` has the verbs of :class:`torchward.data.protocols.Task`."""
+    verbs = callable(getattr(thing, "source", None)) and callable(getattr(thing, "evaluate", None))
+    return verbs and hasattr(thing, "observation_space") and not isinstance(thing, type)
+
+
+def is_file(named: Any) -> bool:
+    """Whether a Python file is meant: ./mine.py, or ./mine.py:Name for something in it."""
+    return isinstance(named, Path) or (isinstance(named, str) and (named.endswith(".py") or ".py:" in named))
+
+
+def preset(name: str, task_source: Any) -> Preset | None:
+    """The tuned settings of an algorithm on a task, where there are some."""
+    found = PRESETS.get((name, task_source)) if isinstance(task_source, str) else None
+    return None if found is None else found()
+
+
+def _from_file(named: str) -> tuple[Any, str, str]:
+    """What a user's task file holds: `task`, `make`, `Env`, or the one environment class that is written in it."""
+    import gymnasium as gym
+
+    file, _, wanted = named.partition(".py:") if ".py:" in named else (named.removesuffix(".py"), "", "")
+    path = Path(f"{file}.py").expanduser().resolve()
+    module = _load(path, "a task")
+    own = {
+        key: value
+        for key, value in vars(module).items()
+        if inspect.isclass(value) and issubclass(value, gym.Env) and value.__module__ == module.__name__
+    }
+    if wanted:
+        if not hasattr(module, wanted):
+            raise LaunchError(f"{path} has nothing called {wanted!r}.{did_you_mean(wanted, vars(module))}")
+        return getattr(module, wanted), wanted, f"{path}:{wanted}"
+    for key in ("task", "make", "Env"):
+        if hasattr(module, key):
+            return getattr(module, key), path.stem, str(path)
+    if len(own) == 1:
+        return next(iter(own.values())), path.stem, str(path)
+    what = f"holds several environments: name one, {path}:{next(iter(own))}" if own else "holds no environment"
+    raise LaunchError(f"{path} {what}; a task file has a gymnasium.Env class, a function make() that returns one, or a task")
+
+
+def _load(path: Path, what: str) -> ModuleType:
+    """Run a user's Python file as a module. Only a file that the user names, or named for the run that is resumed."""
+    if not path.is_file():
+        near = did_you_mean(path.name, (other.name for other in path.parent.glob("*.py"))) if path.parent.is_dir() else ""
+        raise LaunchError(f"there is no file {path} to take {what} from.{near}")
+    name = f"torchward_user_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # its neighbours, as for a script
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    _by_value(module)
+    return module
+
+
+def _by_value(module: ModuleType) -> None:
+    """Let what the file defines travel to the processes of asynchronous environments, which cannot import it."""
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(module)
+

@@ -45,8 +45,8 @@ $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 
 demo: $(VENV)/.demo
 	@rm -rf "$(DEMO_RUN)"
-	$(BIN)/torchward train ppo CartPole-v1 --run "$(DEMO_RUN)"
-	$(BIN)/torchward watch "$(DEMO_RUN)"
+	$(BIN)/torchward train ppo CartPole-v1 --path "$(DEMO_RUN)"
+	$(BIN)/torchward watch "$(DEMO_RUN)" --out "$(DEMO_RUN)/video.gif"
 	@echo && echo "The policy, the curve and the video:"
 	@ls -d "$(DEMO_RUN)/policy" "$(DEMO_RUN)/curve.png" "$(DEMO_RUN)"/*.gif
 

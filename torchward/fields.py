@@ -1,7 +1,7 @@
 """A config as a flat list of settings: what the command line and `torchward.train(...)` call them, without dots.
 
-The fields of a dataclass within a config are named like fields of the config itself (`net_arch`, not `network.net_arch`).
-Where a field may be one of several dataclasses, it is set by the name of one (`exploration="boltzmann"`), and the fields of
+The fields of a dataclass within a config are named like the config's own (`net_arch`, not `network.net_arch`). Where
+a field may be one of several dataclasses, it is set by the name of one (`exploration="boltzmann"`), and the fields of
 that one bear its name before theirs (`exploration_start`).
 """
 
@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, TypeVar, Union
 
 from torchward.config import ConfigError, did_you_mean, from_json, to_json
@@ -32,8 +33,8 @@ class Setting:
     """Its type; for a choice among dataclasses, a Literal of their names in snake case."""
     value: Any
     """What it is now."""
-    doc: str
-    """The docstring of its field."""
+    owner: type[Any]
+    """The dataclass whose field it is."""
 
 
 def settings(config: Any) -> list[Setting]:
@@ -42,45 +43,47 @@ def settings(config: Any) -> list[Setting]:
 
 
 def _settings(config: Any, path: tuple[str, ...], prefix: str) -> Iterator[Setting]:
-    hints, docs = typing.get_type_hints(type(config)), docstrings(type(config))
+    owner, hints = type(config), typing.get_type_hints(type(config))
     nested: list[tuple[Any, tuple[str, ...], str]] = []
     for field in dataclasses.fields(config):
         value, hint, here = getattr(config, field.name), hints[field.name], (*path, field.name)
-        name, doc = prefix + field.name, docs.get(field.name, "")
-        choices = _dataclasses(hint)
+        name, choices = prefix + field.name, _dataclasses(hint)
         if len(choices) > 1:
             names = tuple(_snake(choice) for choice in choices)
-            yield Setting(name, here, Literal[names], _snake(type(value)), doc)  # type: ignore[valid-type]
+            yield Setting(name, here, Literal[names], _snake(type(value)), owner)
             nested.append((value, here, f"{name}_"))
         elif dataclasses.is_dataclass(value):
             nested.append((value, here, prefix))
         else:
-            yield Setting(name, here, hint, value, doc)
+            yield Setting(name, here, hint, value, owner)
     for value, here, inner in nested:
         yield from _settings(value, here, inner)
 
 
-def change(config: C, values: Mapping[str, Any]) -> C:
-    """`config` with the settings (or whole fields) in `values`. Raises ConfigError for an unknown name, naming the
-    nearest known one, and for a value that a setting cannot take."""
+def choose(config: C, values: Mapping[str, Any]) -> C:
+    """`config` with the dataclasses that are chosen, or given whole, in `values`; its other values are left alone."""
+    fields = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
     known = {setting.name: setting for setting in settings(config)}
-    whole = {field.name for field in dataclasses.fields(config)} - set(known)  # type: ignore[arg-type]
     data = to_json(config)
-    rest: dict[str, Any] = {}
     for name, value in values.items():
-        if name in whole or dataclasses.is_dataclass(value):
+        if name in fields and (dataclasses.is_dataclass(value) or name not in known):
             data[name] = _plain(value)
-        elif name in known and _is_choice(config, known[name]):
-            _put(data, known[name].path, {"type": _choose(name, value, _choices(config, known[name]))})
-        else:
-            rest[name] = value
-    if len(rest) < len(values):
-        config = from_json(type(config), data)
-        known, data = {setting.name: setting for setting in settings(config)}, to_json(config)
-    for name, value in rest.items():
-        if name not in known:
+        elif name in known and len(choices := _choices(config, known[name])) > 1:
+            _put(data, known[name].path, {"type": _choose(name, value, choices)})
+    return from_json(type(config), data)
+
+
+def change(config: C, values: Mapping[str, Any]) -> C:
+    """`config` with the settings (or whole dataclasses) in `values`. Raises ConfigError for an unknown name, naming the
+    nearest known one, and for a value that a setting cannot take."""
+    config = choose(config, values)
+    known = {setting.name: setting for setting in settings(config)}
+    data = to_json(config)
+    for name, value in values.items():
+        if name not in known and not hasattr(config, name):
             raise ConfigError(f"there is no setting {name!r}.{did_you_mean(name, known)}")
-        _put(data, known[name].path, _plain(value))
+        if name in known and len(_choices(config, known[name])) < 2:
+            _put(data, known[name].path, _plain(value))
     return from_json(type(config), data)
 
 
@@ -93,10 +96,10 @@ def docstrings(cls: type[Any]) -> dict[str, str]:
         except (OSError, TypeError, SyntaxError, ValueError):
             continue
         body = tree.body if isinstance(tree, ast.ClassDef) else []
-        for field, below in zip(body, body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
-                if isinstance(below.value, ast.Constant) and isinstance(below.value.value, str):
-                    found[field.target.id] = " ".join(below.value.value.split())
+        for field, below in pairwise(body):
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found[name] = " ".join(text.split())
     return found
 
 
@@ -111,10 +114,6 @@ def _choices(config: Any, setting: Setting) -> list[type[Any]]:
     for name in setting.path[:-1]:
         config = getattr(config, name)
     return _dataclasses(typing.get_type_hints(type(config))[setting.path[-1]])
-
-
-def _is_choice(config: Any, setting: Setting) -> bool:
-    return len(_choices(config, setting)) > 1
 
 
 def _choose(name: str, value: Any, choices: list[type[Any]]) -> str:
@@ -146,6 +145,3 @@ def _put(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     for name in path[:-1]:
         data = data[name]
     data[path[-1]] = value
-
-
-__all__ = ["Setting", "change", "docstrings", "settings"]

@@ -6,6 +6,7 @@
 All that can be wrong is said before anything is built: the names, the settings, whether the algorithm takes the spaces.
 """
 
+import contextlib
 import inspect
 import re
 import shutil
@@ -19,9 +20,10 @@ import torch
 
 from torchward import checkpoint
 from torchward.checkpoint import write_json
-from torchward.config import did_you_mean, from_json, to_json
+from torchward.config import ConfigError, did_you_mean, from_json, to_json
 from torchward.envs.make import EnvOptions
-from torchward.fields import change, settings
+from torchward.fields import change, choose
+from torchward.fields import settings as settings
 from torchward.nets import saving, spaces
 from torchward.run import Run, RunOptions, read_manifest
 from torchward.tasks import find
@@ -83,25 +85,16 @@ def change_all(start: Preset, values: Mapping[str, Any]) -> Preset:
     """`start` with `values` by name, each in whichever of its three parts has that name.
 
     Raises ConfigError for a name that none has, naming the nearest."""
-    parts = []
-    left = dict(values)
+    left, parts, known = dict(values), list[Any](), list[str]()
+    part: Any
     for part in start:
-        names = names_of(part, left)
-        mine = {name: left.pop(name) for name in list(left) if name in names}
-        parts.append(change(part, mine))
-    if left:
-        known = [name for part in parts for name in names_of(part, {})]
-        unknown = next(iter(left))
-        raise LaunchError(f"there is no setting {unknown!r}.{did_you_mean(unknown, known)}")
+        chosen = choose(part, left)
+        names = {setting.name for setting in settings(chosen)} | {field.name for field in fields(chosen)}
+        parts.append(change(part, {name: left.pop(name) for name in list(left) if name in names}))
+        known += sorted(names)
+    for name in left:
+        raise ConfigError(f"there is no setting {name!r}.{did_you_mean(name, known)}")
     return Preset(*parts)
-
-
-def names_of(part: Any, values: Mapping[str, Any]) -> set[str]:
-    """What can be set in a config, once the dataclasses that are chosen by `values` are in their places."""
-    chosen = {name: values[name] for name in {setting.name for setting in settings(part)} & set(values)}
-    choices = {s.name: chosen[s.name] for s in settings(part) if s.name in chosen and isinstance(s.value, str)}
-    part = change(part, {name: value for name, value in choices.items() if isinstance(value, str)})
-    return {setting.name for setting in settings(part)} | {field.name for field in fields(part)}
 
 
 @dataclass
@@ -179,16 +172,19 @@ def begin(
     torch.set_num_threads(threads or choose_threads(config, found.task))
     try:
         place = _place(f"{algorithm.name}-{found.name}-{getattr(config, 'seed', 0)}", name, path)
-        run = Run(place, options, total=config.total_timesteps, manifest=manifest)
+        try:
+            run = Run(place, options, total=config.total_timesteps, manifest=manifest)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                place.rmdir()  # if it is empty
+            raise
     except BaseException:
         torch.set_num_threads(before)
         raise
     return Ready(algorithm, found, config, run, policy, before, True)
 
 
-def take_up(
-    path: str | Path, *, task: Any = None, algorithm: ModuleType | None = None, policy: Any = None
-) -> Ready:
+def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None = None, policy: Any = None) -> Ready:
     """Everything of :func:`resume` up to the first step."""
     manifest = read_manifest(path)["manifest"]
     module, found = reopen(path, manifest, task=task, algorithm=algorithm)

@@ -242,7 +242,7 @@ class Run:
         }
         self._writer.write(self.step, row | read_scalars(metrics))
 
-    def evaluation(self, result: Judgement, policy: Saveable | None = None) -> bool:
+    def evaluation(self, result: Judgement, policy: object = None) -> bool:
         """Log an evaluation; when it is the best so far, save `policy` as policy/best and return True."""
         returns, lengths = list(map(float, result.returns)), list(map(float, result.lengths))
         mean = math.fsum(returns) / len(returns) if returns else math.nan
@@ -257,7 +257,7 @@ class Run:
         best = not math.isnan(mean) and (self.best_return is None or mean > self.best_return)
         if best:
             self.best_return = mean
-            if policy is not None:
+            if isinstance(policy, Saveable):
                 self.save_policy(policy, "best")
         return best
 
@@ -296,7 +296,7 @@ class Run:
         checkpoint.publish(directory, policy.save)
         return directory
 
-    def finish(self, policy: Saveable | None = None) -> None:
+    def finish(self, policy: object = None) -> None:
         """Save the last policy, a checkpoint where it may be taken, and the curve; tell how the run ended.
 
         A run that a signal ended between two checkpoints is only saved as it stands if all its sources can be brought
@@ -306,7 +306,7 @@ class Run:
         exact = all(getattr(thing, "resumable", True) for thing in self._tracked.values())
         if (exact or not interrupted) and self._saved != (self.step, self._writer.offset):
             self.save()
-        if policy is not None:
+        if isinstance(policy, Saveable):
             self.save_policy(policy, "last")
             if self.best_return is None or self.reached:
                 self.save_policy(policy, "best")

@@ -184,6 +184,34 @@ def test_episodic_worlds_without_discount_are_the_limit_of_those_with(seed: int)
     assert visits[-1] == 0.0
 
 
+def test_a_loop_that_costs_nothing_does_not_hide_the_value_without_discount() -> None:
+    """Two states: waiting (action 0) is free, going (action 1) pays 1 and ends."""
+    transition = torch.zeros(2, 2, 2, dtype=torch.float64)
+    transition[0, 0, 0] = transition[0, 1, 1] = 1.0
+    transition[1, :, 1] = 1.0
+    reward = torch.tensor([[0.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
+    for solution in (
+        bellman.value_iteration(transition, reward, 1.0),
+        bellman.policy_iteration(transition, reward, 1.0),
+    ):
+        assert torch.equal(solution.value, torch.tensor([1.0, 0.0], dtype=torch.float64))
+        assert solution.residual == 0.0
+    wait = torch.tensor([[1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    with pytest.raises(ValueError, match="from state 0 it never does"):
+        bellman.policy_evaluation_exact(transition, reward, wait, 1.0)
+
+
+def test_a_state_that_pays_for_ever_is_no_end() -> None:
+    world = worlds.walk(3)
+    reward = world.reward.clone()
+    reward[3] = 1.0
+    anything = torch.full((4, 2), 0.5, dtype=torch.float64)
+    with pytest.raises(ValueError, match="must reach a terminal state"):
+        bellman.policy_evaluation_exact(world.transition, reward, anything, 1.0)
+    with pytest.raises(ValueError, match="check that every episode ends"):
+        bellman.value_iteration(world.transition, reward, 1.0, max_iterations=100)
+
+
 def test_a_terminal_state_holds_no_entropy() -> None:
     world = worlds.random_world(5, 3, 0, episodic=True)
     for gamma in (0.9, 1.0):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from torchward.config import ConfigError
-from torchward.data.protocols import Policy, Shaping, Task, absorb
+from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, seeded
 from torchward.data.rollout import Batch
 from torchward.data.shaping import RewardScale
@@ -73,13 +73,18 @@ class Learner:
 
     def __init__(self, policy: Policy, config: Config) -> None:
         assert isinstance(policy, nn.Module)
-        self.policy, self.config = policy, config
+        self.policy: Policy = policy
+        self.config = config
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         self.optimizer: torch.optim.Optimizer
         if config.use_rms_prop:
-            self.optimizer = torch.optim.RMSprop(self.parameters, config.learning_rate, alpha=0.99, eps=config.rms_prop_eps)
+            self.optimizer = torch.optim.RMSprop(
+                self.parameters, config.learning_rate, alpha=0.99, eps=config.rms_prop_eps
+            )
         else:
-            self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, eps=config.rms_prop_eps, fused=True)
+            self.optimizer = torch.optim.Adam(
+                self.parameters, config.learning_rate, eps=config.rms_prop_eps, fused=True
+            )
 
     def anneal(self, remaining: float) -> None:
         """Set the schedule; ``remaining`` goes from 1 at the first step to 0 at the last."""
@@ -124,10 +129,10 @@ def train(
     config: Config, task: Task, run: Run, policy: Policy | None = None, shaping: Sequence[Shaping] = ()
 ) -> Policy:
     """Learn ``task`` and return the policy; ``policy`` and ``shaping`` as for :func:`torchward.algorithms.ppo.train`."""
-    with seeded(config.seed, "policy"):
-        built = ActorCritic(task.observation_space, task.action_space, config.network) if policy is None else policy
-    assert isinstance(built, nn.Module)
-    policy = built.to(config.device)
+    if policy is None:
+        with seeded(config.seed, "policy"):
+            policy = ActorCritic(task.observation_space, task.action_space, config.network)
+    policy = on_device(policy, config.device)
     source = task.source(config.n_envs, config.seed, config.device)
     learner = Learner(policy, config)
     shapings = [*shaping, *([RewardScale(config.gamma)] if config.normalize_reward else [])]
@@ -151,10 +156,10 @@ def train(
             run.log(metrics)
             if run.due("evaluate"):
                 seed = derive(config.seed, "evaluation")
-                run.evaluation(task.evaluate(policy, run.options.n_eval_episodes, seed), built)
+                run.evaluation(task.evaluate(policy, run.options.n_eval_episodes, seed), policy)
             if run.due("checkpoint"):
                 source.cut()
                 run.save()
-        run.finish(built)
+        run.finish(policy)
     source.close()
     return policy

@@ -77,7 +77,7 @@ def check(config: Config, task: ModelTask) -> None:
                 "ppo takes any observation and action."
             )
     if not callable(getattr(task, "model", None)):
-        raise ConfigError(f"dynamic_programming needs the transition probabilities of {task.name}; q_learning does not.")
+        raise ConfigError(f"dynamic_programming needs a model of {task.name}, which has none; q_learning needs none.")
     task.model()
 
 
@@ -144,6 +144,8 @@ def train(config: Config, task: ModelTask, run: Run, policy: TabularPolicy | Non
     solver = Solver(task.model(), config)
     if policy is None:
         policy = TabularPolicy.empty(task.observation_space, task.action_space)
+    elif not isinstance(policy, TabularPolicy):
+        raise ConfigError(f"dynamic_programming begins from a TabularPolicy, got {type(policy).__name__}.")
     else:
         solver.value[:-1] = (policy.probs * policy.q).sum(-1).to(solver.value)
         solver.policy[:-1] = policy.probs.to(solver.policy)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from torchward.config import ConfigError
-from torchward.data.protocols import Policy, Shaping, Task, absorb
+from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, generator, seeded
 from torchward.data.rollout import Batch
 from torchward.data.shaping import RewardScale
@@ -102,7 +102,8 @@ class Learner:
 
     def __init__(self, policy: Policy, config: Config) -> None:
         assert isinstance(policy, nn.Module)
-        self.policy, self.config = policy, config
+        self.policy: Policy = policy
+        self.config = config
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, eps=config.adam_eps, fused=True)  # [3]
         self.generator = generator(config.seed, "minibatches")
@@ -187,10 +188,10 @@ def train(
 
     ``policy`` may be any :class:`~torchward.data.protocols.Policy` with a critic; by default it is built for the task's
     spaces. ``shaping`` is applied to each rollout in order, before the reward scale."""
-    with seeded(config.seed, "policy"):
-        built = ActorCritic(task.observation_space, task.action_space, config.network) if policy is None else policy  # [2]
-    assert isinstance(built, nn.Module)
-    policy = built.to(config.device)
+    if policy is None:
+        with seeded(config.seed, "policy"):
+            policy = ActorCritic(task.observation_space, task.action_space, config.network)  # [2]
+    policy = on_device(policy, config.device)
     source = task.source(config.n_envs, config.seed, config.device)  # [1]
     learner = Learner(policy, config)
     shapings = [*shaping, *([RewardScale(config.gamma)] if config.normalize_reward else [])]
@@ -217,11 +218,11 @@ def train(
             run.log(metrics)
             if run.due("evaluate"):
                 seed = derive(config.seed, "evaluation")
-                run.evaluation(task.evaluate(policy, run.options.n_eval_episodes, seed), built)
+                run.evaluation(task.evaluate(policy, run.options.n_eval_episodes, seed), policy)
             if run.due("checkpoint"):
                 source.cut()
                 run.save()
-        run.finish(built)
+        run.finish(policy)
     source.close()
     return policy
 

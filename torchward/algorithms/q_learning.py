@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from torchward.config import ConfigError
@@ -135,7 +136,7 @@ class Config:
     """How far a value moves towards its target."""
     total_timesteps: int = 300_000
     """Environment steps to learn from, over all environments together."""
-    n_envs: int = 16
+    n_envs: int = 32
     """Environments that are stepped together; with 1 it is the textbook's algorithm to the letter."""
     gamma: float = 0.99
     """Discount of the future, per step."""
@@ -247,7 +248,9 @@ class Learner:
         )
         entry = (table, step.state, step.action)
         place = (table * self.q.shape[1] + step.state) * self.q.shape[2] + step.action
-        later = (place[:, None] == place).triu(1)  # [i, j]: world j moves what world i has moved before it
+        later = ((place[:, None] == place) & step.chose[:, None]).triu(
+            1
+        )  # [i, j]: world j moves what i moved before it
         rate = self.config.learning_rate.rate(self.visits[entry] + later.sum(0, dtype=torch.float64), self.progress)
         rate = rate * step.chose  # nothing is learnt from a world that was only starting anew
         kept = torch.where(later, 1.0 - rate, 1.0).prod(1)  # what the later ones leave of an earlier one's move
@@ -257,12 +260,13 @@ class Learner:
         return error
 
     def write(self, policy: TabularPolicy) -> None:
-        """Bring the policy up to the table. It is the one that the values are of: the greedy policy, or for Sarsa, which
+        """Bring the policy up to the table. It is the one that the values are of: the greedy policy; for Sarsa, which
         learns the worth of what it does, the exploring one."""
         q = self.q.mean(0)
         on_policy = self.config.method in ("sarsa", "expected_sarsa")
+        probs = self.config.exploration.probs(q, self.progress) if on_policy else epsilon_greedy_probs(q, 0.0)
         policy.q.copy_(q)
-        policy.probs.copy_(self.config.exploration.probs(q, self.progress) if on_policy else epsilon_greedy_probs(q, 0.0))
+        policy.probs.copy_(probs)
 
     def state_dict(self) -> dict[str, Any]:
         return {"q": self.q, "visits": self.visits, "generator": self.generator.get_state(), "progress": self.progress}
@@ -293,7 +297,7 @@ class Walk:
         self.fresh = np.ones(self.n, bool)  # worlds at the start of an episode, where nothing is chosen yet
         self.returns, self.lengths = np.zeros(self.n), np.zeros(self.n, np.int64)
 
-    def _rows(self, observation: np.ndarray[Any, Any]) -> Tensor:
+    def _rows(self, observation: NDArray[Any]) -> Tensor:
         return torch.from_numpy(observation - self.first_state).to(self.device)
 
     def step(self, action: Tensor) -> Transition:
@@ -362,7 +366,9 @@ def learn(learner: Learner, walk: Walk, steps: int, progress: Callable[[int], fl
 def train(config: Config, task: WorldsTask, run: Run, policy: TabularPolicy | None = None) -> TabularPolicy:
     """Learn ``task`` and return the policy, with its action values. A ``policy`` to begin from gives its values."""
     initial, policy = policy, TabularPolicy.empty(task.observation_space, task.action_space)
-    learner = Learner(*policy.q.shape, config)
+    learner = Learner(policy.q.shape[0], policy.q.shape[1], config)
+    if initial is not None and not isinstance(initial, TabularPolicy):
+        raise ConfigError(f"q_learning begins from a TabularPolicy, got {type(initial).__name__}.")
     if initial is not None:
         learner.q[:] = initial.q.to(learner.q)
     walk = Walk(task, config)

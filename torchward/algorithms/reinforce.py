@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchward.config import ConfigError
-from torchward.data.protocols import Policy, Shaping, Task, absorb
+from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, seeded
 from torchward.data.rollout import Batch, Rollout
 from torchward.functional.advantages import standardise
@@ -91,7 +91,8 @@ class Learner:
 
     def __init__(self, policy: Policy, config: Config) -> None:
         assert isinstance(policy, nn.Module)
-        self.policy, self.config = policy, config
+        self.policy: Policy = policy
+        self.config = config
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, fused=True)
 
@@ -140,12 +141,11 @@ def train(
     config: Config, task: Task, run: Run, policy: Policy | None = None, shaping: Sequence[Shaping] = ()
 ) -> Policy:
     """Learn ``task`` and return the policy; ``policy`` and ``shaping`` as for :func:`torchward.algorithms.ppo.train`."""
-    with seeded(config.seed, "policy"):
-        critic = config.baseline == "learned"
-        spaces = task.observation_space, task.action_space
-        built = ActorCritic(*spaces, config.network, critic=critic) if policy is None else policy
-    assert isinstance(built, nn.Module)
-    policy = built.to(config.device)
+    if policy is None:
+        with seeded(config.seed, "policy"):
+            critic = config.baseline == "learned"
+            policy = ActorCritic(task.observation_space, task.action_space, config.network, critic=critic)
+    policy = on_device(policy, config.device)
     source = task.source(config.n_envs, config.seed, config.device)
     learner = Learner(policy, config)
     with run:
@@ -163,10 +163,10 @@ def train(
             run.log(metrics)
             if run.due("evaluate"):
                 seed = derive(config.seed, "evaluation")
-                run.evaluation(task.evaluate(policy, run.options.n_eval_episodes, seed), built)
+                run.evaluation(task.evaluate(policy, run.options.n_eval_episodes, seed), policy)
             if run.due("checkpoint"):
                 source.cut()
                 run.save()
-        run.finish(built)
+        run.finish(policy)
     source.close()
     return policy

@@ -4,32 +4,29 @@ They are protocols, so nothing inherits from them: an object that has the verbs 
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from torchward.data.rollout import Rollout
 from torchward.data.tree import Tree
+from torchward.nets.outputs import Acted, Evaluated
 from torchward.nets.spaces import Space
 
-__all__ = ["Acted", "Absorbing", "Episode", "Evaluated", "Evaluation", "Policy", "Shaping", "Source", "Task", "Tree", "absorb"]
-
-
-class Acted(NamedTuple):
-    """What :meth:`Policy.act` says of one step of ``B`` rows."""
-
-    action: Tree
-    log_prob: Tensor
-    value: Tensor | None
-    state: Tree
-
-
-class Evaluated(NamedTuple):
-    """What :meth:`Policy.evaluate_actions` says of ``[B, T]`` steps."""
-
-    log_prob: Tensor
-    entropy: Tensor
-    value: Tensor | None
+__all__ = [
+    "Acted",
+    "Absorbing",
+    "Episode",
+    "Evaluated",
+    "Evaluation",
+    "Policy",
+    "Shaping",
+    "Source",
+    "Task",
+    "Tree",
+    "absorb",
+    "on_device",
+]
 
 
 @runtime_checkable
@@ -149,3 +146,14 @@ def absorb(policy: Policy, rollout: Rollout) -> None:
     while they stand still, the first probability ratio is 1."""
     if isinstance(policy, Absorbing):
         policy.absorb(rollout.observation, rollout.loss_mask)
+
+
+_P = TypeVar("_P", bound=Policy)
+
+
+def on_device(policy: _P, device: str) -> _P:
+    """The policy, moved to ``device``. Raises TypeError for one that is not a module and so could not be learnt."""
+    if not isinstance(policy, nn.Module):
+        raise TypeError(f"expected a policy that is a torch.nn.Module, got {type(policy).__name__}")
+    policy.to(device)
+    return policy

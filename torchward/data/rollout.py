@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from torchward.data.tree import Tree, tree_map
@@ -22,12 +23,12 @@ class Batch:
 
     observation: Tree
     action: Tree
-    log_prob: Tensor
-    advantage: Tensor
-    target: Tensor
-    boundary: Tensor
-    loss_mask: Tensor
-    value: Tensor | None = None
+    log_prob: Float[Tensor, "batch time"]
+    advantage: Float[Tensor, "batch time"]
+    target: Float[Tensor, "batch time"]
+    boundary: Bool[Tensor, "batch time"]
+    loss_mask: Bool[Tensor, "batch time"]
+    value: Float[Tensor, "batch time"] | None = None
     state: Tree = ()
 
     def __len__(self) -> int:
@@ -36,7 +37,8 @@ class Batch:
 
     def _each(self, function: Any) -> "Batch":
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{n: v if v is None else tree_map(function, v) for n, v in values.items()})
+        changed: dict[str, Any] = {n: v if v is None else tree_map(function, v) for n, v in values.items()}
+        return replace(self, **changed)
 
     def steps(self) -> "Batch":
         """Every step a row of its own, ``[B * T, 1, ...]``: for policies that need no history."""
@@ -78,14 +80,14 @@ class Rollout:
 
     observation: Tree
     action: Tree
-    log_prob: Tensor
-    reward: Tensor
-    terminated: Tensor
-    boundary: Tensor
-    loss_mask: Tensor
-    value: Tensor | None = None
-    next_value: Tensor | None = None
-    reference_log_prob: Tensor | None = None
+    log_prob: Float[Tensor, "batch time"]
+    reward: Float[Tensor, "batch time"]
+    terminated: Bool[Tensor, "batch time"]
+    boundary: Bool[Tensor, "batch time"]
+    loss_mask: Bool[Tensor, "batch time"]
+    value: Float[Tensor, "batch time"] | None = None
+    next_value: Float[Tensor, "batch time"] | None = None
+    reference_log_prob: Float[Tensor, "batch time"] | None = None
     context: dict[str, Tree] = field(default_factory=dict)
 
     @property
@@ -93,7 +95,7 @@ class Rollout:
         """The number of steps that the policy chose."""
         return int(self.loss_mask.sum())
 
-    def credited(self, advantage: Tensor, target: Tensor) -> Batch:
+    def credited(self, advantage: Float[Tensor, "batch time"], target: Float[Tensor, "batch time"]) -> Batch:
         """The batch to learn from: ``advantage`` for the policy, ``target`` for the critic, both ``[B, T]``."""
         return Batch(
             observation=self.observation,
@@ -113,5 +115,7 @@ def concatenate(rollouts: list[Rollout]) -> Rollout:
     if len(rollouts) == 1:
         return rollouts[0]
     names = [f.name for f in fields(Rollout) if f.name != "context" and getattr(rollouts[0], f.name) is not None]
-    joined = {n: tree_map(lambda *leaves: torch.cat(leaves, 1), *(getattr(r, n) for r in rollouts)) for n in names}
+    joined: dict[str, Any] = {
+        n: tree_map(lambda *leaves: torch.cat(leaves, 1), *(getattr(r, n) for r in rollouts)) for n in names
+    }
     return replace(rollouts[0], **joined)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from torchward.nets.spaces import Tree
 
-__all__ = ["Tree", "stack", "tree_leaves", "tree_map", "unbind", "zero_rows"]
+__all__ = ["Tree", "replace_rows", "stack", "tree_leaves", "tree_map", "unbind"]
 
 
 def tree_map(function: Callable[..., Tensor], tree: Tree, *rest: Tree) -> Tree:
@@ -45,6 +45,10 @@ def unbind(tree: Tree) -> list[Tree]:
     return list(tree.unbind(0))
 
 
-def zero_rows(tree: Tree, where: Tensor) -> Tree:
-    """A copy of ``tree`` (leaves ``[B, ...]``) with zeros in the rows where ``where`` ``[B]`` is True."""
-    return tree_map(lambda leaf: leaf.masked_fill(where.to(leaf.device).view(-1, *[1] * (leaf.ndim - 1)), 0), tree)
+def replace_rows(tree: Tree, where: Tensor, other: Tree) -> Tree:
+    """A copy of ``tree`` (leaves ``[B, ...]``) with the rows of ``other`` where ``where`` ``[B]`` is True."""
+
+    def replaced(leaf: Tensor, new: Tensor) -> Tensor:
+        return torch.where(where.to(leaf.device).view(-1, *[1] * (leaf.ndim - 1)), new, leaf)
+
+    return tree_map(replaced, tree, other)

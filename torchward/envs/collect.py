@@ -5,16 +5,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from torchward.data.protocols import Episode, Policy
 from torchward.data.rollout import Rollout, concatenate
-from torchward.data.tree import Tree, tree_map, unbind, zero_rows
+from torchward.data.tree import Tree, replace_rows, tree_map, unbind
 from torchward.envs import spaces as sp
 from torchward.envs.spaces import Arrays
 from torchward.envs.vector import Step, WorldError, Worlds, episode_seed
 from torchward.nets import spaces
-
 
 EPISODE_BLOCK = 64
 """Steps between two looks at whether every world has ended its episode."""
@@ -26,7 +26,7 @@ class _Final(NamedTuple):
     """Where worlds ended and have begun anew within one step."""
 
     time: int
-    where: np.ndarray[Any, Any]
+    where: NDArray[Any]
     observation: Tree
     value: Tensor | None
 
@@ -67,7 +67,9 @@ class EnvSource:
         over = torch.zeros(self.worlds.n, 1, dtype=torch.bool, device=self.device)
         while not over.all():
             if len(pieces) * EPISODE_BLOCK >= EPISODE_LIMIT:
-                raise WorldError(f"{self.worlds.name} ended no episode within {EPISODE_LIMIT} steps; set max_episode_steps")
+                raise WorldError(
+                    f"{self.worlds.name} ended no episode within {EPISODE_LIMIT} steps; set max_episode_steps"
+                )
             piece = self._steps(policy, EPISODE_BLOCK)
             before = piece.boundary.cumsum(1) - piece.boundary.long() > 0
             pieces.append(replace(piece, loss_mask=piece.loss_mask & ~before & ~over))
@@ -94,7 +96,11 @@ class EnvSource:
         for t in range(horizon):
             sp.put(seen, t, self.observation)
             action, log_prob, value, state = policy.act(self._to_device(observations[t]), state, noises[t])
-            step = worlds.step(sp.numpy(spaces.env_action(worlds.action_space, action)))
+            try:
+                step = worlds.step(sp.numpy(spaces.env_action(worlds.action_space, action)))
+            except WorldError as error:
+                self._refuse_nan("observation", sp.take(seen, slice(t + 1)))  # on which a policy acts as it may
+                raise WorldError(f"{error} (at step {self.steps + t * n})") from error
             actions.append(action)
             log_probs.append(log_prob)
             values.append(value)
@@ -105,9 +111,12 @@ class EnvSource:
             if policy.history:
                 # A world that resets itself within the next step shows its final observation first: its state lives on.
                 fresh = step.reset if step.final is None else step.terminated | step.truncated | step.reset
-                state = zero_rows(state, torch.from_numpy(fresh)) if fresh.any() else state
+                if fresh.any():
+                    state = replace_rows(state, torch.from_numpy(fresh), policy.initial_state(n))
         self.state = state
-        self._refuse_nan(seen, reward)
+        self._refuse_nan("reward", reward)
+        self._refuse_nan("observation", seen)
+        self._refuse_nan("observation", sp.take(self.observation, None), horizon)
         self._account(reward, terminated | truncated, ~reset)
         observation = self._to_device(sp.tensors(seen))
         value, next_value = self._values(policy, observation, values, finals, state)
@@ -128,7 +137,9 @@ class EnvSource:
         """The observations in which worlds ended at step ``t``, and, while its state is at hand, a policy's values."""
         assert step.final is not None
         where = np.flatnonzero(step.terminated | step.truncated)
-        observation = self._to_device(sp.tensors(sp.take(step.final, where)))
+        final = sp.take(step.final, where)
+        self._refuse_nan("final observation", sp.take(final, None), t)
+        observation = self._to_device(sp.tensors(final))
         before = tree_map(lambda leaf: leaf[where], state) if policy.history else ()
         return _Final(t, where, observation, policy.value(observation, before) if policy.history else None)
 
@@ -157,7 +168,7 @@ class EnvSource:
             next_value[times, torch.cat([torch.from_numpy(final.where) for final in finals])] = ends
         return value, next_value
 
-    def _account(self, reward: np.ndarray[Any, Any], ended: np.ndarray[Any, Any], chosen: np.ndarray[Any, Any]) -> None:
+    def _account(self, reward: NDArray[Any], ended: NDArray[Any], chosen: NDArray[Any]) -> None:
         """Note the episodes that ended: the sums of ``reward`` ``[T, n]`` and of ``chosen`` since they began."""
         rewards, steps = reward.cumsum(0, np.float64), chosen.cumsum(0)
         for t, i in np.argwhere(ended):
@@ -167,14 +178,17 @@ class EnvSource:
         self.lengths += steps[-1]
         self.steps += int(chosen.sum())
 
-    def _rows(self, array: np.ndarray[Any, Any]) -> Tensor:
+    def _rows(self, array: NDArray[Any]) -> Tensor:
         return _batch_first(torch.from_numpy(array)).to(self.device)
 
-    def _refuse_nan(self, seen: Arrays, reward: np.ndarray[Any, Any]) -> None:
-        for what, array in [("reward", reward)] + [("observation", leaf) for leaf in sp.leaves(seen) if leaf.dtype.kind == "f"]:
-            if not np.isfinite(array.sum()) and not (finite := np.isfinite(array)).all():
-                t, i = (int(index) for index in np.argwhere(~finite)[0][:2])
-                raise WorldError(f"{self.worlds.name} returned NaN or infinity as {what} of world {i} at step {self.steps + t * self.worlds.n}; nothing was learnt from it")
+    def _refuse_nan(self, what: str, arrays: Arrays, begin: int = 0) -> None:
+        """Raise where ``arrays`` ``[T, n, ...]``, which begin at the rollout's step ``begin``, are not finite."""
+        for array in sp.leaves(arrays):
+            if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+                step = self.steps + (begin + int(np.argwhere(~finite)[0][0])) * self.worlds.n
+                raise WorldError(
+                    f"{self.worlds.name} returned NaN or infinity as {what} at step {step}; nothing was learnt from it"
+                )
 
     def _to_device(self, tree: Tree) -> Tree:
         return tree if self.device.type == "cpu" else tree_map(lambda leaf: leaf.to(self.device), tree)
@@ -186,7 +200,9 @@ class EnvSource:
     def cut(self) -> None:
         """Begin every world anew if they cannot be brought back; their running episodes enter no statistics."""
         if not self.resumable:
+            finished = self.finished
             self._anew()
+            self.finished = finished
 
     def _anew(self) -> None:
         self.cuts += 1
@@ -210,12 +226,19 @@ class EnvSource:
         if self.resumable:
             self._begin(self.worlds.load_state_dict(state["worlds"]))
             self.returns, self.lengths = np.array(state["returns"]), np.array(state["lengths"])
-            self.state = state["policy_state"]
+            stood = state["policy_state"]
+            self.state = None if stood is None else self._to_device(stood)
         else:
             self._begin(self.worlds.reset(episode_seed(self.seed, 0, self.cuts)))
 
     def close(self) -> None:
         self.worlds.close()
+
+
+def device_of(policy: Policy) -> torch.device:
+    """Where a policy's tensors lie; the CPU for one that has none."""
+    tensors = [*policy.parameters(), *policy.buffers()] if isinstance(policy, torch.nn.Module) else []
+    return tensors[0].device if tensors else torch.device("cpu")
 
 
 def _batch_first(tensor: Tensor) -> Tensor:

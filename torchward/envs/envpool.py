@@ -23,7 +23,9 @@ class EnvPoolVector(VectorEnv[Any, Any, Any]):
     def _make(self, seed: int) -> Any:
         return self.envpool.make(self.name, env_type="gymnasium", num_envs=self.num_envs, seed=seed, **self.arguments)
 
-    def reset(self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         if isinstance(seed, int):
             self.pool.close()
             self.pool = self._make(seed % 2**31)

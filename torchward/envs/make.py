@@ -11,7 +11,16 @@ from typing import Any, Literal, TypeAlias
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
-from torchward.envs.vector import Factory, InProcess, Native, Processes, WorldError, Worlds, step_seconds
+from torchward.envs.vector import (
+    Factory,
+    InProcess,
+    Native,
+    Processes,
+    WorldError,
+    Worlds,
+    is_nondeterministic,
+    step_seconds,
+)
 
 Environment: TypeAlias = (
     str | Callable[..., gym.Env[Any, Any] | VectorEnv[Any, Any, Any]] | gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
@@ -38,30 +47,72 @@ class EnvOptions:
 
 def make_env(environment: Environment, options: EnvOptions | None = None, **kwargs: Any) -> "gym.Env[Any, Any]":
     """One environment. Raises :class:`WorldError` for an unknown id (with the nearest one) or what is no environment."""
+    made = build(environment, options, **kwargs)
+    if isinstance(made, VectorEnv):
+        raise WorldError(f"{name_of(environment)} is a vector of environments, where one environment is needed")
+    return made
+
+
+def build(
+    environment: Environment, options: EnvOptions | None = None, **kwargs: Any
+) -> "gym.Env[Any, Any] | VectorEnv[Any, Any, Any]":
+    """What an id, a class, a factory or an instance stands for: one environment, or a vector of them."""
     options = options or EnvOptions()
     arguments = {**options.env_kwargs, **kwargs}
-    made: Any
+    limit = options.max_episode_steps
+    made: Any = None
     if isinstance(environment, str):
-        limit = {"max_episode_steps": options.max_episode_steps} if options.max_episode_steps else {}
-        try:
-            return gym.make(environment, disable_env_checker=True, **limit, **arguments)
-        except gym.error.DependencyNotInstalled as error:
-            raise WorldError(f"{environment} needs a package that is not installed ({_first_line(error)}); {_extra(environment)}") from error
-        except (gym.error.NameNotFound, gym.error.VersionNotFound, gym.error.NamespaceNotFound, gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
-            raise WorldError(f"expected the id of a registered environment, got {environment!r}.{_nearest_id(environment)}") from error
-        except ImportError as error:
-            raise WorldError(f"{environment!r} cannot be imported ({_first_line(error)}); install its package or correct the part before the colon") from error
-        except gym.error.Error as error:
-            raise WorldError(f"{environment!r} cannot be made: {_first_line(error)}") from error
+        return _from_id(environment, limit, arguments)
     if isinstance(environment, gym.Env):
-        made = gym.make(environment.spec, **arguments) if environment.spec is not None else copy.deepcopy(environment)
+        made = _copy(environment, arguments)
     elif callable(environment):
-        made = environment(**arguments)
-    else:
-        made = None
+        try:
+            made = environment(**arguments)
+        except WorldError:
+            raise
+        except Exception as error:
+            raise WorldError(
+                f"{name_of(environment)} raised {type(error).__name__} when it was made: {error}"
+            ) from error
+    if isinstance(made, VectorEnv):
+        return made
     if not isinstance(made, gym.Env):
-        raise WorldError(f"expected an environment id, class, factory or instance, got {environment!r}")
-    return gym.wrappers.TimeLimit(made, options.max_episode_steps) if options.max_episode_steps else made
+        what = repr(environment) if made is None else f"{name_of(environment)}, which made a {type(made).__name__}"
+        raise WorldError(f"expected an environment id, class, factory or instance, got {what}")
+    return gym.wrappers.TimeLimit(made, limit) if limit else made
+
+
+def _from_id(name: str, limit: int, arguments: dict[str, Any]) -> "gym.Env[Any, Any]":
+    if limit:
+        arguments = {"max_episode_steps": limit, **arguments}
+    try:
+        return gym.make(name, disable_env_checker=True, **arguments)
+    except gym.error.DependencyNotInstalled as error:
+        raise WorldError(
+            f"{name} needs a package that is not installed ({_first_line(error)}); {_extra(name)}"
+        ) from error
+    except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
+        raise WorldError(f"expected the id of a registered environment, got {name!r}.{_nearest_id(name)}") from error
+    except ImportError as error:
+        raise WorldError(
+            f"{name!r} cannot be imported ({_first_line(error)}); install its package or correct the part before the colon"
+        ) from error
+    except Exception as error:
+        raise WorldError(f"{name!r} cannot be made: {_first_line(error)}") from error
+
+
+def _copy(environment: "gym.Env[Any, Any]", arguments: dict[str, Any]) -> Any:
+    """Another environment like this one: made anew from what it was made from, or, where that is not known, copied."""
+    spec = environment.spec
+    wrappers = () if spec is None else spec.additional_wrappers
+    if spec is not None and all(wrapper.kwargs is not None for wrapper in wrappers):
+        return gym.make(spec, **arguments)
+    try:
+        return copy.deepcopy(environment)
+    except Exception as error:
+        raise WorldError(
+            f"{name_of(environment)} cannot be copied ({_first_line(error)}); give a factory, such as lambda: MyEnv()"
+        ) from error
 
 
 def make(environment: Environment, n_envs: int, options: EnvOptions | None = None) -> Worlds:
@@ -71,23 +122,32 @@ def make(environment: Environment, n_envs: int, options: EnvOptions | None = Non
     if n_envs < 1:
         raise WorldError(f"expected at least one environment, got n_envs={n_envs}")
     if isinstance(environment, VectorEnv):
-        if environment.num_envs != n_envs:
-            raise WorldError(f"{name} holds {environment.num_envs} environments, but n_envs={n_envs}; set n_envs={environment.num_envs}")
-        return Native(name, environment, options.action_mask)
+        return _vector(name, environment, n_envs, options)
     if options.vectorization == "envpool":
         return Native(name, _envpool(name, n_envs, options), options.action_mask)
-    if options.vectorization == "native" or (options.vectorization == "auto" and has_native(environment, options, n_envs)):
+    if options.vectorization == "native" or (
+        options.vectorization == "auto" and has_native(environment, options, n_envs)
+    ):
         return Native(name, _native(name, environment, n_envs, options), options.action_mask)
-    factories: list[Factory] = [partial(make_env, environment, options) for _ in range(n_envs)]
-    first = factories[0]()
+    first = build(environment, options)
     if isinstance(first, VectorEnv):
-        return Native(name, first, options.action_mask)
-    costly = n_envs > 1 and (os.cpu_count() or 1) > 1 and options.vectorization == "auto" and step_seconds(first) > COSTLY
-    if options.vectorization == "async" or costly:
-        first.close()
-        return Processes(name, factories, options.action_mask)
+        return _vector(name, first, n_envs, options)
+    factories: list[Factory] = [partial(make_env, environment, options) for _ in range(n_envs)]
+    several = n_envs > 1 and (os.cpu_count() or 1) > 1
+    costly = several and options.vectorization == "auto" and step_seconds(first) > COSTLY
+    resumable = not is_nondeterministic(first)
     first.close()
+    if options.vectorization == "async" or costly:
+        return Processes(name, factories, options.action_mask, resumable)
     return InProcess(name, [factory() for factory in factories], options.action_mask)
+
+
+def _vector(name: str, vector: "VectorEnv[Any, Any, Any]", n_envs: int, options: EnvOptions) -> Worlds:
+    if vector.num_envs != n_envs:
+        raise WorldError(
+            f"{name} holds {vector.num_envs} environments, but n_envs={n_envs}; set n_envs={vector.num_envs}"
+        )
+    return Native(name, vector, options.action_mask)
 
 
 def name_of(environment: Environment) -> str:
@@ -108,7 +168,9 @@ def has_native(environment: Environment, options: EnvOptions, n_envs: int) -> bo
     except gym.error.Error:
         return False
     entry = spec.vector_entry_point
-    return isinstance(entry, str) and entry.startswith("gymnasium.envs.classic_control") and not spec.additional_wrappers
+    return (
+        isinstance(entry, str) and entry.startswith("gymnasium.envs.classic_control") and not spec.additional_wrappers
+    )
 
 
 def _native(name: str, environment: Environment, n_envs: int, options: EnvOptions) -> "VectorEnv[Any, Any, Any]":
@@ -128,12 +190,14 @@ def _envpool(name: str, n_envs: int, options: EnvOptions) -> "VectorEnv[Any, Any
 
 
 def _nearest_id(environment: str) -> str:
+    if environment.startswith("ALE/"):
+        return f" Atari is a package of its own: pip install ale-py, and say 'ale_py:{environment}'."
     close = difflib.get_close_matches(environment, gym.registry, 1, 0.5)
     return f" Did you mean {close[0]!r}?" if close else " `torchward list` shows them."
 
 
 def _extra(environment: str) -> str:
-    for word, extra in (("Lander", "box2d"), ("Walker", "box2d"), ("Racing", "box2d"), ("-v5", "mujoco"), ("ALE/", "atari")):
+    for word, extra in (("Lander", "box2d"), ("BipedalWalker", "box2d"), ("Racing", "box2d"), ("-v5", "mujoco")):
         if word in environment:
             return f"pip install 'torchward[{extra}]'"
     return "install it with pip"

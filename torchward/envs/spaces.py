@@ -5,12 +5,13 @@ from typing import Any, TypeAlias
 import gymnasium as gym
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from torchward.nets import spaces
 from torchward.nets.spaces import Bound, Space, SpaceError, Tree
 
-Arrays: TypeAlias = np.ndarray[Any, Any] | dict[str, "Arrays"] | tuple["Arrays", ...]
+Arrays: TypeAlias = NDArray[Any] | dict[str, "Arrays"] | tuple["Arrays", ...]
 """A tree of NumPy arrays: what worlds take and give."""
 
 
@@ -44,7 +45,7 @@ def from_gym(space: gym.Space[Any]) -> Space:
     )
 
 
-def _bound(array: np.ndarray[Any, Any]) -> Bound:
+def _bound(array: NDArray[Any]) -> Bound:
     flat = array.astype(np.float64).ravel()
     return float(flat[0]) if flat.size and np.all(flat == flat[0]) else tuple(float(value) for value in flat)
 
@@ -69,7 +70,9 @@ def mask_space(action_space: Space) -> Space:
             parts = {str(name): inner for name, inner in dict(named).items() if not isinstance(inner, spaces.Box)}
             if parts:
                 return spaces.Dict({name: mask_space(inner) for name, inner in parts.items()})
-    raise SpaceError(f"an action mask needs discrete actions, got {spaces.describe(action_space)}; leave the option out")
+    raise SpaceError(
+        f"an action mask needs discrete actions, got {spaces.describe(action_space)}; leave the option out"
+    )
 
 
 def empty(space: Space, lead: tuple[int, ...]) -> Arrays:
@@ -97,7 +100,9 @@ def put(target: Arrays, index: Any, source: Any) -> None:
 def fits(space: Space, seen: Any, n: int | None = None) -> bool:
     """Whether an observation, or a batch of ``n``, has the entries and shapes that ``space`` says."""
     if isinstance(space, spaces.Dict):
-        return isinstance(seen, dict) and all(k in seen and fits(inner, seen[k], n) for k, inner in space.spaces.items())
+        return isinstance(seen, dict) and all(
+            k in seen and fits(inner, seen[k], n) for k, inner in space.spaces.items()
+        )
     if isinstance(space, spaces.Tuple):
         whole = isinstance(seen, tuple | list) and len(seen) == len(space.spaces)
         return whole and all(fits(inner, part, n) for inner, part in zip(space.spaces, seen, strict=True))
@@ -116,7 +121,7 @@ def outline(seen: Any) -> str:
 
 def _shape(seen: Any) -> tuple[int, ...] | None:
     try:
-        return np.shape(seen)
+        return tuple(np.shape(seen))
     except ValueError:  # a ragged list
         return None
 
@@ -136,11 +141,11 @@ def take(arrays: Arrays, index: Any) -> Arrays:
         return {name: take(branch, index) for name, branch in arrays.items()}
     if isinstance(arrays, tuple):
         return tuple(take(branch, index) for branch in arrays)
-    picked: np.ndarray[Any, Any] = arrays[index]
+    picked: NDArray[Any] = arrays[index]
     return picked
 
 
-def leaves(arrays: Arrays) -> list[np.ndarray[Any, Any]]:
+def leaves(arrays: Arrays) -> list[NDArray[Any]]:
     """The arrays of a tree, depth first."""
     if isinstance(arrays, dict):
         return [leaf for branch in arrays.values() for leaf in leaves(branch)]
@@ -156,15 +161,14 @@ def numpy(tree: Tree) -> Arrays:
     if isinstance(tree, tuple):
         return tuple(numpy(branch) for branch in tree)
     assert isinstance(tree, Tensor)
-    array: np.ndarray[Any, Any] = tree.detach().cpu().numpy()
+    array: NDArray[Any] = tree.detach().cpu().numpy()
     return array
 
 
-def tensors(arrays: Arrays, device: str = "cpu") -> Tree:
+def tensors(arrays: Arrays, device: str | torch.device = "cpu") -> Tree:
     """A tree of arrays as tensors; on the CPU they share their memory."""
     if isinstance(arrays, dict):
         return {name: tensors(branch, device) for name, branch in arrays.items()}
     if isinstance(arrays, tuple):
         return tuple(tensors(branch, device) for branch in arrays)
-    tensor = torch.from_numpy(arrays)
-    return tensor if device == "cpu" else tensor.to(device)
+    return torch.from_numpy(arrays).to(device)

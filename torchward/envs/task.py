@@ -1,17 +1,20 @@
 """Control as a task: a Gymnasium environment, learnt from in many worlds and judged in worlds of its own."""
 
+import copy
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 
 from torchward.data.protocols import Evaluation, Policy
-from torchward.data.tree import zero_rows
+from torchward.data.tree import replace_rows
 from torchward.envs import spaces as sp
-from torchward.envs.collect import EnvSource
-from torchward.envs.make import Environment, EnvOptions, make, make_env, name_of
+from torchward.envs.collect import EPISODE_LIMIT, EnvSource, device_of
+from torchward.envs.make import Environment, EnvOptions, build, make, make_env, name_of
 from torchward.envs.models import Model, tabular_model
-from torchward.envs.vector import InProcess, Worlds, episode_seed
+from torchward.envs.vector import InProcess, WorldError, Worlds, episode_seed
 from torchward.nets import spaces
 
 EVALUATION = 7
@@ -25,26 +28,27 @@ class Control:
         self.environment = environment
         self.options = options or EnvOptions()
         self.name = name_of(environment)
-        if isinstance(environment, sp.gym.vector.VectorEnv):
-            action, observation = environment.single_action_space, environment.single_observation_space
+        self.is_vector = isinstance(environment, VectorEnv)
+        if self.options.vectorization == "envpool":
+            worlds = self.worlds(1)
+            self.action_space, self.observation_space = worlds.action_space, worlds.observation_space
+            worlds.close()
+            return
+        probe = environment if isinstance(environment, VectorEnv) else build(environment, self.options)
+        if isinstance(probe, VectorEnv):
+            self.is_vector = True
+            action, observation = probe.single_action_space, probe.single_observation_space
         else:
-            probe = self.env()
             action, observation = probe.action_space, probe.observation_space
+        if probe is not environment:
             probe.close()
         self.action_space = sp.from_gym(action)
         self.observation_space = sp.from_gym(observation)
         if self.options.action_mask and not spaces.has_mask(self.observation_space):
             self.observation_space = sp.with_mask(self.observation_space, sp.mask_space(self.action_space))
 
-    def env(self, **kwargs: Any) -> Any:
-        """One environment, as its users know it."""
-        if self.options.vectorization == "envpool" and isinstance(self.environment, str):
-            import gymnasium as gym
-
-            if self.environment not in gym.registry:
-                import envpool
-
-                return envpool.make(self.environment, env_type="gymnasium", num_envs=1, **self.options.env_kwargs)
+    def env(self, **kwargs: Any) -> "gym.Env[Any, Any]":
+        """One environment, as its users know it. Raises :class:`WorldError` where there are only vectors of them."""
         return make_env(self.environment, self.options, **kwargs)
 
     def worlds(self, n_envs: int) -> Worlds:
@@ -59,17 +63,25 @@ class Control:
         return tabular_model(self.env(), self.name)
 
     @torch.no_grad()
-    def evaluate(self, policy: Policy, episodes: int, seed: int, deterministic: bool = True, device: str = "cpu") -> Evaluation:
+    def evaluate(self, policy: Policy, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
         """Play ``episodes`` whole episodes, as evenly as can be in up to 16 worlds; a short one displaces no long one."""
-        n = min(episodes, 16)
-        worlds = self._evaluation_worlds(n)
+        worlds = self._evaluation_worlds(min(episodes, 16))
+        try:
+            return self._play(policy, worlds, episodes, seed, deterministic)
+        finally:
+            worlds.close()
+
+    def _play(self, policy: Policy, worlds: Worlds, episodes: int, seed: int, deterministic: bool) -> Evaluation:
+        n, device = worlds.n, device_of(policy)
         quota = np.full(n, episodes // n) + (np.arange(n) < episodes % n)
         observation = worlds.reset(episode_seed(seed, EVALUATION, 0))
         generator = torch.Generator(device).manual_seed(episode_seed(seed, EVALUATION, 1))
-        state = policy.initial_state(n)
+        state = initial = policy.initial_state(n)
         totals, lengths = np.zeros(n), np.zeros(n, np.int64)
         evaluation = Evaluation([], [])
         while (quota > 0).any():
+            if lengths[quota > 0].max() >= EPISODE_LIMIT:
+                raise WorldError(f"{self.name} ended no episode within {EPISODE_LIMIT} steps; set max_episode_steps")
             noise = None if deterministic else policy.noise((n,), generator)
             acted = policy.act(sp.tensors(observation, device), state, noise)
             step = worlds.step(sp.numpy(spaces.env_action(worlds.action_space, acted.action)))
@@ -82,13 +94,29 @@ class Control:
                     evaluation.lengths.append(int(lengths[i]))
                     quota[i] -= 1
             totals[ended], lengths[ended] = 0.0, 0
-            state = zero_rows(acted.state, torch.from_numpy(ended | step.reset))
+            state = replace_rows(acted.state, torch.from_numpy(ended | step.reset), initial)
             observation = step.observation
-        worlds.close()
         return evaluation
 
     def _evaluation_worlds(self, n: int) -> Worlds:
-        """In this process: an evaluation is short, and processes of its own would cost more to start than to step."""
-        if self.options.vectorization == "envpool" or isinstance(self.environment, sp.gym.vector.VectorEnv):
+        """In this process: an evaluation is short, and processes of its own would cost more to start than to step.
+        A vector of the user's has as many worlds as it has."""
+        if self.options.vectorization == "envpool":
             return make(self.environment, n, self.options)
+        if self.is_vector:
+            vector = self._another_vector()
+            return make(vector, vector.num_envs, self.options)
         return InProcess(self.name, [self.env() for _ in range(n)], self.options.action_mask)
+
+    def _another_vector(self) -> "VectorEnv[Any, Any, Any]":
+        """Not the one that is learnt from, whose episodes an evaluation would break off."""
+        if not isinstance(self.environment, VectorEnv):
+            made = build(self.environment, self.options)
+            assert isinstance(made, VectorEnv)
+            return made
+        try:
+            return copy.deepcopy(self.environment)
+        except Exception as error:
+            raise WorldError(
+                f"{self.name} cannot be copied for an evaluation of its own; give a factory, such as lambda: {self.name}(...)"
+            ) from error

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from numpy.typing import NDArray
 
 from torchward.envs import spaces as sp
 from torchward.envs.spaces import Arrays
 from torchward.nets import spaces
 from torchward.nets.spaces import Space
 
-Array: TypeAlias = np.ndarray[Any, Any]
+Array: TypeAlias = NDArray[Any]
 Factory: TypeAlias = Callable[[], "gym.Env[Any, Any]"]
 
 
@@ -220,7 +221,9 @@ class Processes:
         try:
             seen, info = self.vector.reset(seed=seeds, options=None if which.all() else {"reset_mask": which})
         except Exception as error:
-            raise WorldError(f"{self.name} raised {type(error).__name__} at a reset in a process of its own: {error}") from error
+            raise WorldError(
+                f"{self.name} raised {type(error).__name__} at a reset in a process of its own: {error}"
+            ) from error
         return self._batch(seen, info)
 
     def _batch(self, seen: Any, info: dict[str, Any]) -> Arrays:
@@ -310,7 +313,7 @@ class Native:
         for i in np.flatnonzero(ended):
             seen = _row(info["final_obs"], int(i))
             if self.mask:
-                mask = sp.take(observation[spaces.MASK], int(i))  # type: ignore[call-overload, index]
+                mask = sp.take(observation[spaces.MASK], int(i))  # type: ignore[call-overload]
                 seen = _with_mask(seen, {spaces.MASK: mask}, self.name)  # no action follows: any mask will do
             sp.put(final, i, seen)
         return final
@@ -325,10 +328,12 @@ class Native:
         if self.mask:
             seen = _with_vector_mask(seen, info, getattr(self, "observation", None), self.name, self.n)
         like = self.like
+        # A fitting array is not copied: whoever collects copies it into a rollout before the next step.
         if not (isinstance(seen, np.ndarray) and seen.shape == like.shape and seen.dtype == like.dtype):  # type: ignore[union-attr]
             seen = _batch(seen, self.observation_space, self.n, self.name)
-        self.observation: Arrays = seen  # not copied: whoever collects copies it into a rollout before the next step
-        return self.observation
+        observation: Arrays = seen
+        self.observation = observation
+        return observation
 
     def state_dict(self) -> dict[str, Any]:
         if not self.resumable:
@@ -398,7 +403,7 @@ def _load_layers(env: "gym.Env[Any, Any]", states: list[Any]) -> None:
         if _says_state(layer):
             layer.load_state_dict(state)
         elif isinstance(layer, gym.wrappers.TimeLimit):
-            layer._elapsed_steps = int(state)
+            vars(layer)["_elapsed_steps"] = int(state)
 
 
 def _strayed(name: str) -> WorldError:
@@ -409,8 +414,8 @@ def _strayed(name: str) -> WorldError:
 
 
 def _misfit(name: str, space: Space, seen: Any, n: int | None = None) -> WorldError:
-    batch = "" if n is None else f"{n} of "
-    return WorldError(f"{name} gave an observation that does not fit its space {batch}{spaces.describe(space)}: {sp.outline(seen)}")
+    what = spaces.describe(space) if n is None else f"{n} x {spaces.describe(space)}"
+    return WorldError(f"{name} gave an observation that does not fit its space {what}: {sp.outline(seen)}")
 
 
 def _batch(seen: Any, space: Space, n: int, name: str) -> Arrays:
@@ -423,23 +428,28 @@ def _batch(seen: Any, space: Space, n: int, name: str) -> Arrays:
 
 
 def step_seconds(env: "gym.Env[Any, Any]", steps: int = 32) -> float:
-    """The median time of a random step, in seconds."""
-    env.action_space.seed(0)
-    env.reset(seed=0)
+    """The median time of a random step, in seconds; 0 if one raises, which is for the run to tell."""
     times = []
-    for _ in range(steps):
-        action = env.action_space.sample()
-        start = time.perf_counter()
-        _, _, terminated, truncated, _ = env.step(action)
-        times.append(time.perf_counter() - start)
-        if terminated or truncated:
-            env.reset()
+    try:
+        env.action_space.seed(0)
+        env.reset(seed=0)
+        for _ in range(steps):
+            action = env.action_space.sample()
+            start = time.perf_counter()
+            _, _, terminated, truncated, _ = env.step(action)
+            times.append(time.perf_counter() - start)
+            if terminated or truncated:
+                env.reset()
+    except Exception:
+        return 0.0
     return float(np.median(times))
 
 
 def _observation_space(space: gym.Space[Any], action_space: Space, mask: bool) -> Space:
     described = sp.from_gym(space)
-    return sp.with_mask(described, sp.mask_space(action_space)) if mask and not spaces.has_mask(described) else described
+    return (
+        sp.with_mask(described, sp.mask_space(action_space)) if mask and not spaces.has_mask(described) else described
+    )
 
 
 def _with_mask(seen: Any, info: dict[str, Any], name: str) -> dict[str, Any]:
@@ -492,14 +502,14 @@ def _row(tree: Any, i: int) -> Any:
     return tree[i]
 
 
-def _stack(actions: list[Arrays]) -> Any:
+def _stack(actions: list[Any]) -> Any:
     if not actions:
         return None
     if isinstance(actions[0], dict):
-        return {name: _stack([action[name] for action in actions]) for name in actions[0]}  # type: ignore[call-overload, index]
+        return {name: _stack([action[name] for action in actions]) for name in actions[0]}
     if isinstance(actions[0], tuple):
-        return tuple(_stack([action[i] for action in actions]) for i in range(len(actions[0])))  # type: ignore[index]
-    return np.stack(actions)  # type: ignore[arg-type]
+        return tuple(_stack([action[i] for action in actions]) for i in range(len(actions[0])))
+    return np.stack(actions)
 
 
 def _unstack(stacked: Any) -> list[Any]:
@@ -509,4 +519,7 @@ def _unstack(stacked: Any) -> list[Any]:
 
 
 def _equal(left: Any, right: Any) -> bool:
-    return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(sp.leaves(left), sp.leaves(right), strict=True))
+    return all(
+        np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+        for a, b in zip(sp.leaves(left), sp.leaves(right), strict=True)
+    )

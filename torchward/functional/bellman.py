@@ -4,7 +4,8 @@ The process is `transition[s, a, s']` (each row sums to 1), `reward[s, a]` (the 
 `policy[s, a]`. Use float64 for tight tolerances. A terminal state is absorbing: every action stays there, and pays 0.
 
 gamma = 1 is allowed where the problem is episodic. Terminal states are then worth 0, and the rest is solved; a policy
-that from some state can never reach a terminal one has no finite value, and is refused with a ValueError.
+that from some state can never reach a terminal one has no finite value, and is refused with a ValueError. (Where a loop
+costs nothing, the optimal values are still right, but a greedy policy may choose to stay in the loop.)
 
 The operators are `q_from_v` and its greedy or averaged value; the solvers apply them until nothing moves.
 """
@@ -73,8 +74,7 @@ def policy_evaluation_exact(
     if gamma == 1.0:
         terminal = _terminal(transition, reward)
         _require_an_end(chain, terminal)
-        system = _pin(system, terminal)
-        income = income.masked_fill(terminal, 0.0)
+        system = _pin(system, terminal)  # their income is 0, and so becomes their value
     value: Tensor = torch.linalg.solve(system, income)
     return value
 
@@ -130,8 +130,9 @@ def policy_iteration(
 ) -> Solution:
     """The optimal value by evaluating a policy exactly, improving it greedily, and so on until no action is better.
 
-    Starts from the uniform policy, which reaches an end wherever any policy does. An action is changed only where
-    another is better by more than `tolerance`, so that rounding cannot make it run in circles. Raises ValueError where
+    Starts from the uniform policy, which reaches an end wherever any policy does. A state's choice is changed only
+    where an action is better by more than `tolerance`: rounding cannot make it run in circles, and where all actions
+    tie it stays uniform. Raises ValueError where
     the process is not one, max_iterations do not suffice, or, with gamma = 1, an improved policy may never end. Source:
     Howard 1960; Sutton and Barto, 2nd edition, section 4.3.
     """
@@ -139,10 +140,10 @@ def policy_iteration(
     positive(max_iterations=max_iterations)
     policy = torch.full_like(reward, 1.0 / reward.shape[1])
     value = policy_evaluation_exact(transition, reward, policy, gamma)
-    residual = float("inf")
+    residual = 0.0
     for iteration in range(1, max_iterations + 1):
         q = _lookahead(transition, reward, value, gamma)
-        settled = (policy.amax(dim=-1) == 1.0) & (q.amax(dim=-1) - (policy * q).sum(dim=-1) <= tolerance)
+        settled = q.amax(dim=-1) - (policy * q).sum(dim=-1) <= tolerance
         if bool(settled.all()):
             return Solution(value, q, policy, iteration, residual)
         policy = torch.where(settled[:, None], policy, greedy_policy(q))

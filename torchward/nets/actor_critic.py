@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from torch import Generator, Tensor, nn
 
 from torchward.nets import predict, saving
-from torchward.nets.features import Encoder, Features, action_mask, encode_rows
-from torchward.nets.heads import affine, head
+from torchward.nets.features import Encoder, Features, action_mask, encode_rows, width_of
+from torchward.nets.heads import affine, head, require_mask
 from torchward.nets.mlp import Activation, Towers, orthogonal
+from torchward.nets.outputs import Acted, Evaluated
 from torchward.nets.recurrent import Recurrent
-from torchward.nets.spaces import Space, Tree
+from torchward.nets.spaces import Space, Tree, mask_space
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,6 @@ class Network:
     """Initial logarithm of the standard deviation of continuous actions; a bounded action space is [-1, 1]."""
 
 
-class _Acted(NamedTuple):
-    action: Tree
-    log_prob: Tensor
-    value: Tensor | None
-    state: Tree
-
-
-class _Evaluated(NamedTuple):
-    log_prob: Tensor
-    entropy: Tensor
-    value: Tensor | None
-
-
 class ActorCritic(nn.Module):
     """A :class:`~torchward.data.protocols.Policy` for any observation and action space.
 
@@ -65,9 +53,14 @@ class ActorCritic(nn.Module):
         super().__init__()
         network = network or Network()
         self.observation_space, self.action_space, self.network = observation_space, action_space, network
-        self.features = Features(observation_space, network.encoder, network.normalize_observation) if encoder is None else None
-        self.encoder = encoder
-        inputs = self.features.size if self.features is not None else int(encoder.features)  # type: ignore[union-attr, arg-type]
+        if (mask := mask_space(observation_space)) is not None:
+            require_mask(action_space, mask)
+        self.encoder, self.features = encoder, None
+        if encoder is None:
+            self.features = Features(observation_space, network.encoder, network.normalize_observation)
+            inputs = self.features.size
+        else:
+            inputs = width_of(encoder)
         self.core: Recurrent | None = None
         if network.recurrent != "none":
             self.core = Recurrent(inputs, network.lstm_hidden_size, network.recurrent)
@@ -85,7 +78,7 @@ class ActorCritic(nn.Module):
         noise: Tree = self.head.noise(batch, generator)
         return noise
 
-    def act(self, observation: Tree, state: Tree, noise: Tree | None) -> _Acted:
+    def act(self, observation: Tree, state: Tree, noise: Tree | None) -> Acted:
         parts: Any = self._modules  # as in Towers: looking up attributes of a module would cost more than its layers
         head, towers = parts["head"], parts["towers"]
         latent = self._encode(observation)
@@ -94,27 +87,25 @@ class ActorCritic(nn.Module):
         params = head.forward(towers.one(0, latent), action_mask(self.observation_space, observation))
         action = head.sample(params, noise)
         value = self._criticise(towers.one(1, latent)) if self.history and self.has_critic else None
-        return _Acted(action, head.log_prob(params, action), value, state)
+        return Acted(action, head.log_prob(params, action), value, state)
 
     def value(self, observation: Tree, state: Tree) -> Tensor | None:
         if not self.has_critic:
             return None
         latent = self._encode(observation)
         if self.core is not None:
-            latent, _ = self.core.step(latent, state)
+            latent, _ = self.core.step(latent, _tensors(state))
         return self._criticise(self.towers.one(1, latent.reshape(-1, latent.shape[-1]))).reshape(latent.shape[:-1])
 
-    def evaluate_actions(self, observation: Tree, action: Tree, state: Tree, boundary: Tensor) -> _Evaluated:
+    def evaluate_actions(self, observation: Tree, action: Tree, state: Tree, boundary: Tensor) -> Evaluated:
         latent = self._encode(observation)
         if self.core is not None:
-            latent = self.core.unroll(latent, state, boundary)
+            latent = self.core.unroll(latent, _tensors(state), boundary)
         towers = self.towers.forward(latent.reshape(-1, latent.shape[-1]))
         head = self.head
-        params = head.forward(
-            towers[0].reshape(*boundary.shape, -1), action_mask(self.observation_space, observation)
-        )
+        params = head.forward(towers[0].reshape(*boundary.shape, -1), action_mask(self.observation_space, observation))
         value = self._criticise(towers[1]).reshape(boundary.shape) if self.has_critic else None
-        return _Evaluated(head.log_prob(params, action), head.entropy(params), value)
+        return Evaluated(head.log_prob(params, action), head.entropy(params), value)
 
     def absorb(self, observation: Tree, mask: Tensor | None = None) -> None:
         """Let the normaliser take in what was seen; called after a rollout was learnt from, never before."""
@@ -142,3 +133,8 @@ class ActorCritic(nn.Module):
 
     def _criticise(self, latent: Tensor) -> Tensor:
         return affine(self, latent, "critic").squeeze(-1)
+
+
+def _tensors(state: Tree) -> tuple[Tensor, ...]:
+    """A recurrent layer's state, out of what may be any tree."""
+    return tuple(part for part in state if isinstance(part, Tensor))

@@ -1,7 +1,10 @@
 """Convolutional encoders for images: that of the DQN paper in Nature, and that of IMPALA."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+
+from torchward.nets.spaces import SpaceError
 
 
 class Nature(nn.Module):
@@ -12,7 +15,9 @@ class Nature(nn.Module):
     def __init__(self, channels: int, height: int, width: int) -> None:
         super().__init__()
         if min(height, width) < 36:
-            raise ValueError(f"the Nature encoder needs images of at least 36 x 36, got {height} x {width}; use encoder='impala'")
+            raise SpaceError(
+                f"the Nature encoder needs images of at least 36 x 36, got {height} x {width}; use encoder='impala'"
+            )
         self.convolutions = nn.Sequential(
             nn.Conv2d(channels, 32, 8, stride=4), nn.ReLU(),
             nn.Conv2d(32, 64, 4, stride=2), nn.ReLU(),
@@ -21,7 +26,7 @@ class Nature(nn.Module):
         self.features = 512
         self.linear = nn.Sequential(nn.Linear(_outputs(self.convolutions, channels, height, width), 512), nn.ReLU())
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
         features: Tensor = self.linear(self.convolutions(image))
         return features
 
@@ -34,7 +39,7 @@ class _Residual(nn.Module):
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         inner: Tensor = self.second(torch.relu(self.first(torch.relu(x))))
         return x + inner
 
@@ -55,7 +60,7 @@ class Impala(nn.Module):
         self.features = 256
         self.linear = nn.Sequential(nn.Linear(_outputs(self.convolutions, channels, height, width), 256), nn.ReLU())
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
         features: Tensor = self.linear(self.convolutions(image))
         return features
 

@@ -32,7 +32,7 @@ class Features(nn.Module):
         self.norm = RunningNorm(self.real) if normalize and self.real else None
         build = {"nature": Nature, "impala": Impala}[encoder]
         self.encoders = nn.ModuleList([orthogonal(build(*_channels_height_width(leaf))) for _, leaf in self.images])
-        self.size = sum(_width(leaf) for _, leaf in self.vectors) + sum(int(e.features) for e in self.encoders)  # type: ignore[arg-type]
+        self.size = sum(_width(leaf) for _, leaf in self.vectors) + sum(map(width_of, self.encoders))
         self.is_plain = isinstance(space, spaces.Box) and len(space.shape) == 1 and not self.images
 
     def forward(self, observation: Tree) -> Tensor:
@@ -44,7 +44,8 @@ class Features(nn.Module):
         reals = self._reals(observation)
         if reals is not None:
             parts.append(self.norm(reals) if self.norm is not None else reals)
-        parts += [_one_hot(leaf, _get(observation, path)) for path, leaf in self.vectors if not isinstance(leaf, spaces.Box)]
+        labels = [(path, leaf) for path, leaf in self.vectors if not isinstance(leaf, spaces.Box)]
+        parts += [_one_hot(leaf, _get(observation, path)) for path, leaf in labels]
         for (path, leaf), encoder in zip(self.images, self.encoders, strict=True):
             parts.append(_encode(encoder, leaf, _get(observation, path)))
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
@@ -62,6 +63,15 @@ class Features(nn.Module):
         return torch.cat(flat, -1) if len(flat) > 1 else flat[0] if flat else None
 
 
+def width_of(encoder: nn.Module) -> int:
+    """The number of features that an encoder gives. Raises :class:`SpaceError` if it does not say so."""
+    width = getattr(encoder, "features", None)
+    if not isinstance(width, int):
+        name = type(encoder).__name__
+        raise SpaceError(f"expected an encoder with an integer attribute 'features', its width; {name} has none")
+    return width
+
+
 def encode_rows(encoder: nn.Module, space: Space, observation: Tree) -> Tensor:
     """A user's encoder from ``[N, ...]`` to ``[N, features]``, applied to observations with any leading axes."""
     lead: tuple[int, ...] = ()
@@ -69,8 +79,10 @@ def encode_rows(encoder: nn.Module, space: Space, observation: Tree) -> Tensor:
     def rows(inner: Space, tree: Tree) -> Tree:
         nonlocal lead
         if isinstance(inner, spaces.Dict):
-            return {name: rows(part, tree[name]) for name, part in inner.spaces.items()}  # type: ignore[index, call-overload]
+            assert isinstance(tree, dict)
+            return {name: rows(part, tree[name]) for name, part in inner.spaces.items()}
         if isinstance(inner, spaces.Tuple):
+            assert isinstance(tree, tuple)
             return tuple(rows(part, branch) for part, branch in zip(inner.spaces, tree, strict=True))
         assert isinstance(tree, Tensor)
         event = spaces.event_shape(inner)

@@ -15,7 +15,7 @@ from torchward.nets import spaces
 from torchward.nets.mlp import orthogonal
 from torchward.nets.spaces import Space, Tree
 
-_FORBIDDEN = torch.finfo(torch.float32).min
+_FORBIDDEN = -1e30  # its exponential is 0, and its product with a loss's weight is still finite: 0 times it is 0
 
 
 class Head(Protocol):
@@ -172,7 +172,7 @@ class Composite(nn.Module):
         self.is_dict = isinstance(space, spaces.Dict)
         named = space.spaces if isinstance(space, spaces.Dict) else {str(i): s for i, s in enumerate(space.spaces)}
         self.names = list(named)
-        self.heads = nn.ModuleList([head(features, inner, log_std_init) for inner in named.values()])
+        self.heads: Any = nn.ModuleList([head(features, inner, log_std_init) for inner in named.values()])
 
     def _pack(self, parts: list[Tree]) -> Tree:
         return dict(zip(self.names, parts, strict=True)) if self.is_dict else tuple(parts)
@@ -184,7 +184,7 @@ class Composite(nn.Module):
 
     def forward(self, latent: Tensor, mask: Tree | None) -> Tree:
         if mask is not None and not isinstance(mask, dict):
-            raise spaces.SpaceError("the action mask of a Dict or Tuple action space is a Dict with a mask for each part")
+            raise spaces.SpaceError("expected the action mask of a Dict or Tuple action space to be a Dict of masks")
         return self._pack([h(latent, part) for h, part in zip(self.heads, self._unpack(mask), strict=True)])
 
     def noise(self, batch: tuple[int, ...], generator: Generator) -> Tree:
@@ -201,6 +201,27 @@ class Composite(nn.Module):
     def entropy(self, params: Tree) -> Tensor:
         parts = zip(self.heads, self._unpack(params), strict=True)
         return torch.stack([h.entropy(p) for h, p in parts]).sum(0)
+
+
+def require_mask(action: Space, mask: Space) -> None:
+    """Raise :class:`SpaceError` unless ``mask`` has one entry for each choice of ``action``."""
+    if isinstance(action, spaces.Dict | spaces.Tuple):
+        parts = action.spaces if isinstance(action, spaces.Dict) else {str(i): s for i, s in enumerate(action.spaces)}
+        if not isinstance(mask, spaces.Dict) or not set(mask.spaces) <= set(parts):
+            raise spaces.SpaceError(
+                f"expected an action_mask that is a Dict with some of the entries {', '.join(parts)}, as the actions "
+                f"are {spaces.describe(action)}; got {spaces.describe(mask)}"
+            )
+        for name, inner in mask.spaces.items():
+            require_mask(parts[name], inner)
+        return
+    if isinstance(action, spaces.Box):
+        raise spaces.SpaceError(f"expected discrete actions beside an action_mask, got {spaces.describe(action)}")
+    choices = sum(action.nvec) if isinstance(action, spaces.MultiDiscrete) else action.n
+    if isinstance(mask, spaces.Dict | spaces.Tuple) or spaces.event_shape(mask) != (choices,):
+        raise spaces.SpaceError(
+            f"expected an action_mask of {choices} entries for {spaces.describe(action)}, got {spaces.describe(mask)}"
+        )
 
 
 def head(features: int, space: Space, log_std_init: float = 0.0) -> nn.Module:

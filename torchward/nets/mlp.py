@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 Activation: TypeAlias = Literal["tanh", "relu", "elu", "silu"]
@@ -45,14 +46,14 @@ class Towers(nn.Module):
             self.layers.append((f"weight{i}", f"bias{i}"))
             self.features = width
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "count batch features"]:
         """``[N, inputs] -> [count, N, features]``."""
         x = x.expand(self.count, *x.shape)
         for weight, bias in self._layers():
             x = self.activation(torch.baddbmm(bias, x, weight))
         return x
 
-    def one(self, index: int, x: Tensor) -> Tensor:
+    def one(self, index: int, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch features"]:
         """One of them: ``[N, inputs] -> [N, features]``."""
         for weight, bias in self._layers():
             x = self.activation(torch.addmm(bias[index], x, weight[index]))

@@ -1,6 +1,7 @@
 """Observation statistics, inside the policy that is saved and exported."""
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
@@ -14,7 +15,7 @@ class RunningNorm(nn.Module):
     var: Tensor
     count: Tensor
     scale: Tensor
-    shift: Tensor
+    center: Tensor
 
     def __init__(self, features: int, clip: float = 10.0, epsilon: float = 1e-8) -> None:
         super().__init__()
@@ -24,13 +25,14 @@ class RunningNorm(nn.Module):
         self.register_buffer("var", torch.ones(features, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
         self.register_buffer("scale", torch.ones(features))
-        self.register_buffer("shift", torch.zeros(features))
+        self.register_buffer("center", torch.zeros(features))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.shift, x, self.scale).clamp(-self.clip, self.clip)
+    def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
+        # Subtracted first: x * scale - mean * scale would lose what a small deviation has to tell beside a large mean.
+        return ((x - self.center) * self.scale).clamp(-self.clip, self.clip)
 
     @torch.no_grad()
-    def absorb(self, x: Tensor, mask: Tensor | None = None) -> None:
+    def absorb(self, x: Float[Tensor, "*batch features"], mask: Bool[Tensor, "*batch"] | None = None) -> None:
         """Merge the statistics of ``x`` ``[..., D]``, of the entries where ``mask`` ``[...]`` is True."""
         rows = x[mask] if mask is not None else x.reshape(-1, x.shape[-1])
         if len(rows) == 0:
@@ -43,6 +45,5 @@ class RunningNorm(nn.Module):
         self.mean += delta * count / total
         self.var.copy_(merged / total)
         self.count.copy_(total)
-        inverse = (self.var + self.epsilon).rsqrt()
-        self.scale.copy_(inverse)
-        self.shift.copy_(-self.mean * inverse)
+        self.scale.copy_((self.var + self.epsilon).rsqrt())
+        self.center.copy_(self.mean)

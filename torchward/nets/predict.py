@@ -1,5 +1,6 @@
 """NumPy in, NumPy out: one observation or a batch of them, through any policy, to the environment's actions."""
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,11 +25,15 @@ def predict(
     if single:
         tree = _each(tree, lambda leaf: leaf.unsqueeze(0))
     rows = 1 if batch is None else batch
+    device = next(chain(policy.parameters(), policy.buffers())).device
+    tree = _each(tree, lambda leaf: leaf.to(device))
     if state is None:
         state = policy.initial_state(rows)
     noise = None
     if not deterministic:
-        noise = policy.noise((rows,), torch.default_generator if seed is None else Generator().manual_seed(seed))
+        generator = Generator(device)
+        generator.manual_seed(int(torch.randint(2**62, ())) if seed is None else seed)
+        noise = policy.noise((rows,), generator)
     acted = policy.act(tree, state, noise)
     action = spaces.env_action(policy.action_space, acted.action)
     return _numpy(_each(action, lambda leaf: leaf.squeeze(0)) if single else action), acted.state
@@ -38,7 +43,7 @@ def tensors(space: Space, observation: Any) -> tuple[Tree, int | None]:
     """An observation of NumPy arrays as tensors, and its batch size; None for a single observation.
     Raises :class:`SpaceError` where shapes or names do not fit."""
     if isinstance(space, spaces.Dict):
-        if not isinstance(observation, dict) or (missing := set(space.spaces) - set(observation)):
+        if not isinstance(observation, dict) or set(space.spaces) - set(observation):
             got = sorted(observation) if isinstance(observation, dict) else type(observation).__name__
             raise SpaceError(f"expected a dictionary with the entries {sorted(space.spaces)}, got {got}")
         parts = {name: tensors(inner, observation[name]) for name, inner in space.spaces.items()}
@@ -48,15 +53,19 @@ def tensors(space: Space, observation: Any) -> tuple[Tree, int | None]:
             raise SpaceError(f"expected a tuple of {len(space.spaces)} observations, got {type(observation).__name__}")
         pairs = [tensors(inner, part) for inner, part in zip(space.spaces, observation, strict=True)]
         return tuple(tree for tree, _ in pairs), _agree([batch for _, batch in pairs])
-    array = np.asarray(observation)
-    if array.dtype == np.float64:
-        array = array.astype(np.float32)
+    try:
+        array = np.array(observation, np.dtype(space.dtype) if isinstance(space, spaces.Box) else np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SpaceError(
+            f"expected numbers for {spaces.describe(space)}, got {type(observation).__name__}: {error}"
+        ) from error
     shape = spaces.event_shape(space)
     if array.shape == shape:
-        return torch.from_numpy(np.ascontiguousarray(array)), None
+        return torch.from_numpy(array), None
     if array.ndim == len(shape) + 1 and array.shape[1:] == shape:
-        return torch.from_numpy(np.ascontiguousarray(array)), array.shape[0]
-    raise SpaceError(f"expected one observation of shape {shape} or a batch of shape (n, {', '.join(map(str, shape))}), got {array.shape}")
+        return torch.from_numpy(array), array.shape[0]
+    batch = ", ".join(map(str, ("n", *shape)))
+    raise SpaceError(f"expected one observation of shape {shape} or a batch of shape ({batch}), got {array.shape}")
 
 
 def _agree(batches: list[int | None]) -> int | None:
@@ -79,4 +88,5 @@ def _numpy(tree: Tree) -> Any:
         return {name: _numpy(branch) for name, branch in tree.items()}
     if isinstance(tree, tuple):
         return tuple(_numpy(branch) for branch in tree)
-    return tree.cpu().numpy()
+    array = tree.cpu().numpy()
+    return array[()] if array.ndim == 0 else array  # a number, as environments that look it up in a table expect

@@ -3,11 +3,11 @@
 from typing import Literal, TypeAlias
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from torchward.nets.spaces import Tree
-
 Cell: TypeAlias = Literal["lstm", "gru"]
+State: TypeAlias = tuple[Tensor, ...]
 
 
 class Recurrent(nn.Module):
@@ -23,12 +23,11 @@ class Recurrent(nn.Module):
 
     def initial_state(self, batch: int) -> tuple[Tensor, ...]:
         """Zeros."""
-        device = self.layer.weight_ih_l0.device
-        return tuple(torch.zeros(batch, self.hidden, device=device) for _ in range(2 if self.cell == "lstm" else 1))
+        weight = next(self.layer.parameters())
+        return tuple(weight.new_zeros(batch, self.hidden) for _ in range(2 if self.cell == "lstm" else 1))
 
-    def step(self, x: Tensor, state: Tree) -> tuple[Tensor, Tree]:
+    def step(self, x: Float[Tensor, "batch inputs"], state: State) -> tuple[Float[Tensor, "batch hidden"], State]:
         """One step of ``[B, inputs]``: the output ``[B, hidden]`` and the next state."""
-        assert isinstance(state, tuple)
         weights = self.layer.weight_ih_l0, self.layer.weight_hh_l0, self.layer.bias_ih_l0, self.layer.bias_hh_l0
         if self.cell == "lstm":
             h, c = torch.lstm_cell(x, state, *weights)  # type: ignore[arg-type]
@@ -36,13 +35,14 @@ class Recurrent(nn.Module):
         h = torch.gru_cell(x, state[0], *weights)  # type: ignore[arg-type]
         return h, (h,)
 
-    def unroll(self, x: Tensor, state: Tree, boundary: Tensor) -> Tensor:
+    def unroll(
+        self, x: Float[Tensor, "batch time inputs"], state: State, boundary: Bool[Tensor, "batch time"]
+    ) -> Float[Tensor, "batch time hidden"]:
         """Rows ``[B, T, inputs] -> [B, T, hidden]`` from the state before their first step; the state is zero after
         every step at which ``boundary`` ``[B, T]`` is True.
 
         Rows are cut at their boundaries into sequences, which one call runs side by side, padded at their ends; so an
         episode costs no Python, and no step sees another episode."""
-        assert isinstance(state, tuple)
         batch, steps = boundary.shape
         starts = torch.cat([torch.ones_like(boundary[:, :1]), boundary[:, :-1]], 1)
         time = torch.arange(steps, device=x.device).expand(batch, steps)
@@ -51,8 +51,7 @@ class Recurrent(nn.Module):
         count, length = int(sequence[-1, -1]) + 1, int(position.max()) + 1
         padded = x.new_zeros(count, length, x.shape[-1]).index_put((sequence, position), x)
         first = sequence[:, 0]
-        hidden = [part.new_zeros(count, self.hidden).index_put((first,), part) for part in state]  # type: ignore[union-attr]
-        initial = tuple(part[None] for part in hidden)
-        outputs, _ = self.layer(padded, initial if self.cell == "lstm" else initial[0])
+        initial = [part.new_zeros(count, self.hidden).index_put((first,), part)[None] for part in state]
+        outputs, _ = self.layer(padded, tuple(initial) if self.cell == "lstm" else initial[0])
         rows: Tensor = outputs[sequence, position]
         return rows

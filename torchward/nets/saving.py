@@ -33,21 +33,26 @@ def save(policy: "ActorCritic | TabularPolicy", directory: Path) -> None:
         "observation_space": spaces.to_json(policy.observation_space),
         "action_space": spaces.to_json(policy.action_space),
     }
-    if hasattr(policy, "network"):
-        encoder = policy.encoder
-        description["network"] = asdict(policy.network)
+    network = getattr(policy, "network", None)
+    if network is not None:
+        encoder = getattr(policy, "encoder", None)
+        description["network"] = asdict(network)
         description["critic"] = policy.critic is not None
         description["encoder"] = None if encoder is None else f"{type(encoder).__module__}.{type(encoder).__qualname__}"
     directory.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in policy.state_dict().items()}, directory / "policy.safetensors")
+    # Cloned: safetensors takes no tensors that share memory, as those of a tied encoder of the user's do.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in policy.state_dict().items()}
+    save_file(tensors, directory / "policy.safetensors")
     (directory / "policy.json").write_text(json.dumps(description, indent=2) + "\n")
 
 
-def load(path: Path | str, *, encoder: nn.Module | None = None, which: str | None = None) -> "ActorCritic | TabularPolicy":
+def load(
+    path: Path | str, *, encoder: nn.Module | None = None, which: str | None = None
+) -> "ActorCritic | TabularPolicy":
     """The policy of a run, or of a policy directory.
 
-    Of a run, the best one if it was evaluated, else the last; ``which="last"`` or ``"best"`` decides otherwise. A policy
-    that was trained with an encoder of your own needs an instance of it in ``encoder``.
+    Of a run, the best one if it was evaluated, else the last; ``which="last"`` or ``"best"`` decides otherwise. A
+    policy that was trained with an encoder of your own needs an instance of it in ``encoder``.
     Raises :class:`PolicyError` where there is no policy, or it does not fit."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -58,8 +63,11 @@ def load(path: Path | str, *, encoder: nn.Module | None = None, which: str | Non
         tensors = load_file(directory / "policy.safetensors")
         policy = _build(data, encoder, directory)
         policy.load_state_dict(tensors)
-    except (json.JSONDecodeError, SafetensorError, KeyError, TypeError, RuntimeError, OSError) as error:
-        raise PolicyError(f"the policy in {directory} cannot be read ({str(error).splitlines()[0]}); it is damaged or foreign") from error
+    except PolicyError:
+        raise
+    except (ValueError, SafetensorError, KeyError, TypeError, AttributeError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise PolicyError(f"the policy in {directory} cannot be read ({reason}); it is damaged or foreign") from error
     policy.eval()
     return policy
 
@@ -80,12 +88,20 @@ def _build(data: dict[str, Any], encoder: nn.Module | None, directory: Path) -> 
     from torchward.nets.tabular import TabularPolicy
 
     if data.get("format") != FORMAT:
-        raise PolicyError(f"expected a policy of format {FORMAT} in {directory}, got {data.get('format')!r}; use the torchward that wrote it")
+        raise PolicyError(
+            f"expected a policy of format {FORMAT} in {directory}, got {data.get('format')!r}; use the torchward that "
+            "wrote it"
+        )
     observation_space, action_space = (spaces.from_json(data[key]) for key in ("observation_space", "action_space"))
     if data["policy"] == "TabularPolicy":
         return TabularPolicy.empty(observation_space, action_space)
     if data["encoder"] is not None and encoder is None:
-        raise PolicyError(f"the policy in {directory} has an encoder of your own; pass it: load(path, encoder={data['encoder']}(...))")
+        raise PolicyError(
+            f"the policy in {directory} has an encoder of your own; pass it: load(path, encoder={data['encoder']}(...))"
+        )
+    if data["encoder"] is None and encoder is not None:
+        raise PolicyError(f"the policy in {directory} has no encoder of your own; leave it out: load(path)")
     known = {field.name for field in fields(Network)}
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in data["network"].items() if name in known}
+    settings: dict[str, Any] = {name: value for name, value in data["network"].items() if name in known}
+    settings["net_arch"] = tuple(settings["net_arch"])
     return ActorCritic(observation_space, action_space, Network(**settings), encoder=encoder, critic=data["critic"])

@@ -188,6 +188,11 @@ def has_mask(space: Space) -> bool:
     return isinstance(space, Dict) and MASK in space.spaces
 
 
+def mask_space(space: Space) -> Space | None:
+    """The space of the action mask that observations of this space carry, or None."""
+    return space.spaces.get(MASK) if isinstance(space, Dict) else None
+
+
 def env_action(space: Space, action: Tree) -> Tree:
     """The environment's action for a policy's: Discrete is shifted by its start; a bounded element of a Box is taken
     from ``[-1, 1]`` (what lies outside is clipped) to ``[low, high]``, and one with a single bound is clipped to it;

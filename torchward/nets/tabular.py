@@ -1,27 +1,15 @@
 """A policy that is a table: one row of action probabilities for each state, and the action values behind them."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from torchward.nets import predict, saving
 from torchward.nets.heads import gumbel
+from torchward.nets.outputs import Acted, Evaluated
 from torchward.nets.spaces import Discrete, Space, SpaceError, Tree
-
-
-class _Acted(NamedTuple):
-    action: Tree
-    log_prob: Tensor
-    value: Tensor | None
-    state: Tree
-
-
-class _Evaluated(NamedTuple):
-    log_prob: Tensor
-    entropy: Tensor
-    value: Tensor | None
 
 
 class TabularPolicy(nn.Module):
@@ -56,23 +44,25 @@ class TabularPolicy(nn.Module):
     def noise(self, batch: tuple[int, ...], generator: Generator) -> Tree:
         return gumbel((*batch, self.probs.shape[1]), generator)
 
-    def act(self, observation: Tree, state: Tree, noise: Tree | None) -> _Acted:
+    def act(self, observation: Tree, state: Tree, noise: Tree | None) -> Acted:
         log_probs = self.probs[self._row(observation)].log()
         scores = log_probs if noise is None else log_probs + noise  # type: ignore[operator]
         action = scores.argmax(-1)
-        return _Acted(action, log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1).float(), None, state)
+        return Acted(action, log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1).float(), None, state)
 
     def value(self, observation: Tree, state: Tree) -> Tensor | None:
         row = self._row(observation)
         return (self.probs[row] * self.q[row]).sum(-1).float()
 
-    def evaluate_actions(self, observation: Tree, action: Tree, state: Tree, boundary: Tensor) -> _Evaluated:
+    def evaluate_actions(self, observation: Tree, action: Tree, state: Tree, boundary: Tensor) -> Evaluated:
         probs = self.probs[self._row(observation)]
         assert isinstance(action, Tensor)
         log_prob = probs.gather(-1, action.unsqueeze(-1)).squeeze(-1).log()
-        return _Evaluated(log_prob.float(), torch.special.entr(probs).sum(-1).float(), self.value(observation, state))
+        return Evaluated(log_prob.float(), torch.special.entr(probs).sum(-1).float(), self.value(observation, state))
 
-    def predict(self, observation: Any, state: Tree | None = None, deterministic: bool = True, seed: int | None = None) -> tuple[Any, Tree]:
+    def predict(
+        self, observation: Any, state: Tree | None = None, deterministic: bool = True, seed: int | None = None
+    ) -> tuple[Any, Tree]:
         """As :meth:`torchward.nets.actor_critic.ActorCritic.predict`."""
         return predict.predict(self, observation, state, deterministic, seed)
 

@@ -1,6 +1,6 @@
 """Tuned settings of control: one plain function for each, and one plain table of them.
 
-What stands here is what no flags mean. `torchward train ppo LunarLander-v3 --help` shows the values that it starts from.
+What stands here is what no flags mean; `torchward train ppo LunarLander-v3 --help` shows it.
 """
 
 from collections.abc import Callable
@@ -42,6 +42,7 @@ def ppo_cartpole() -> Preset:
 def ppo_acrobot() -> Preset:
     """The rl-baselines3-zoo's setting."""
     from torchward.algorithms import ppo
+    from torchward.nets.actor_critic import Network
 
     return Preset(
         ppo.Config(
@@ -52,7 +53,7 @@ def ppo_acrobot() -> Preset:
             gae_lambda=0.94,
             n_epochs=4,
             normalize_reward=True,
-            network=ppo.Network(normalize_observation=True),
+            network=Network(normalize_observation=True),
         )
     )
 

@@ -6,7 +6,8 @@ import importlib.util
 import inspect
 import sys
 import zlib
-from dataclasses import is_dataclass
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ class Algorithm(NamedTuple):
     """By which it is found again: its name, or the path of its file; None for a module that was handed over."""
 
     @property
-    def Config(self) -> Any:  # noqa: N802 (it is a class)
+    def Config(self) -> Any:
         """The dataclass of its settings."""
         return self.module.Config
 
@@ -65,19 +66,22 @@ def algorithm(named: str | Path | ModuleType) -> Algorithm:
     name = str(named)
     known = algorithms()
     if name not in known:
-        raise LaunchError(
-            f"there is no algorithm {name!r}.{did_you_mean(name, known) or f' There are {', '.join(known)}.'} "
-            "One of your own is named by its file: ./mine.py"
-        )
+        guess = did_you_mean(name, known) or f" There are {', '.join(known)}."
+        raise LaunchError(f"there is no algorithm {name!r}.{guess} One of your own is named by its file: ./mine.py")
     return Algorithm(importlib.import_module(f"torchward.algorithms.{name}"), name, name)
 
 
 def _checked(found: Algorithm) -> Algorithm:
-    where = found.source or found.name
-    if not is_dataclass(getattr(found.module, "Config", None)):
-        raise LaunchError(f"{where} has no dataclass Config; an algorithm is a file with Config and train(config, task, run)")
-    if not callable(getattr(found.module, "train", None)):
-        raise LaunchError(f"{where} has no function train(config, task, run)")
+    where, config = found.source or found.name, getattr(found.module, "Config", None)
+    if not isinstance(config, type) or not is_dataclass(config) or not callable(getattr(found.module, "train", None)):
+        raise LaunchError(
+            f"{where} is no algorithm: it needs a dataclass Config and a function train(config, task, run)"
+        )
+    if "total_timesteps" not in (known := {field.name: field for field in fields(config)}):
+        raise LaunchError(f"Config of {where} needs a field total_timesteps: the number of steps of a run")
+    for name, field in known.items():
+        if field.default is MISSING and field.default_factory is MISSING:
+            raise LaunchError(f"Config of {where} needs a default for {name}")
     return found
 
 
@@ -99,12 +103,12 @@ def task(named: Any, env: Any = None) -> Found:
         if env is not None and env != EnvOptions():
             raise LaunchError(f"{environment.name} is a task of its own and takes no options of environments")
         return Found(environment, name or str(environment.name), source)
+    if name is not None and callable(environment):
+        environment = _named(environment, name)
     try:
         control = Control(environment, env)
     except WorldError as error:
         raise LaunchError(str(error)) from error
-    if name is not None:
-        control.name = name
     return Found(control, control.name, source)
 
 
@@ -147,14 +151,24 @@ def _from_file(named: str) -> tuple[Any, str, str]:
     if len(own) == 1:
         return next(iter(own.values())), path.stem, str(path)
     what = f"holds several environments: name one, {path}:{next(iter(own))}" if own else "holds no environment"
-    raise LaunchError(f"{path} {what}; a task file has a gymnasium.Env class, a function make() that returns one, or a task")
+    raise LaunchError(f"{path} {what}; a task file has a class Env, a function make() that returns one, or a task")
+
+
+def _named(make: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A class or factory under the name by which messages shall call it."""
+
+    def made(**kwargs: Any) -> Any:
+        return make(**kwargs)
+
+    made.__name__ = name
+    return made
 
 
 def _load(path: Path, what: str) -> ModuleType:
     """Run a user's Python file as a module. Only a file that the user names, or named for the run that is resumed."""
     if not path.is_file():
-        near = did_you_mean(path.name, (other.name for other in path.parent.glob("*.py"))) if path.parent.is_dir() else ""
-        raise LaunchError(f"there is no file {path} to take {what} from.{near}")
+        guess = did_you_mean(path.name, [other.name for other in path.parent.glob("*.py")])
+        raise LaunchError(f"there is no file {path} to take {what} from.{guess}")
     name = f"torchward_user_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
@@ -173,7 +187,6 @@ def _load(path: Path, what: str) -> ModuleType:
 
 def _by_value(module: ModuleType) -> None:
     """Let what the file defines travel to the processes of asynchronous environments, which cannot import it."""
-    import cloudpickle
+    import cloudpickle  # type: ignore[import-untyped]
 
     cloudpickle.register_pickle_by_value(module)
-

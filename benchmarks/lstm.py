@@ -1,0 +1,127 @@
+"""PPO with an LSTM on CartPole with the velocities hidden, beside the same PPO without a memory.
+
+    python -m benchmarks.lstm --jobs 2        5 seeds of each
+
+The final policy plays 20 fresh episodes deterministically; a seed's score is their mean return, of 500 at most. The
+control is the same setting with no recurrent layer: what it reaches, can be reached without remembering.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from benchmarks.common import MISSING, RUNS, Results, Row, Work, child, markdown, measure, parser, spread, verdict
+from benchmarks.judged import preset, train_and_judge
+
+if TYPE_CHECKING:
+    from torchward.algorithms.ppo import Config
+
+NAME = "lstm"
+Kind = Literal["lstm", "none"]
+KINDS: tuple[Kind, ...] = ("lstm", "none")
+EPISODES, SEEDS = 20, 5
+ASKED, AIM = 450.0, 490.0
+
+
+def config() -> "Config":
+    """The setting of rl-baselines3-zoo for its CartPoleNoVel-v1."""
+    from torchward.algorithms.ppo import Config
+    from torchward.nets.actor_critic import Network
+
+    return Config(
+        total_timesteps=100_000,
+        n_envs=8,
+        n_steps=32,
+        batch_size=256,
+        gae_lambda=0.8,
+        gamma=0.98,
+        n_epochs=20,
+        learning_rate=1e-3,
+        learning_rate_schedule="linear",
+        clip_range_schedule="linear",
+        network=Network(recurrent="lstm"),
+    )
+
+
+def changes(kind: Kind) -> dict[str, Any]:
+    """The setting, field by field, with the recurrent layer of this kind."""
+    setting = config()
+    setting = replace(setting, network=replace(setting.network, recurrent=kind))
+    return {field.name: getattr(setting, field.name) for field in fields(setting) if field.name != "seed"}
+
+
+def settings(kind: Kind) -> dict[str, Any]:
+    from benchmarks.worlds import CartPolePositions
+
+    return {"recurrent": kind, "episodes": EPISODES, "config": preset(CartPolePositions, changes(kind))}
+
+
+def one(kind: Kind, seed: int, fresh: bool) -> dict[str, Any]:
+    """One run, in a process of its own."""
+    command = [sys.executable, "-m", f"benchmarks.{NAME}", "--one", "--kinds", kind, "--seed", str(seed)]
+    return child(command + (["--fresh"] if fresh else []), 1)
+
+
+def rows(directory: Path | None = None) -> list[Row]:
+    """The row of the table, from the raw data."""
+    results = Results(NAME, *([directory] if directory else []))
+    scores = {
+        kind: [r["mean"] for r in (results.read(key(kind, seed), setting) for seed in range(SEEDS)) if r is not None]
+        for kind, setting in ((kind, settings(kind)) for kind in KINDS)
+    }
+    measured = MISSING
+    if scores["lstm"]:
+        middle, count = statistics.median(scores["lstm"]), len(scores["lstm"])
+        control = f"; without memory {spread(scores['none'])}" if scores["none"] else ""
+        measured = (
+            f"{spread(scores['lstm'])} over {count} seeds, {sum(s >= ASKED for s in scores['lstm'])} of them at least "
+            f"{ASKED:g}{control}; {verdict(count >= SEEDS and middle >= ASKED, middle >= AIM)}"
+        )
+    what = "PPO-LSTM on CartPole with the velocities hidden: median of 5 seeds, 20 deterministic episodes each"
+    return [Row(what, f"{ASKED:g}", f"{AIM:g}", measured, f"python -m benchmarks.{NAME}")]
+
+
+def key(kind: Kind, seed: int) -> str:
+    return f"{'lstm' if kind == 'lstm' else 'mlp'}-seed-{seed}"
+
+
+def main() -> None:
+    options = parser(NAME, __doc__ or "")
+    options.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    options.add_argument("--seeds", type=int, default=SEEDS)
+    options.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    options.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    options.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    given = options.parse_args()
+    if given.one:
+        from benchmarks.worlds import CartPolePositions
+
+        path = RUNS / NAME / key(given.kinds[0], given.seed)
+        chosen = {**changes(given.kinds[0]), "seed": given.seed}
+        print(json.dumps(train_and_judge(CartPolePositions, path, chosen, EPISODES, given.fresh)))
+        return
+    if given.table:
+        print(markdown(rows(given.results)))
+        return
+    results = Results(NAME, given.results)
+    if given.fresh:
+        results.clear()
+    works = [
+        Work(
+            key(kind, seed), settings(kind), partial(one, kind, seed, given.fresh),
+            lambda result: f"{result['mean']:.1f} ± {result['std']:.1f}",
+        )
+        for seed in range(given.seeds)
+        for kind in given.kinds
+    ]  # fmt: skip
+    measure(results, works, given.jobs)
+    print(markdown(rows(given.results)))
+
+
+if __name__ == "__main__":
+    main()

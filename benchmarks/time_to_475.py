@@ -1,0 +1,149 @@
+"""PPO on CartPole with no flags: seconds from the start of the process to a mean return of 475 over 20 episodes.
+
+    python -m benchmarks.time_to_475          10 seeds, our side and Stable-Baselines3 in turn
+
+The figure is the wall time of the whole process, as its parent sees it: imports, training, and for us also what a run
+does besides (checkpoints, evaluations, TensorBoard, the curve, the policy). Beside it stands the moment at which the
+goal was reached. Both sides compute with one thread, and look at the mean of the last 20 training episodes after each
+rollout. Stable-Baselines3 has the tuned setting of rl-baselines3-zoo and ends at its 100,000 steps; a seed that has not
+arrived by then enters the median with the time that it has spent.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import (
+    MISSING,
+    PEERS,
+    ROOT,
+    Failed,
+    Results,
+    Row,
+    Work,
+    child,
+    environment,
+    markdown,
+    measure,
+    parser,
+    require_peers,
+    spread,
+    verdict,
+)
+from benchmarks.judged import preset
+
+NAME = "time_to_475"
+GOAL, WINDOW, ZOO_STEPS = 475.0, 20, 100_000
+ASKED, AIM = 0.4, 0.25
+
+
+def settings(goal: float = GOAL, more: tuple[str, ...] = ()) -> dict[str, Any]:
+    ours = {"options": list(more), "config": preset("CartPole-v1")}
+    return {"goal": goal, "window": WINDOW, "zoo_steps": ZOO_STEPS, "threads": 1, **ours}
+
+
+def ours(seed: int, goal: float, more: tuple[str, ...]) -> dict[str, Any]:
+    """The command line of torchward with nothing but a seed, a goal and a place."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "run"
+        command = [sys.executable, "-m", "torchward", "train", "ppo", "CartPole-v1", f"--stop-return={goal:g}"]
+        command += [f"--stats-window={WINDOW}", f"--seed={seed}", f"--path={path}", *more]
+        began, start = time.time(), time.perf_counter()
+        ended = subprocess.run(
+            command, cwd=ROOT, env=environment(1), capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+        wall = time.perf_counter() - start
+        if ended.returncode:
+            raise Failed(f"`{' '.join(command)}` ended with {ended.returncode}:\n{ended.stderr[-2000:]}")
+        metrics = path / "metrics.jsonl"
+        rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+        moment = metrics.stat().st_mtime
+    last = [row for row in rows if row.get("return") is not None][-1]
+    return {
+        "reached": last["return"] >= goal,
+        "mean_return": last["return"],
+        "steps": last["step"],
+        "training_seconds": last["time"],
+        "reached_seconds": round(moment - began, 4),
+        "wall_seconds": round(wall, 4),
+    }
+
+
+def theirs(seed: int, goal: float) -> dict[str, Any]:
+    script = ROOT / "benchmarks" / "peers" / "sb3_time_to_475.py"
+    words = ["--threads=1", f"--seed={seed}", f"--goal={goal}", f"--window={WINDOW}", f"--total={ZOO_STEPS}"]
+    found = child([PEERS, script, *words], 1)
+    return {**found, "reached_seconds": round(found["moment"] - found["began"], 4)}
+
+
+def both(seed: int, goal: float, more: tuple[str, ...]) -> dict[str, Any]:
+    mine, peer = ours(seed, goal, more), theirs(seed, goal)
+    return {"ours": mine, "sb3": peer, "ratio": mine["wall_seconds"] / peer["wall_seconds"]}
+
+
+def rows(directory: Path | None = None) -> list[Row]:
+    """The row of the table, from the raw data."""
+    results = Results(NAME, *([directory] if directory else []))
+    there = [one for one in (results.read(key(seed), settings()) for seed in range(100)) if one is not None]
+    measured = MISSING
+    if there:
+        times = {side: [one[side]["wall_seconds"] for one in there] for side in ("ours", "sb3")}
+        arrived = {side: sum(one[side]["reached"] for one in there) for side in ("ours", "sb3")}
+        moments = [one["ours"]["reached_seconds"] for one in there]
+        ratio = statistics.median(times["ours"]) / statistics.median(times["sb3"])
+        fit = arrived["ours"] == len(there)
+        measured = (
+            f"{ratio:.2f} x: {spread(times['ours'])} s against {spread(times['sb3'])} s; seeds that get there: "
+            f"{arrived['ours']}/{len(there)} against {arrived['sb3']}/{len(there)}; pairwise "
+            f"{spread([one['ratio'] for one in there], 2)} x; our goal is reached after {spread(moments)} s; "
+            f"{verdict(fit and ratio <= ASKED, fit and ratio <= AIM)}"
+        )
+    what = (
+        "PPO CartPole: wall time from process start to a mean return of 475 over 20 episodes, median of "
+        f"{len(there) or 10} seeds, against Stable-Baselines3 with the setting of rl-baselines3-zoo"
+    )
+    return [Row(what, f"{ASKED} x, all seeds", f"{AIM} x", measured, f"python -m benchmarks.{NAME}")]
+
+
+def key(seed: int) -> str:
+    return f"seed-{seed:02d}"
+
+
+def main() -> None:
+    options = parser(NAME, __doc__ or "")
+    options.add_argument("--seeds", type=int, default=10)
+    options.add_argument("--goal", type=float, default=GOAL, help="another mean return, to try things out")
+    options.add_argument("more", nargs=argparse.REMAINDER, help="options of torchward after --, to try things out")
+    given = options.parse_args()
+    if given.table:
+        print(markdown(rows(given.results)))
+        return
+    require_peers()
+    more = tuple(word for word in given.more if word != "--")
+    results = Results(NAME, given.results)
+    if given.fresh:
+        results.clear()
+    works = [
+        Work(
+            key(seed), settings(given.goal, more), partial(both, seed, given.goal, more),
+            lambda result: (
+                f"{result['ours']['wall_seconds']:.1f} s against {result['sb3']['wall_seconds']:.1f} s"
+                + ("" if result["ours"]["reached"] else ", WE DO NOT GET THERE")
+                + ("" if result["sb3"]["reached"] else ", they do not get there")
+            ),
+        )
+        for seed in range(given.seeds)
+    ]  # fmt: skip
+    measure(results, works)
+    print(markdown(rows(given.results)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Every command once, on a tiny budget, and what each says when it is asked wrongly."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import torchward
+from tests.cli.conftest import QUIET, TINY, Command
+from torchward.cli import COMMANDS
+
+ROOT = Path(torchward.__file__).parents[1]
+
+
+def test_top_level_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from torchward.cli import main; assert main(['--help']) == 0 and main(['trian']) == 2;"
+        "print(sorted({'torch', 'numpy', 'gymnasium', 'tyro', 'matplotlib', 'jaxtyping'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    *text, heavy = done.stdout.splitlines()
+    assert heavy == "[]"
+    for name in COMMANDS:
+        assert any(line.startswith(f"  {name} ") for line in text), name
+    assert (
+        done.stderr == "torchward: there is no command 'trian'. Did you mean 'train'? `torchward --help` lists them.\n"
+    )
+
+
+def test_version(command: Command) -> None:
+    assert command("--version").out == f"torchward {torchward.__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(command: Command, name: str) -> None:
+    code, out, err = command(name, "--help")
+    assert code == 0 and f"torchward {name}" in out and err == ""
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "list"])
+def test_every_command_says_what_is_missing(command: Command, name: str) -> None:
+    code, out, err = command(name)
+    assert code == 2
+    assert "usage" in out or "is missing" in err
+
+
+def test_list(command: Command) -> None:
+    code, out, _ = command("list")
+    assert code == 0
+    for word in ("ppo", "q_learning", "Proximal policy optimisation", "LunarLander-v3", "package:Id-v0", "Taxi-"):
+        assert word in out
+
+
+def test_help_of_an_algorithm_starts_from_the_tuned_settings(command: Command) -> None:
+    plain, tuned = (command("train", "ppo", *task, "--help").out for task in ((), ("CartPole-v1",)))
+    assert "--gae-lambda FLOAT" in plain and "(default: 0.95)" in plain
+    assert "(default: 0.8)" in tuned
+    for flag in ("--net-arch", "--stop-return", "--max-episode-steps", "--name", "--init", "--threads"):
+        assert flag in plain
+    assert "Passes over each rollout." in plain  # docstrings are the help
+    chosen = command("train", "q_learning", "FrozenLake-v1", "--exploration", "boltzmann", "--help").out
+    assert "--exploration-start FLOAT" in chosen and "temperature" in chosen
+
+
+def test_train(command: Command, trained: Path) -> None:
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 256
+    assert json.loads((trained / "result.json").read_text())["step"] == 256
+    stored = json.loads((trained / "config.json").read_text())
+    assert stored["threads"] == 1
+    manifest = stored["manifest"]
+    assert manifest["algorithm"] == "ppo"
+    assert manifest["task"] == str(trained.parents[1] / "world.py")
+    assert manifest["config"]["n_steps"] == 64 and manifest["config"]["network"]["normalize_observation"] is True
+
+
+def test_names_never_collide(command: Command, place: Path) -> None:
+    for _ in range(2):
+        assert command("train", "./search.py", "./world.py", *QUIET, "--seed", 3).code == 0
+    assert {path.name for path in (place / "runs").iterdir()} == {"search-world-3", "search-world-3-2"}
+    code, _, err = command("train", "./search.py", "./world.py", *QUIET, "--name", "search-world-3")
+    assert code == 2 and "already exists" in err
+    assert "letters, digits" in command("train", "./search.py", "./world.py", "--name", "../x").err
+
+
+def test_evaluate(command: Command, trained: Path) -> None:
+    code, out, _ = command("evaluate", trained, "--episodes", 4)
+    assert code == 0
+    written = json.loads((trained / "evaluation.json").read_text())
+    assert written["episodes"] == 4 and len(written["returns"]) == 4 and written["lengths"] == [10] * 4
+    assert out.startswith(f"{np.mean(written['returns']):.2f} ± {np.std(written['returns']):.2f} (min ")
+    again = command("evaluate", trained, "--episodes", 4).out
+    drawn = command("evaluate", trained, "--episodes", 4, "--stochastic", "--which", "last", "--seed", 1).out
+    assert again == out != drawn
+
+
+def test_watch(command: Command, trained: Path, place: Path) -> None:
+    from PIL import Image
+
+    code, out, _ = command("watch", trained, "--out", "film.gif", "--episodes", 2)
+    assert code == 0 and out.startswith("film.gif: return ")
+    with Image.open(place / "film.gif") as film:
+        assert film.size == (24, 16) and film.info["duration"] == 40 and film.info["loop"] == 0
+        shades = []
+        for index in range(film.n_frames):  # type: ignore[attr-defined]
+            film.seek(index)
+            shades.append(film.convert("RGB").getpixel((0, 0)))
+    assert shades == [(20 * step,) * 3 for step in range(11)] * 2
+    assert command("watch", trained, "--out", "film.mp4", "--max-steps", 3).code == 0
+    assert (place / "film.mp4").read_bytes()[4:8] == b"ftyp"
+    assert "ends in .gif or .mp4" in command("watch", trained, "--out", "film.avi").err
+    code, _, err = command("watch", trained, "--window")
+    assert code == 2 and "needs the render mode human, but offers rgb_array" in err
+
+
+def test_compare(command: Command, trained: Path, place: Path) -> None:
+    code, out, _ = command("compare", trained, "--out", "both")
+    assert code == 0 and "one run" in out
+    assert "| world |" in (place / "both" / "compare.md").read_text()
+    assert (place / "both" / "compare.png").read_bytes()[1:4] == b"PNG"
+    assert "there is no nowhere" in command("compare", "nowhere").err
+    assert "is no run, and holds none" in command("compare", place / "both").err
+
+
+def test_python_in_three_lines(place: Path) -> None:
+    from torchward.run import RunOptions
+
+    options = RunOptions(tensorboard=False, progress=False)
+    run = torchward.train(
+        "ppo", "CartPole-v1", total_timesteps=64, n_envs=2, n_steps=32, batch_size=32, options=options
+    )
+    action, _ = torchward.load(run.path).predict(np.zeros(4, np.float32), deterministic=True)
+    assert run.path == Path("runs/ppo-CartPole-v1-0") and action in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("train", "pppo", "CartPole-v1"), "there is no algorithm 'pppo'. Did you mean 'ppo'?"),
+        (("train", "ppo", "CartPol-v1"), "got 'CartPol-v1'. Did you mean 'CartPole-v1'?"),
+        (("train", "ppo", "CartPole-v1", "--n-step", "4"), "has no option '--n-step'. Did you mean '--n-steps'?"),
+        (("train", "ppo", "CartPole-v1", "--recurrent", "lstn"), "got 'lstn'. Did you mean 'lstm'?"),
+        (("train", "ppo", "CartPole-v1", "--gamma", "2"), "gamma"),
+        (("train", "ppo", "CartPole-v1", "--gamma", "x"), "--gamma expects FLOAT"),
+        (("train", "q_learning", "CartPole-v1"), "needs Discrete observations, but CartPole-v1 has Box(4)"),
+        (("train", "ppo", "CartPole-v1", "--init", "runs/none"), "no such directory"),
+        (("train", "ppo", "CartPole-v1", "--name", "a", "--path", "b"), "not both"),
+        (("train", "ppo", "nowhere:World-v0"), "nowhere"),
+        (("train", "./serch.py", "CartPole-v1"), "Did you mean 'search.py'?"),
+        (("train", "./world.py", "CartPole-v1"), "it needs a dataclass Config and a function train"),
+        (("train", "ppo", "./search.py"), "holds no environment"),
+        (("train", "ppo", "./world.py:Evn"), "nothing called 'Evn'. Did you mean 'Env'?"),
+        (("evaluate", "runs/none"), "runs/none is no run"),
+        (("evaluate", "runs/none", "--wich", "last"), "Did you mean '--which'?"),
+        (("resume", "runs/none"), "runs/none is no run"),
+        (("resume", "runs/none", "--seed", "1"), "resume takes no options"),
+        (("sweep", "ppo", "CartPole-v1", "--gama", "0.9,0.8"), "Did you mean '--gamma'?"),
+        (("sweep", "ppo", "CartPole-v1", "--seed", "3"), "use --seeds"),
+        (("sweep", "ppo", "CartPole-v1", "--seeds", "none"), "--seeds takes"),
+        (("sweep", "ppo", "CartPole-v1", "--normalize-reward", "yes,no"), "its values are true and false"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_and_leaves_nothing(
+    command: Command, place: Path, arguments: tuple[str, ...], sentence: str
+) -> None:
+    code, out, err = command(*arguments)
+    assert code == 2 and sentence in err, err
+    assert err.startswith("torchward: ") and err.count("\n") == 1 and out == ""
+    assert not [path for path in (place / "runs").glob("*") if (place / "runs").exists()]
+    assert not (place / "sweeps").exists()
+
+
+def test_both_spellings_of_a_flag(command: Command) -> None:
+    for flag in ("--total_timesteps", "--total-timesteps"):
+        assert command("train", "./search.py", "./world.py", *QUIET, flag, "10").code == 0
+    assert TINY[0] == "--total-timesteps"

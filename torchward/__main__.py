@@ -1,0 +1,7 @@
+"""`python -m torchward`."""
+
+import sys
+
+from torchward.cli import main
+
+sys.exit(main())

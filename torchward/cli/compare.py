@@ -1,0 +1,253 @@
+"""`torchward compare`: runs that differ only by seed, summed up and set side by side."""
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchward.cli import UsageError, arguments, say
+from torchward.cli.statistics import Interval, at, bootstrap, curve, number
+
+POINTS = 200
+COLUMNS = {"evaluation": "eval/return", "training": "return"}
+_USAGE = "torchward compare RUN... [--option value ...]"
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare runs: final returns by interquartile mean with 95 % bootstrap intervals, and curves.
+
+    Writes compare.md and compare.png."""
+
+    out: str | None = None
+    """The directory for what is written; without it, the directory that was compared, or this one."""
+    returns: Literal["auto", "evaluation", "training"] = "auto"
+    """Which returns: of the last evaluation, or of the last training episodes. auto: evaluations, where each run has
+    one from its last tenth."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one run left behind."""
+
+    path: Path
+    task: str
+    settings: dict[str, Any]
+    """All that decides what is learnt, but the seed: flat, by name."""
+    seed: Any
+    rows: list[dict[str, Any]]
+    finished: bool
+
+    def curve(self, column: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Steps and returns."""
+        rows = [(row["step"], row[column]) for row in self.rows if row.get(column) is not None]
+        steps, values = np.array(rows, np.float64).reshape(-1, 2).T
+        return steps, values
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Runs that differ only by seed, taken together."""
+
+    task: str
+    label: str
+    runs: list[Record]
+    finals: list[float]
+    interval: Interval
+
+
+def run(args: Sequence[str]) -> int:
+    """The command."""
+    count = next((i for i, argument in enumerate(args) if argument.startswith("-")), len(args))
+    options: Compare = arguments.read_one(Compare(), args[count:], "torchward compare RUN...")
+    if count == 0:
+        raise UsageError(f"RUN is missing: {_USAGE}; see torchward compare --help")
+    paths = [Path(argument) for argument in args[:count]]
+    records = collect(paths)
+    directory = Path(".")
+    if len(paths) == 1 and records[0].path != paths[0]:
+        directory = paths[0]
+    directory = Path(options.out) if options.out is not None else directory
+    compare(records, directory, options.returns, f"torchward compare {shlex.join(args)}")
+    return 0
+
+
+def compare(records: Sequence[Record], directory: Path, returns: str, command: str) -> None:
+    """Print the table of the runs, and write it and the curves into a directory."""
+    source = choose(records) if returns == "auto" else returns
+    summaries = summarise(records, COLUMNS[source])
+    notes = remarks(records, summaries)
+    headings, rows = table(summaries)
+    print(aligned(headings, rows))
+    directory.mkdir(parents=True, exist_ok=True)
+    picture = draw(summaries, COLUMNS[source], directory / "compare.png")
+    what = "the last evaluation" if source == "evaluation" else "the last training episodes"
+    lines = [
+        "# Comparison",
+        "",
+        f"Written by `{command}`. Returns of {what}; interquartile mean (IQM) over runs that differ only by seed, with",
+        "95 % stratified bootstrap intervals (Agarwal et al. 2021).",
+        "",
+        f"| {' | '.join(headings)} |",
+        f"|{'---|' * len(headings)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        *([] if not notes else ["", *(f"- {note}" for note in notes)]),
+        *(["", "![returns over steps](compare.png)"] if picture else []),
+        "",
+    ]
+    (directory / "compare.md").write_text("\n".join(lines), encoding="utf-8")
+    for note in notes:
+        say(f"note: {note}")
+    print(f"\n{directory / 'compare.md'}{f', {picture}' if picture else ''}")
+    if not picture:
+        say("no compare.png is drawn: pip install 'torchward[plots]' brings it.")
+
+
+def collect(paths: Sequence[Path]) -> list[Record]:
+    """The runs that are named, and those below named directories. Raises UsageError where there are none."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        below = [path] if (path / "config.json").is_file() else sorted(p.parent for p in path.rglob("config.json"))
+        if not below:
+            raise UsageError(f"{path} is no run, and holds none" if path.exists() else f"there is no {path}")
+        found |= dict.fromkeys(below)
+    records = [read(path) for path in found]
+    empty = [str(record.path) for record in records if not any(row.get("return") is not None for row in record.rows)]
+    if empty:
+        raise UsageError(f"no episode has ended yet in {', '.join(empty)}; leave that out")
+    return records
+
+
+def read(path: Path) -> Record:
+    """A run from its directory."""
+    from torchward.metrics import read_metrics
+    from torchward.run import read_manifest
+
+    stored = read_manifest(path)
+    manifest, options = stored["manifest"], stored["options"]
+    settings = {"algorithm": manifest["algorithm_name"], **_flat(manifest["config"])}
+    settings |= {**_flat(manifest["env"]), "init": manifest["init"], "stop_return": options["stop_return"]}
+    seed = settings.pop("seed", None)
+    rows = read_metrics(path) if (path / "metrics.jsonl").is_file() else []
+    return Record(path, manifest["task_name"], settings, seed, rows, (path / "result.json").is_file())
+
+
+def choose(records: Sequence[Record]) -> str:
+    """evaluation, where each run has one from the last tenth of its steps; else training."""
+    for record in records:
+        steps, _ = record.curve(COLUMNS["evaluation"])
+        if not len(steps) or steps[-1] < 0.9 * record.rows[-1]["step"]:
+            return "training"
+    return "evaluation"
+
+
+def summarise(records: Sequence[Record], column: str) -> list[Summary]:
+    """One summary for each group of runs that differ only by seed: by task, the best ones first.
+
+    Raises UsageError for a run without such returns."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        if not len(record.curve(column)[0]):
+            raise UsageError(f"{record.path} has no returns of this kind; choose others by --returns")
+        groups.setdefault(json.dumps([record.task, record.settings], sort_keys=True), []).append(record)
+    summaries = []
+    for group in groups.values():
+        first = group[0]
+        peers = [
+            other[0].settings
+            for other in groups.values()
+            if other[0].task == first.task and other[0].settings["algorithm"] == first.settings["algorithm"]
+        ]
+        differing = [n for n in first.settings if len({json.dumps(settings.get(n)) for settings in peers}) > 1]
+        label = " ".join([first.settings["algorithm"], *(f"{n}={_word(first.settings[n])}" for n in differing)])
+        finals = [float(record.curve(column)[1][-1]) for record in group]
+        summaries.append(Summary(first.task, label, group, finals, bootstrap(np.array(finals)[:, None])))
+    return sorted(summaries, key=lambda summary: (summary.task, -summary.interval.value))
+
+
+def remarks(records: Sequence[Record], summaries: Sequence[Summary]) -> list[str]:
+    """What a reader of the table has to know."""
+    notes = []
+    unfinished = [str(record.path) for record in records if not record.finished]
+    if unfinished:
+        notes.append(f"not finished: {', '.join(unfinished)}")
+    for summary in summaries:
+        twice = [str(seed) for seed, count in Counter(str(record.seed) for record in summary.runs).items() if count > 1]
+        if twice:
+            notes.append(f"{summary.task}, {summary.label}: more than one run of seed {', '.join(twice)}")
+    return notes
+
+
+def table(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows."""
+    rows = []
+    for summary in summaries:
+        value, low, high = summary.interval
+        steps = float(np.median([record.rows[-1]["step"] for record in summary.runs]))
+        interval = f"[{number(low)}, {number(high)}]" if len(summary.runs) > 1 else "one run"
+        extremes = [number(min(summary.finals)), number(max(summary.finals))]
+        rows.append(
+            [summary.task, summary.label, str(len(summary.runs)), number(value), interval, *extremes, f"{steps:.0f}"]
+        )
+    return ["task", "setting", "runs", "IQM", "95 % interval", "min", "max", "steps"], rows
+
+
+def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for the terminal."""
+    widths = [max(len(row[i]) for row in (headings, *rows)) for i in range(len(headings))]
+    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in (headings, *rows)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def draw(summaries: Sequence[Summary], column: str, path: Path) -> Path | None:
+    """The interquartile mean of each group over the steps, with its interval; None where matplotlib is missing."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    tasks = list(dict.fromkeys(summary.task for summary in summaries))
+    figure = Figure(figsize=(7 * len(tasks), 4.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    for i, task in enumerate(tasks):
+        axes = figure.add_subplot(1, len(tasks), i + 1)
+        for summary in (s for s in summaries if s.task == task):
+            curves = [record.curve(column) for record in summary.runs]
+            grid = np.linspace(max(steps[0] for steps, _ in curves), max(steps[-1] for steps, _ in curves), POINTS)
+            middle, low, high = curve(np.stack([at(steps, values, grid) for steps, values in curves]))
+            (line,) = axes.plot(grid, middle, label=f"{summary.label} ({len(summary.runs)})")
+            axes.fill_between(grid, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        axes.set(xlabel="steps", ylabel="return (IQM, 95 % interval)", title=task)
+        axes.grid(alpha=0.3)
+        axes.legend(loc="best", fontsize="small")
+    figure.savefig(path)
+    return path
+
+
+def _flat(data: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings by their own names, or behind the name of their field where several have the same."""
+    nested = {name: value for name, value in data.items() if isinstance(value, dict) and "type" in value}
+    flat = {name: value for name, value in data.items() if name not in nested}
+    inner = {name: _flat({k: v for k, v in value.items() if k != "type"}) for name, value in nested.items()}
+    count = Counter([*flat, *(key for part in inner.values() for key in part)])
+    for name, part in inner.items():
+        flat[name] = nested[name]["type"]
+        flat |= {key if count[key] == 1 else f"{name}_{key}": value for key, value in part.items()}
+    return flat
+
+
+def _word(value: Any) -> str:
+    return (
+        ",".join(map(_word, value))
+        if isinstance(value, list)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )

@@ -1,0 +1,78 @@
+"""`torchward evaluate`: whole episodes with a run's policy, in environments of their own."""
+
+import inspect
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torchward.cli import UsageError, arguments, positional
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Play whole episodes with the policy of a run; prints their returns and writes evaluation.json into the run."""
+
+    episodes: int = 20
+    """Whole episodes that are played."""
+    seed: int = 0
+    """Decides how they begin; training never saw these."""
+    stochastic: bool = False
+    """Draw the actions, in place of taking the most likely ones."""
+    which: Literal["best", "last"] = "best"
+    """The policy of the best evaluation in training (where there was none: of the end), or that of the end."""
+
+
+def run(args: Sequence[str]) -> int:
+    """The command."""
+    words, rest = positional(args, ("RUN",), "evaluate")
+    options: Evaluate = arguments.read_one(Evaluate(), rest, "torchward evaluate RUN")
+    if options.episodes < 1:
+        raise UsageError(f"episodes has to be at least 1; got {options.episodes}")
+    import torch
+
+    from torchward.checkpoint import write_json
+    from torchward.launch import reopen_task
+    from torchward.nets import saving
+    from torchward.run import read_manifest
+
+    path = Path(words[0])
+    stored = read_manifest(path)
+    task = reopen_task(path, stored["manifest"]).task
+    policy = saving.load(path, which="last" if options.which == "last" else None)
+    how = {}
+    if options.stochastic:
+        if "deterministic" not in inspect.signature(task.evaluate).parameters:
+            raise UsageError(f"{stored['manifest']['task_name']} can only be evaluated with the most likely actions")
+        how["deterministic"] = False
+    torch.set_num_threads(int(stored["threads"]))
+    result = task.evaluate(policy, options.episodes, options.seed, **how)
+    mean, spread = statistics.fmean(result.returns), statistics.pstdev(result.returns)
+    low, high = min(result.returns), max(result.returns)
+    write_json(
+        path / "evaluation.json",
+        {
+            "episodes": options.episodes,
+            "seed": options.seed,
+            "deterministic": not options.stochastic,
+            "which": options.which,
+            "mean": _finite(mean),
+            "std": _finite(spread),
+            "min": _finite(low),
+            "max": _finite(high),
+            "returns": [_finite(value) for value in result.returns],
+            "lengths": list(result.lengths),
+        },
+    )
+    length = statistics.fmean(result.lengths)
+    print(
+        f"{mean:.2f} ± {spread:.2f} (min {low:.2f}, max {high:.2f}) over {options.episodes} episodes "
+        f"of {length:.0f} steps on average"
+    )
+    return 0
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,25 @@
+"""`torchward resume`: go on with a run that was stopped."""
+
+from collections.abc import Sequence
+
+from torchward.cli import positional
+
+USAGE = """usage: torchward resume RUN
+
+Goes on from the newest checkpoint with the settings that the run was started with, as if it had never stopped."""
+
+
+def run(args: Sequence[str]) -> int:
+    """The command."""
+    if list(args) in ([], ["-h"], ["--help"]):
+        print(USAGE)
+        return 0 if args else 2
+    words, rest = positional(args, ("RUN",), "resume")
+    if rest:
+        from torchward.cli import UsageError
+
+        raise UsageError(f"resume takes no options, because a run keeps its own; got {' '.join(rest)}")
+    from torchward import launch
+    from torchward.cli.train import go
+
+    return go(launch.take_up(words[0]))

@@ -1,0 +1,77 @@
+"""`torchward train`: from names and options to a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torchward.cli import arguments, positional, say
+from torchward.cli.arguments import Group
+
+if TYPE_CHECKING:
+    from torchward import launch
+
+USAGE = """usage: torchward train ALGORITHM TASK [--option value ...]
+
+ALGORITHM is one of torchward's ({algorithms}), or a file of your own: ./mine.py
+TASK is a Gymnasium id (CartPole-v1, package:Id-v0), or a file of your own: ./mytask.py
+
+The options are those of the algorithm, of the run and of the environment, with the values that they start from:
+  torchward train ppo --help
+  torchward train ppo CartPole-v1 --help"""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Where a run lies, and what it starts from."""
+
+    name: str | None = None
+    """The run lies in runs/NAME; without it, in a new directory named for algorithm, task and seed."""
+    path: str | None = None
+    """The run lies in this directory, in place of runs/NAME."""
+    init: str | None = None
+    """Start from the policy of this run, which may be of another task with equal spaces."""
+    threads: int = 0
+    """Threads that compute; 0: one for small networks, where it is the fastest, else torch's own choice."""
+
+
+def run(args: Sequence[str]) -> int:
+    """The command."""
+    from torchward.tasks import find
+
+    if list(args) in ([], ["-h"], ["--help"]):
+        print(USAGE.format(algorithms=", ".join(find.algorithms())))
+        return 0 if args else 2
+    words, options = positional(args, ("ALGORITHM", "TASK"), "train")
+    from torchward import launch
+    from torchward.tasks.control import PRESETS
+
+    algorithm = find.algorithm(words[0])
+    start = launch.defaults(algorithm, words[1] if len(words) > 1 else "TASK")
+    groups = [
+        Group(algorithm.name, start.config),
+        Group("run", start.options),
+        Group("environment", start.env),
+        Group("launch", Launch()),
+    ]
+    *changed, launched = arguments.read(groups, options, f"torchward train {' '.join(words)}")
+    settings = launch.change_all(start, {name: value for part in changed for name, value in part.items()})
+    ready = launch.begin(algorithm, words[1], settings, **launched)
+    if ready.run.options.progress:
+        tuned = "its tuned settings" if (algorithm.source, words[1]) in PRESETS else "default settings"
+        say(f"{algorithm.name} on {ready.task.name} from {tuned}; the run lies in {ready.run.path}")
+    return go(ready)
+
+
+def go(ready: "launch.Ready") -> int:
+    """Train, and turn an environment that fails into one sentence."""
+    from torchward.envs.vector import WorldError
+
+    told = ready.run.path / "failed" / "error.txt"
+    before = told.stat().st_mtime_ns if told.exists() else 0
+    try:
+        ready.go()
+    except WorldError as error:
+        if not told.exists() or told.stat().st_mtime_ns == before:  # else the run has said it
+            say(str(error))
+        return 1
+    return 130 if ready.interrupted else 0

@@ -8,6 +8,7 @@ All that can be wrong is said before anything is built: the names, the settings,
 
 import contextlib
 import inspect
+import random
 import re
 import shutil
 from collections.abc import Mapping
@@ -16,14 +17,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
-from torchward import checkpoint
+from torchward import checkpoint, random_state
 from torchward.checkpoint import write_json
 from torchward.config import ConfigError, did_you_mean, from_json, to_json
 from torchward.envs.make import EnvOptions
 from torchward.fields import change, choose
 from torchward.fields import settings as settings
+from torchward.metrics import METRICS_FILE
 from torchward.nets import saving, spaces
 from torchward.run import Run, RunOptions, read_manifest
 from torchward.tasks import find
@@ -113,15 +116,19 @@ class Ready:
     def go(self) -> Run:
         """Train until the end, or until a signal; return the run."""
         run, given = self.run, {} if self.policy is None else {"policy": self.policy}
+        generators = random_state.capture_global()
         try:
+            # What draws from the generators that all share, someone's environment say, is the same in each run too.
+            _seed_global(getattr(self.config, "seed", 0))
             if self.fresh and self.policy is not None and hasattr(self.policy, "save"):
                 checkpoint.publish(run.path / INITIAL, self.policy.save)
             self.algorithm.module.train(self.config, self.task.task, run, **given)
         except Exception:
-            if self.fresh and not any((run.path / kept).exists() for kept in ("checkpoint", "failed", "metrics.jsonl")):
-                shutil.rmtree(run.path, ignore_errors=True)  # it failed before it began
+            if self.fresh and _is_untouched(run.path):
+                shutil.rmtree(run.path, ignore_errors=True)
             raise
         finally:
+            random_state.restore_global(generators)
             torch.set_num_threads(self.threads)
         if not self.interrupted:
             write_json(run.path / RESULT, {"step": run.step, "best_return": run.best_return})
@@ -251,6 +258,19 @@ def _fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Foun
     if config.network != untouched.network:
         raise LaunchError(f"the policy of {init} brings its own network ({network}); leave the network's settings out")
     return replace(config, network=network)
+
+
+def _seed_global(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (other people's environments use it)
+    torch.manual_seed(seed)
+
+
+def _is_untouched(path: Path) -> bool:
+    """Whether a run has failed before it began: there is nothing in it."""
+    metrics = path / METRICS_FILE
+    written = metrics.exists() and metrics.stat().st_size > 0
+    return not written and not (path / "checkpoint").exists() and not (path / "failed").exists()
 
 
 def _place(default: str, name: str | None, path: str | Path | None) -> Path:

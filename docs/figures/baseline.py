@@ -31,7 +31,10 @@ def measure() -> dict[str, Any]:
     """Variance without a baseline, with the value, with the best one; and the largest change of the mean."""
     value, best = float((POLICY * Q).sum()), optimal()
     mean = moments(0.0)[0]
-    points = {name: {"baseline": b, "variance": moments(b)[1]} for name, b in [("none", 0.0), ("value", value), ("best", best)]}
+    points = {
+        name: {"baseline": b, "variance": moments(b)[1]}
+        for name, b in [("none", 0.0), ("value", value), ("best", best)]
+    }
     drift = max(float((moments(b)[0] - mean).abs().max()) for b in (value, best, -50.0, 50.0))
     return {"points": points, "drift": drift, "mean": mean.tolist()}
 

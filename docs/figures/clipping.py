@@ -21,7 +21,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def surrogate(ratio: torch.Tensor, advantage: float, variant: str) -> tuple[Surrogate, torch.Tensor]:
     """The surrogate at each ratio, and the objective's slope in the ratio there."""
     log_prob = ratio.log().requires_grad_()
-    result = clipped_surrogate(log_prob, torch.zeros_like(ratio), torch.full_like(ratio, advantage), **VARIANTS[variant])
+    result = clipped_surrogate(
+        log_prob, torch.zeros_like(ratio), torch.full_like(ratio, advantage), **VARIANTS[variant]
+    )
     (slope,) = torch.autograd.grad(-result.loss.sum(), log_prob)
     return result, slope / ratio
 

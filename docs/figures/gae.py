@@ -1,7 +1,7 @@
 """Bias and noise of the policy gradient with generalised advantage estimates, over lambda and three critics.
 
-The process has ten states and never ends; each critic is the exact value plus an error of its own. The bias is exact: the
-sum of (gamma lambda)^l delta_{t+l} is a discounted return too, whose reward is the TD error. The noise is sampled.
+The process has ten states and never ends; each critic is the exact value plus an error of its own. The bias is exact:
+the sum of (gamma lambda)^l delta_{t+l} is a discounted return too, whose reward is the TD error. The noise is sampled.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from torchward.functional.bellman import occupancy, policy_evaluation_exact, q_f
 DOCS = Path(__file__).resolve().parents[1]
 STATES, ACTIONS, GAMMA, TIME, ROWS, BATCH = 10, 3, 0.97, 256, 4000, 2048
 LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 1.0)
-CRITICS = {"exact": 0.0, "good": 0.3, "poor": 1.0}
+CRITICS = {"exact": 0.0, "good": 0.5, "poor": 2.0}
 """The deviation of each critic's errors, in units of that of the exact value over the states."""
 
 
@@ -46,7 +46,7 @@ def sample(transition: Tensor, policy: Tensor, start: Tensor, generator: torch.G
 
 
 def gradient(weight: Tensor, policy: Tensor, credit: Tensor) -> Tensor:
-    """The policy gradient in a table of logits, if (s, a) has this credit: what all actions of a state share drops out."""
+    """The policy gradient in a table of logits for this credit: what all actions of a state share drops out."""
     return weight * (credit - (policy * credit).sum(-1, keepdim=True))
 
 
@@ -74,7 +74,10 @@ def measure(seed: int) -> dict[str, Any]:
             seen = critic[states]
             estimate = gae(paid, seen[:, :-1], seen[:, 1:], never, never, GAMMA, lambda_)[:, 0]
             variance = float((estimate.square() * score).mean() - expected.square().sum())
-            bias, noise = float((expected - truth).norm() / truth.norm()), (variance / BATCH) ** 0.5 / float(truth.norm())
+            bias, noise = (
+                float((expected - truth).norm() / truth.norm()),
+                (variance / BATCH) ** 0.5 / float(truth.norm()),
+            )
             rows.append({"lambda": lambda_, "bias": bias, "noise": noise, "error": (bias**2 + noise**2) ** 0.5})
         result["critics"][name] = rows
     return result
@@ -87,10 +90,11 @@ def draw(result: dict[str, Any], out: Path) -> None:
     plt.style.use(DOCS / "figures" / "book.mplstyle")
     figure, panels = plt.subplots(1, len(CRITICS), sharey=True, figsize=(8.4, 3.6))
     for axes, (name, rows) in zip(panels, result["critics"].items(), strict=True):
-        for key, look in (("bias", "C1s-"), ("noise", "C0^-"), ("error", "ko-")):
+        axes.plot(LAMBDAS, [row["error"] for row in rows], color="0.75", linewidth=5.0, label="error")
+        for key, look in (("bias", "C1s-"), ("noise", "C0^-")):
             axes.plot(LAMBDAS, [row[key] for row in rows], look, markersize=4, linewidth=1.5, label=key)
         best = min(rows, key=lambda row: float(row["error"]))
-        axes.plot(best["lambda"], best["error"], "o", markersize=12, markerfacecolor="none", markeredgecolor="black")
+        axes.plot(best["lambda"], best["error"], "ko", markersize=7)
         axes.set(title=f"{name} critic", xlabel=r"$\lambda$")
     panels[0].set(ylabel=f"relative to the gradient, {BATCH} steps", ylim=(0, None))
     panels[0].legend(loc="upper left")

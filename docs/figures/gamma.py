@@ -1,4 +1,4 @@
-"""What a discount is worth: how well the policy that is optimal for gamma does without a discount, on FrozenLake 8x8."""
+"""What gamma decides: how the policy that is optimal for it does without a discount, on FrozenLake 8x8."""
 
 import argparse
 import json

@@ -66,11 +66,17 @@ def gradients(policy: ActorCritic, rollout: Rollout) -> dict[str, Tensor]:
     return found
 
 
+def observations(rollout: Rollout) -> Tensor:
+    """What was seen, which on CartPole is one tensor ``[B, T, 4]``."""
+    assert isinstance(rollout.observation, Tensor)
+    return rollout.observation
+
+
 def fit_critic(policy: ActorCritic, rollouts: list[Rollout], generator: torch.Generator) -> float:
     """Teach the critic alone what the policy's returns are; the part of their variance that it explains."""
     returns = [weights(rollout)["to go, none"][rollout.loss_mask] for rollout in rollouts]
     target = torch.cat(returns)
-    seen = torch.cat([rollout.observation[rollout.loss_mask] for rollout in rollouts])  # type: ignore[index]
+    seen = torch.cat([observations(rollout)[rollout.loss_mask] for rollout in rollouts])
     optimizer = torch.optim.Adam(policy.parameters(), 3e-3)  # moves no weight of the actor: their gradient is 0
     for _ in range(CRITIC_STEPS):
         rows = torch.randint(len(target), (512,), generator=generator)
@@ -122,7 +128,7 @@ def measure(seed: int, batches: int) -> dict[str, Any]:
 
 
 def draw(result: dict[str, Any], out: Path) -> None:
-    """Bars of the variance, on a logarithmic axis."""
+    """Bars of the variance, with two standard errors."""
     import matplotlib.pyplot as plt
 
     plt.style.use(DOCS / "figures" / "book.mplstyle")
@@ -131,11 +137,12 @@ def draw(result: dict[str, Any], out: Path) -> None:
     heights = [ways[name]["noise_to_signal"] for name in NAMES]
     errors = [2.0 * ways[name]["error"] / result["signal"] for name in NAMES]
     colours = ["C1"] * 3 + ["C0"] * 3 + ["C2"]
-    axes.bar(range(len(NAMES)), heights, yerr=errors, color=colours, width=0.65, error_kw={"elinewidth": 1.2, "capsize": 3})
+    axes.bar(
+        range(len(NAMES)), heights, yerr=errors, color=colours, width=0.65, error_kw={"elinewidth": 1.2, "capsize": 3}
+    )
     for x, (height, error) in enumerate(zip(heights, errors, strict=True)):
-        axes.text(x, (height + error) * 1.1, f"{height:.3g}", ha="center", fontsize=9)
-    axes.set(yscale="log", ylabel="variance of a batch's gradient\n" + r"in units of $\|\nabla J\|^2$")
-    axes.set_ylim(min(heights) / 3, max(heights) * 3)
+        axes.text(x, height + error + 0.08, f"{height:.2f}", ha="center", fontsize=9)
+    axes.set(ylabel="variance of a batch's gradient\n" + r"in units of $\|\nabla J\|^2$", ylim=(0, 1.3 * max(heights)))
     axes.set_xticks(range(len(NAMES)), list(NAMES.values()), fontsize=8.5)
     axes.grid(axis="x", visible=False)
     figure.savefig(out, metadata={"Software": None})
@@ -162,8 +169,8 @@ def main(args: list[str] | None = None) -> None:
             f"{name:<16} {row['variance']:10.1f} {row['error']:8.1f} {row['noise_to_signal']:9.3g} "
             f"{row['cosine']:7.3f} {row['shift']:6.2f}"
         )
-    print("cosine: of a batch's gradient with the mean gradient; shift: of the mean gradient from that of 'to go, learned',")
-    print("squared, in squared standard errors: near 1 where both estimate the same, above where one is biased")
+    print("cosine: of a batch's gradient with the mean gradient; shift: distance of the mean gradient from that of")
+    print("'to go, learned', squared, in squared standard errors: about 1 if both estimate the same, more if not")
     options.data.write_text(json.dumps(result, indent=1) + "\n")
     draw(result, options.out)
 

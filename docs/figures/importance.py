@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ SAMPLES, REPEATS = 20_000, 5
 
 def shift(divergence: float) -> float:
     """How far, in standard deviations, two normals of equal width lie apart that have this KL divergence."""
-    distance = (2.0 * divergence) ** 0.5
+    distance = math.sqrt(2.0 * divergence)
     zero = torch.zeros(1, dtype=torch.float64)
     assert abs(float(gaussian_kl(zero + distance, zero, zero, zero)) - divergence) < 1e-12
     return distance
@@ -54,7 +55,9 @@ def draw(rows: list[dict[str, Any]], out: Path) -> None:
     for row, colour, marker in zip(rows, ("C0", "C1", "C2"), "os^", strict=True):
         axes.plot(steps, (-2.0 * row["kl"] * steps).exp(), color=colour)
         axes.plot(STEPS, row["sampled"], marker, color=colour, label=f"KL of a step: {row['kl']:g} nats")
-    axes.set(xscale="log", xlabel="steps T whose ratios are multiplied", ylabel="effective samples, share", ylim=(0, 1.05))
+    axes.set(
+        xscale="log", xlabel="steps T whose ratios are multiplied", ylabel="effective samples, share", ylim=(0, 1.05)
+    )
     axes.legend(loc="upper right")
     figure.savefig(out, metadata={"Software": None})
 

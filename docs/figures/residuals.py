@@ -77,7 +77,7 @@ def draw(rows: dict[str, Any], out: Path) -> None:
         sweeps, steps = row["sweeps"], row["iterations"]
         bound = [row["norm"] * float(gamma) ** k for k in range(2300)]
         left.plot(sweeps, color=colour, label=rf"$\gamma$ = {gamma}")
-        left.plot(bound, ":", color=colour, label=rf"its bound $\gamma^k\,\|V^*\|$")
+        left.plot(bound, ":", color=colour, label=r"its bound $\gamma^k\,\|V^*\|$")
         right.plot([max(error, 1e-16) for error in steps], "o-", color=colour, label=rf"$\gamma$ = {gamma}")
     left.set(xlabel="sweeps k", ylabel=r"error $\max_s |V_k(s) - V^*(s)|$", title="value iteration")
     left.set(yscale="log", ylim=(2e-17, 3.0), xlim=(0, 2300))
@@ -94,11 +94,12 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=DOCS / "data" / "residuals.json")
     options = parser.parse_args(args)
     rows = measure()
-    print(f"{'gamma':>6} {'max V*':>8} {'sweeps of value iteration':>26} {'by the bound':>13} {'rate':>7} {'policy iteration':>17}")
+    heads = ("max V*", 8), ("sweeps", 7), ("by the bound", 13), ("rate", 7), ("iterations", 11)
+    print(f"{'gamma':>6}" + "".join(f" {head:>{width}}" for head, width in heads))
     for gamma, row in rows.items():
         print(
-            f"{gamma:>6} {row['norm']:8.4f} {row['sweeps_to_close']:26} {row['bound_to_close']:13} "
-            f"{row['late_rate']:7.4f} {row['iterations_to_close']:17}"
+            f"{gamma:>6} {row['norm']:8.4f} {row['sweeps_to_close']:7} {row['bound_to_close']:13} "
+            f"{row['late_rate']:7.4f} {row['iterations_to_close']:11}"
         )
     print("(rate: by what a late sweep multiplies the error)")
     print(f"to an error below {CLOSE:g}; the bound held at every sweep: {all(r['bound_holds'] for r in rows.values())}")

@@ -72,6 +72,8 @@ class Config:
 
 
 def train(config, task, run):
+    if config.scale < 0:
+        raise ValueError("nothing is nearer than here")
     generator = torch.Generator().manual_seed(config.seed)
     policy = ActorCritic(task.observation_space, task.action_space)
     with run:

@@ -149,8 +149,9 @@ def _env(task: Any, name: str, mode: str) -> Any:
         if "render_mode" not in str(error):
             raise
         env = task.env()  # it takes no such argument: it may render all the same
-    if env.render_mode != mode:
-        has = ", ".join(env.metadata.get("render_modes") or []) or "none"
+    offers = env.metadata.get("render_modes") or []
+    if env.render_mode != mode or (offers and mode not in offers):
+        has = ", ".join(offers) or "none"
         env.close()
         raise UsageError(f"{name} cannot be shown: it needs the render mode {mode}, but offers {has}")
     return env

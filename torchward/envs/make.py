@@ -19,6 +19,7 @@ from torchward.envs.vector import (
     WorldError,
     Worlds,
     is_nondeterministic,
+    layers,
     step_seconds,
 )
 
@@ -56,13 +57,16 @@ def make_env(environment: Environment, options: EnvOptions | None = None, **kwar
 def build(
     environment: Environment, options: EnvOptions | None = None, **kwargs: Any
 ) -> "gym.Env[Any, Any] | VectorEnv[Any, Any, Any]":
-    """What an id, a class, a factory or an instance stands for: one environment, or a vector of them."""
+    """What an id, a class, a factory or an instance stands for: one environment, or a vector of them (an instance of
+    which stands for itself)."""
     options = options or EnvOptions()
     arguments = {**options.env_kwargs, **kwargs}
     limit = options.max_episode_steps
     made: Any = None
     if isinstance(environment, str):
         return _from_id(environment, limit, arguments)
+    if isinstance(environment, VectorEnv):
+        return environment
     if isinstance(environment, gym.Env):
         made = _copy(environment, arguments)
     elif callable(environment):
@@ -79,7 +83,7 @@ def build(
     if not isinstance(made, gym.Env):
         what = repr(environment) if made is None else f"{name_of(environment)}, which made a {type(made).__name__}"
         raise WorldError(f"expected an environment id, class, factory or instance, got {what}")
-    return gym.wrappers.TimeLimit(made, limit) if limit else made
+    return _limited(made, limit) if limit else made
 
 
 def _from_id(name: str, limit: int, arguments: dict[str, Any]) -> "gym.Env[Any, Any]":
@@ -115,6 +119,15 @@ def _copy(environment: "gym.Env[Any, Any]", arguments: dict[str, Any]) -> Any:
         ) from error
 
 
+def _limited(env: "gym.Env[Any, Any]", limit: int) -> "gym.Env[Any, Any]":
+    """The environment with a time limit, in place of the one that it may have."""
+    for layer in layers(env):
+        if isinstance(layer, gym.wrappers.TimeLimit):
+            vars(layer)["_max_episode_steps"] = limit
+            return env
+    return gym.wrappers.TimeLimit(env, limit)
+
+
 def make(environment: Environment, n_envs: int, options: EnvOptions | None = None) -> Worlds:
     """``n_envs`` worlds of one kind. Raises :class:`WorldError` where that cannot be."""
     options = options or EnvOptions()
@@ -124,7 +137,7 @@ def make(environment: Environment, n_envs: int, options: EnvOptions | None = Non
     if isinstance(environment, VectorEnv):
         return _vector(name, environment, n_envs, options)
     if options.vectorization == "envpool":
-        return Native(name, _envpool(name, n_envs, options), options.action_mask)
+        return Native(name, _envpool(environment, n_envs, options), options.action_mask)
     if options.vectorization == "native" or (
         options.vectorization == "auto" and has_native(environment, options, n_envs)
     ):
@@ -174,19 +187,33 @@ def has_native(environment: Environment, options: EnvOptions, n_envs: int) -> bo
 
 
 def _native(name: str, environment: Environment, n_envs: int, options: EnvOptions) -> "VectorEnv[Any, Any, Any]":
-    if not isinstance(environment, str) or gym.spec(environment).vector_entry_point is None:
-        raise WorldError(f"{name} has no vector form of its own; use vectorization='sync' or 'async'")
-    return gym.make_vec(environment, num_envs=n_envs, vectorization_mode="vector_entry_point", **options.env_kwargs)
+    if isinstance(environment, str):
+        make_env(environment, options).close()  # which imports its package, or says what is wrong with it
+        identity = environment.rpartition(":")[2]
+        if gym.spec(identity).vector_entry_point is not None:
+            limit = {"max_episode_steps": options.max_episode_steps} if options.max_episode_steps else {}
+            arguments: dict[str, Any] = {**limit, **options.env_kwargs}
+            try:
+                return gym.make_vec(identity, n_envs, "vector_entry_point", **arguments)
+            except Exception as error:
+                raise WorldError(f"the vector form of {name} cannot be made: {_first_line(error)}") from error
+    raise WorldError(f"{name} has no vector form of its own; use vectorization='sync' or 'async'")
 
 
-def _envpool(name: str, n_envs: int, options: EnvOptions) -> "VectorEnv[Any, Any, Any]":
+def _envpool(environment: Environment, n_envs: int, options: EnvOptions) -> "VectorEnv[Any, Any, Any]":
+    if not isinstance(environment, str):
+        raise WorldError(f"EnvPool makes environments from ids, got {name_of(environment)}; choose another vectorization")
     try:
         import envpool
     except ImportError as error:
         raise WorldError("vectorization='envpool' needs EnvPool: pip install 'torchward[envpool]'") from error
     from torchward.envs.envpool import EnvPoolVector
 
-    return EnvPoolVector(envpool, name, n_envs, options.env_kwargs)
+    limit = {"max_episode_steps": options.max_episode_steps} if options.max_episode_steps else {}
+    try:
+        return EnvPoolVector(envpool, environment, n_envs, {**limit, **options.env_kwargs})
+    except Exception as error:
+        raise WorldError(f"EnvPool cannot make {environment!r}: {_first_line(error)}") from error
 
 
 def _nearest_id(environment: str) -> str:

@@ -27,7 +27,8 @@ def tabular_model(env: Any, name: str) -> Model:
     table = getattr(env.unwrapped, "P", None)
     if table is None:
         raise WorldError(
-            f"{name} has no table of transition probabilities; dynamic programming needs one (FrozenLake-v1, Taxi-v3, CliffWalking-v1 have it)"
+            f"{name} has no table of transition probabilities; dynamic programming needs one (FrozenLake, Taxi and "
+            "CliffWalking have it)"
         )
     states, actions = len(table), len(table[0])
     transition = torch.zeros(states + 1, actions, states + 1, dtype=torch.float64)

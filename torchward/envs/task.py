@@ -28,13 +28,13 @@ class Control:
         self.environment = environment
         self.options = options or EnvOptions()
         self.name = name_of(environment)
-        self.is_vector = isinstance(environment, VectorEnv)
+        self.is_vector = False
         if self.options.vectorization == "envpool":
             worlds = self.worlds(1)
             self.action_space, self.observation_space = worlds.action_space, worlds.observation_space
             worlds.close()
             return
-        probe = environment if isinstance(environment, VectorEnv) else build(environment, self.options)
+        probe = build(environment, self.options)
         if isinstance(probe, VectorEnv):
             self.is_vector = True
             action, observation = probe.single_action_space, probe.single_observation_space

@@ -375,7 +375,7 @@ def is_nondeterministic(env: "gym.Env[Any, Any]") -> bool:
     return spec is not None and spec.nondeterministic
 
 
-def _layers(env: "gym.Env[Any, Any]") -> Iterator[Any]:
+def layers(env: "gym.Env[Any, Any]") -> Iterator[Any]:
     """An environment's wrappers from the outside in, then itself."""
     while isinstance(env, gym.Wrapper):
         yield env
@@ -386,7 +386,7 @@ def _layers(env: "gym.Env[Any, Any]") -> Iterator[Any]:
 def _has_state(env: "gym.Env[Any, Any]") -> bool:
     """Whether the environment and every wrapper around it either say their state or are known to have none."""
     known = gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvChecker
-    *wrappers, inner = _layers(env)
+    *wrappers, inner = layers(env)
     return _says_state(inner) and all(_says_state(layer) or type(layer) in known for layer in wrappers)
 
 
@@ -395,11 +395,11 @@ def _says_state(layer: Any) -> bool:
 
 
 def _layers_state(env: "gym.Env[Any, Any]") -> list[Any]:
-    return [layer.state_dict() if _says_state(layer) else getattr(layer, "_elapsed_steps", 0) for layer in _layers(env)]
+    return [layer.state_dict() if _says_state(layer) else getattr(layer, "_elapsed_steps", 0) for layer in layers(env)]
 
 
 def _load_layers(env: "gym.Env[Any, Any]", states: list[Any]) -> None:
-    for layer, state in zip(_layers(env), states, strict=True):
+    for layer, state in zip(layers(env), states, strict=True):
         if _says_state(layer):
             layer.load_state_dict(state)
         elif isinstance(layer, gym.wrappers.TimeLimit):

@@ -1,0 +1,118 @@
+"""What holds for every algorithm file: its config survives JSON, and a run that was stopped goes on bit for bit."""
+
+import importlib
+import signal
+from dataclasses import fields, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import torchward.algorithms
+from tests.algorithms.training import start
+from tests.algorithms.worlds import Aim, Corridor, Recall
+from torchward.algorithms import a2c, dynamic_programming, ppo, q_learning, reinforce
+from torchward.config import from_json, to_json
+from torchward.data.protocols import Task
+from torchward.envs.make import EnvOptions
+from torchward.envs.task import Control
+from torchward.metrics import read_metrics
+from torchward.nets.actor_critic import Network
+
+FILES = sorted(path.stem for path in Path(torchward.algorithms.__file__).parent.glob("[a-z]*.py"))
+CLOCKS = ("time", "steps_per_second")
+LSTM = Network(recurrent="lstm", net_arch=(16,), lstm_hidden_size=8)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_algorithm_file_is_complete(name: str) -> None:
+    module = importlib.import_module(f"torchward.algorithms.{name}")
+    assert module.__doc__ and callable(module.train)
+    config = module.Config()
+    assert from_json(module.Config, to_json(config)) == config
+    changed = replace(config, seed=5, gamma=0.5)
+    assert from_json(module.Config, to_json(changed)) == changed != config
+    assert {"total_timesteps", "seed", "gamma"} <= {field.name for field in fields(module.Config)}
+
+
+RUNS: dict[str, tuple[ModuleType, Any, Any]] = {
+    "ppo": (
+        ppo,
+        ppo.Config(total_timesteps=1280, n_envs=4, n_steps=32, batch_size=64, n_epochs=2, normalize_reward=True,
+                   network=Network(normalize_observation=True)),
+        lambda: Control(Corridor),
+    ),
+    "ppo, native": (
+        ppo,
+        ppo.Config(total_timesteps=1280, n_envs=4, n_steps=32, batch_size=64, n_epochs=2),
+        lambda: Control("CartPole-v1"),
+    ),
+    "ppo, continuous": (
+        ppo,
+        ppo.Config(total_timesteps=1280, n_envs=4, n_steps=32, batch_size=64, n_epochs=2),
+        lambda: Control(Aim),
+    ),
+    "ppo, lstm": (
+        ppo,
+        ppo.Config(total_timesteps=1280, n_envs=4, n_steps=32, batch_size=64, n_epochs=2, network=LSTM),
+        lambda: Control(Recall),
+    ),
+    "ppo, processes": (
+        ppo,
+        ppo.Config(total_timesteps=640, n_envs=2, n_steps=32, batch_size=32, n_epochs=2),
+        lambda: Control(Corridor, EnvOptions(vectorization="async")),
+    ),
+    "a2c": (a2c, a2c.Config(total_timesteps=640, n_envs=4, n_steps=8), lambda: Control(Corridor)),
+    "reinforce": (reinforce, reinforce.Config(total_timesteps=2000, n_envs=4), lambda: Control(Corridor)),
+    "q_learning": (q_learning, q_learning.Config(total_timesteps=2000), lambda: Control("CliffWalking-v1")),
+    "value iteration": (
+        dynamic_programming,
+        dynamic_programming.Config(total_timesteps=40, tolerance=1e-300),
+        lambda: Control("FrozenLake-v1"),
+    ),
+}  # fmt: skip
+
+
+def learn(path: Path, module: ModuleType, config: Any, task: Task, stop: int | None, resume: bool) -> dict[str, Tensor]:
+    run = start(path, module, config, task, resume, eval_freq=config.total_timesteps // 3)
+    if stop is not None:
+        log = run.log
+
+        def log_then_stop(metrics: Any) -> None:
+            log(metrics)
+            if run.step >= stop:
+                signal.raise_signal(signal.SIGTERM)
+
+        run.log = log_then_stop  # type: ignore[method-assign]
+    policy = module.train(config, task, run)
+    assert isinstance(policy, nn.Module)
+    return {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [{name: x for name, x in row.items() if name not in CLOCKS} for row in read_metrics(path)]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_stopped_run_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
+    module, config, task = RUNS[name]
+    whole = learn(tmp_path / "whole", module, config, task(), None, False)
+    half = learn(tmp_path / "halved", module, config, task(), config.total_timesteps // 2, False)
+    assert any(not torch.equal(half[key], whole[key]) for key in whole)
+    again = learn(tmp_path / "halved", module, config, task(), None, True)
+    assert again.keys() == whole.keys()
+    assert all(torch.equal(again[key], whole[key]) for key in whole)
+    assert lines(tmp_path / "halved") == lines(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["ppo", "reinforce", "q_learning"])
+def test_a_seed_is_a_run_and_another_is_not(name: str, tmp_path: Path) -> None:
+    module, config, task = RUNS[name]
+    first = learn(tmp_path / "a", module, config, task(), None, False)
+    same = learn(tmp_path / "b", module, config, task(), None, False)
+    other = learn(tmp_path / "c", module, replace(config, seed=1), task(), None, False)
+    assert all(torch.equal(first[key], same[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)

@@ -1,0 +1,215 @@
+"""From names to runs: files of the user's, runs that start from others, stop, go on, and fail."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import torchward
+from tests.cli.conftest import QUIET, TINY, Command
+from torchward import launch
+from torchward.launch import LaunchError
+from torchward.metrics import read_metrics
+from torchward.run import RunOptions
+from torchward.tasks import control, find
+
+SILENT = RunOptions(tensorboard=False, progress=False)
+
+
+def learnt(path: Path) -> dict[str, torch.Tensor]:
+    return torchward.load(path, which="last").state_dict()
+
+
+def same(one: Path, other: Path) -> bool:
+    left, right = learnt(one), learnt(other)
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def timeless(path: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in ("time", "steps_per_second")} for row in read_metrics(path)]
+
+
+def test_an_algorithm_of_the_users_stops_and_goes_on(
+    command: Command, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = ("train", "./search.py", "./world.py", *QUIET, "--scale", "0.5")
+    assert command(*train, "--name", "whole").code == 0
+    with monkeypatch.context() as patch:
+        patch.setenv("STOP_AT", "40")
+        code, _, err = command(*train, "--name", "parts")
+    assert code == 130 and "stopped at step 40 of 100" in err
+    whole, parts = place / "runs" / "whole", place / "runs" / "parts"
+    assert not (parts / "result.json").exists()
+    monkeypatch.chdir("/")  # a run knows where its files are
+    assert command("resume", parts).code == 0
+    assert (parts / "result.json").exists()
+    assert same(whole, parts)
+    assert timeless(whole) == timeless(parts)
+
+
+def test_a_run_of_ppo_goes_on_bit_for_bit(place: Path) -> None:
+    small: dict[str, Any] = {"n_envs": 2, "n_steps": 32, "batch_size": 32, "n_epochs": 2, "options": SILENT}
+    whole = torchward.train("ppo", "./world.py", total_timesteps=256, name="whole", **small)
+    half = torchward.train("ppo", "./world.py", total_timesteps=128, name="half", **small)
+    file = half.path / "config.json"
+    stored = json.loads(file.read_text())
+    stored["total"] = stored["manifest"]["config"]["total_timesteps"] = 256
+    file.write_text(json.dumps(stored))
+    assert torchward.resume(half.path).step == 256
+    assert same(whole.path, half.path)
+
+
+def test_threads_are_recorded_and_set_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    module = find.algorithm("./search.py").module
+    original = module.train
+    monkeypatch.setattr(module, "train", lambda *args: (seen.append(torch.get_num_threads()), original(*args)))
+    run = torchward.train(module, "./world.py", threads=2, options=SILENT)
+    assert json.loads((run.path / "config.json").read_text())["threads"] == 2
+    torchward.resume(run.path, algorithm=module)
+    assert seen == [2, 2]
+    with pytest.raises(LaunchError, match=r"torchward\.resume\(.*algorithm=\.\.\.\)"):
+        torchward.resume(run.path)
+
+
+def test_init_starts_from_the_policy_of_another_run(command: Command, trained: Path, place: Path) -> None:
+    init = ("train", "ppo", "./other.py", *TINY, *QUIET, "--init", str(trained))
+    (place / "other.py").write_text((place / "world.py").read_text().replace("self.steps == 10", "self.steps == 7"))
+    assert command(*init, "--learning-rate", "0", "--name", "still").code == 0
+    assert command(*init, "--name", "on").code == 0
+    before, still, on = torchward.load(trained).state_dict(), learnt(place / "runs/still"), learnt(place / "runs/on")
+    trainable = [name for name in before if "norm" not in name]
+    assert all(torch.equal(before[name], still[name]) for name in trainable)
+    assert not all(torch.equal(before[name], on[name]) for name in trainable)
+    manifest = json.loads((place / "runs/on/config.json").read_text())["manifest"]
+    assert manifest["init"] == str(trained)
+    assert manifest["config"]["network"]["normalize_observation"] is True  # the policy's network, not the default one
+
+    # A run that was killed before its first checkpoint starts from that policy again.
+    resumed = place / "runs" / "on"
+    kept = learnt(resumed)
+    for path in (resumed / "checkpoint").iterdir():
+        path.rename(place / path.name)
+    (resumed / "metrics.jsonl").unlink()
+    assert command("resume", resumed).code == 0
+    again = learnt(resumed)
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "sentence"),
+    [
+        ("CartPole-v1", (), "has the observation space Box(4), but CartPole-v1 has Box(4) (their bounds differ)"),
+        ("Acrobot-v1", (), "has the observation space Box(4), but Acrobot-v1 has Box(6)"),
+        ("./world.py", ("--net-arch", "8"), "brings its own network"),
+    ],
+)
+def test_init_needs_equal_spaces(
+    command: Command, trained: Path, task: str, options: tuple[str, ...], sentence: str
+) -> None:
+    code, _, err = command("train", "ppo", task, "--init", str(trained), *options)
+    assert code == 2 and sentence in err
+
+
+def test_init_needs_an_algorithm_that_takes_a_policy(command: Command, trained: Path) -> None:
+    code, _, err = command("train", "./search.py", "./world.py", "--init", str(trained))
+    assert code == 2 and "search starts from no other policy" in err
+
+
+@pytest.mark.parametrize(("fault", "sentence"), [("nan", "NaN"), ("raise", "the robot fell off the table")])
+def test_an_environment_that_fails_stops_the_run(command: Command, place: Path, fault: str, sentence: str) -> None:
+    world = ("./world.py", "--env-kwargs", json.dumps({"fault": fault, "after": 100}))
+    code, _, err = command("train", "ppo", *world, *TINY, *QUIET, "--name", "bad")
+    assert code == 1
+    assert sentence in err and "world" in err and "step 128" in err and "Traceback" not in err
+    assert err.count("\n") == 1
+    assert [path.name for path in (place / "runs/bad/checkpoint").iterdir()] == ["128"]
+
+
+def test_an_environment_that_never_begins_leaves_no_run(command: Command, place: Path) -> None:
+    text = (place / "world.py").read_text().replace("self.steps = 0", "raise OSError('no robot')")
+    (place / "world.py").write_text(text)
+    code, _, err = command("train", "ppo", "./world.py", *TINY, *QUIET)
+    assert code == 1 and "world raised OSError" in err and "no robot" in err and err.count("\n") == 1
+    assert list((place / "runs").iterdir()) == []
+
+
+class Small(gym.Env[Any, Any]):
+    """As a user's program has it."""
+
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, length: int = 5) -> None:
+        self.length, self.steps = length, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        return np.zeros(2, np.float32), 1.0, self.steps == self.length, False, {}
+
+
+@pytest.mark.parametrize("make", [Small, lambda: Small(), Small()], ids=["class", "factory", "instance"])
+def test_an_environment_from_python(place: Path, make: Any) -> None:
+    run = torchward.train("./search.py", make, options=SILENT, path=place / "here")
+    assert run.path == place / "here"
+    with pytest.raises(LaunchError, match=r"task=\.\.\."):
+        torchward.resume(run.path)
+    assert torchward.resume(run.path, task=make).step == 100
+
+
+def test_a_task_file_may_hold_a_factory_a_task_or_several_worlds(place: Path) -> None:
+    (place / "made.py").write_text("from world import Env\n\ndef make(after=1):\n    return Env(after=after)\n")
+    (place / "task.py").write_text("from torchward.envs.task import Control\n\ntask = Control('CartPole-v1')\n")
+    (place / "two.py").write_text("import world\n\nclass A(world.Env): ...\nclass B(world.Env): ...\n")
+    try:
+        assert find.task("./made.py").name == "made"
+        assert find.task("./task.py").task.name == "CartPole-v1"
+        assert find.task("./two.py:B").name == "B"
+        with pytest.raises(LaunchError, match="holds several environments: name one"):
+            find.task("./two.py")
+    finally:
+        sys.modules.pop("world", None)
+
+
+def test_python_fields_and_their_errors(place: Path) -> None:
+    with pytest.raises(torchward.config.ConfigError, match="'n_step'. Did you mean 'n_steps'"):
+        torchward.train("ppo", "CartPole-v1", n_step=3)
+    with pytest.raises(torchward.config.ConfigError, match="n_steps expects a whole number; got 'many'"):
+        torchward.train("ppo", "CartPole-v1", n_steps="many")
+    changed = launch.change_all(
+        launch.defaults(find.algorithm("ppo"), "CartPole-v1"),
+        {"net_arch": (8,), "stop_return": 3, "max_episode_steps": 9, "seed": 2},
+    )
+    assert changed.config.network.net_arch == (8,) and changed.config.seed == 2 and changed.config.gae_lambda == 0.8
+    assert changed.options is not None and changed.options.stop_return == 3.0
+    assert changed.env is not None and changed.env.max_episode_steps == 9
+
+
+def test_every_preset_is_of_a_task_that_exists() -> None:
+    for (algorithm, task), preset in control.PRESETS.items():
+        found = find.algorithm(algorithm)
+        assert isinstance(preset().config, found.Config), task
+        assert task in gym.registry
+
+
+def test_threads_are_chosen_by_the_size_of_the_network() -> None:
+    from torchward.algorithms import ppo
+    from torchward.nets.actor_critic import Network
+
+    task = find.task("CartPole-v1").task
+    torch.set_num_threads(2)
+    try:
+        assert launch.choose_threads(ppo.Config(), task) == 1
+        assert launch.choose_threads(ppo.Config(network=Network(net_arch=(256,))), task) == 2
+    finally:
+        torch.set_num_threads(1)

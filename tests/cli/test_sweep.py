@@ -1,0 +1,127 @@
+"""A sweep: a grid times seeds in processes of their own, which goes on where it stopped; and its comparison."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import torchward
+from tests.cli.conftest import QUIET, Command
+from torchward.cli.compare import choose, collect, read, remarks, summarise
+from torchward.cli.statistics import number
+from torchward.metrics import read_metrics
+
+SEARCH = ("sweep", "./search.py", "./world.py", "--jobs", "2", *QUIET)
+
+
+def test_a_sweep_goes_on_and_compares(command: Command, place: Path) -> None:
+    home = place / "sweeps" / "search-world"
+
+    # A run that fails does not stop the others.
+    code, out, err = command(*SEARCH, "--scale", "0.5,-1", "--seeds", "1")
+    assert code == 1
+    (failed,) = (line for line in err.splitlines() if " failed: " in line)
+    assert "scale=-1/seed-0 failed: ValueError: nothing is nearer than here" in failed
+    first = home / "scale=0.5" / "seed-0"
+    assert (first / "result.json").is_file() and "search" in out
+
+    # More seeds and another value; what was stopped is resumed, and finds nothing left to do.
+    rows = (first / "metrics.jsonl").read_text()
+    (first / "result.json").unlink()
+    grid = (*SEARCH, "--scale", "0.5,2", "--seeds", "2")
+    code, out, err = command(*grid)
+    assert code == 0, err
+    assert (first / "metrics.jsonl").read_text() == rows
+    returns = {}
+    for scale in ("0.5", "2"):
+        for seed in (0, 1):
+            run = home / f"scale={scale}" / f"seed-{seed}"
+            stored = json.loads((run / "config.json").read_text())
+            assert stored["threads"] == 1
+            assert stored["manifest"]["config"] == {"total_timesteps": 100, "scale": float(scale), "seed": seed}
+            assert (run / "result.json").is_file()
+            returns[scale, seed] = [row["return"] for row in read_metrics(run) if "return" in row][-1]
+
+    # All is finished: the same command only compares.
+    files = {path: path.stat().st_mtime_ns for path in home.glob("*/seed-*/*")}
+    code, out, err = command(*grid)
+    assert code == 0 and {path: path.stat().st_mtime_ns for path in home.glob("*/seed-*/*")} == files
+    assert (home / "compare.png").is_file()
+    table = (home / "compare.md").read_text()
+    code, out, _ = command("compare", home / "scale=0.5", home / "scale=2", "--returns", "training", "--out", place)
+    for scale in ("0.5", "2"):
+        assert f"| search scale={scale} | 2 |" in table
+        (row,) = (line for line in out.splitlines() if f"search scale={scale} " in line)
+        assert number((returns[scale, 0] + returns[scale, 1]) / 2) in row.split()
+
+    code, _, err = command(*grid, "--total-timesteps", "50")
+    assert code == 2 and "holds another sweep" in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_sweep_that_is_stopped_stops_its_runs(place: Path) -> None:
+    command = ["sweep", "./search.py", "./world.py", "--seeds", "1", "--total-timesteps", "1e7", *QUIET]
+    path = os.pathsep.join([str(Path(torchward.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", "torchward", *command],
+        env={**os.environ, "PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    run = place / "sweeps" / "search-world" / "seed-0"
+    while not (run / "checkpoint").is_dir() and sweep.poll() is None:
+        time.sleep(0.05)
+    sweep.send_signal(signal.SIGTERM)
+    _, err = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130 and "the same command goes on" in err
+    assert "torchward resume" in run.with_name("seed-0.log").read_text()  # the run has ended in order
+    assert not (run / "result.json").exists()
+
+
+def record(place: Path, name: str, seed: int, returns: list[float], evaluations: dict[int, float] | None = None) -> Path:
+    """A run as `compare` reads it."""
+    path = place / name
+    path.mkdir(parents=True)
+    manifest = {
+        "algorithm_name": "ppo",
+        "task_name": "World-v0",
+        "config": {"seed": seed, "gamma": 0.9 if "low" in name else 0.99, "network": {"type": "Network", "width": 3}},
+        "env": {},
+        "init": None,
+    }
+    stored = {"manifest": manifest, "total": 100, "options": {"stop_return": None}, "id": "x", "torchward": "0"}
+    (path / "config.json").write_text(json.dumps({**stored, "torch": "0", "python": "0", "threads": 1}))
+    rows = [{"step": 10 * (i + 1), "return": value} for i, value in enumerate(returns)]
+    rows += [{"step": step, "eval/return": value} for step, value in (evaluations or {}).items()]
+    rows.sort(key=lambda row: row["step"])
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if "unfinished" not in name:
+        (path / "result.json").write_text("{}")
+    return path
+
+
+def test_runs_that_differ_only_by_seed_are_one_group(tmp_path: Path) -> None:
+    for seed, final in enumerate([1.0, 5.0, 3.0, 100.0]):
+        record(tmp_path, f"high{seed}", seed, [0.0, final])
+    record(tmp_path, "low0", 0, [0.0, 2.0])
+    record(tmp_path, "low-unfinished", 0, [0.0, 4.0])
+    records = collect([tmp_path])
+    best, other = summarise(records, "return")
+    assert best.label == "ppo gamma=0.99" and sorted(best.finals) == [1.0, 3.0, 5.0, 100.0]
+    assert best.interval.value == 4.0  # the middle two
+    assert other.label == "ppo gamma=0.9" and sorted(other.finals) == [2.0, 4.0]
+    notes = remarks(records, [best, other])
+    assert len(notes) == 2 and "not finished" in notes[0] and "low-unfinished" in notes[0]
+    assert "more than one run of seed 0" in notes[1] and "gamma=0.9:" in notes[1]
+
+
+def test_evaluations_count_where_each_run_has_a_late_one(tmp_path: Path) -> None:
+    late = read(record(tmp_path, "late", 0, [1.0] * 10, {50: 2.0, 100: 3.0}))
+    early = read(record(tmp_path, "early", 1, [1.0] * 10, {50: 2.0}))
+    assert choose([late]) == "evaluation"
+    assert choose([late, early]) == "training"

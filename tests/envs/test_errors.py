@@ -1,0 +1,202 @@
+"""A world that raises, or gives what no world may give, stops the run with its name and the step."""
+
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from tests.envs.worlds import KINDS, Walk, lively
+from torchward.envs.collect import EnvSource
+from torchward.envs.make import EnvOptions, make
+from torchward.envs.vector import InProcess, Native, WorldError
+from torchward.nets.spaces import Box
+
+# Gymnasium tells a worker's error as a warning before it raises it.
+told = pytest.mark.filterwarnings("ignore:.*ERROR.*:UserWarning")
+
+
+class Faulty(Walk):
+    """A walk of world 1 of which goes wrong at its third step (or its second reset)."""
+
+    def __init__(self, fault: str, world: int = 0) -> None:
+        super().__init__(world)
+        self.fault = fault if world == 1 else ""
+        self.steps = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        seen, info = super().reset(seed=seed)
+        if self.fault == "raise at reset" and self.episode == 1:
+            raise ValueError("no way back")
+        return seen, info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        seen, reward, terminated, truncated, info = super().step(action)
+        self.steps += 1
+        if self.steps == 3:
+            match self.fault:
+                case "raise":
+                    raise ValueError("the floor is gone")
+                case "nan reward":
+                    reward = float("nan")
+                case "nan observation" | "nan final":
+                    seen = seen * np.nan
+                    truncated = self.fault == "nan final"
+                case "infinite observation":
+                    seen = seen + np.array([np.inf, -np.inf], np.float32)
+        return seen, reward, terminated, truncated, info
+
+
+def source(kind: str, fault: str) -> EnvSource:
+    return EnvSource(KINDS[kind](partial(Faulty, fault), 2, False), 0)
+
+
+def policy(worlds: Any) -> Any:
+    return lively(worlds.observation_space, worlds.action_space)
+
+
+@told
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_world_that_raises_is_named_with_the_step(kind: str) -> None:
+    faulty = source(kind, "raise")
+    with pytest.raises(WorldError, match=r"walk raised ValueError .*the floor is gone \(at step 4\)"):
+        faulty.collect(policy(faulty.worlds), 10)
+    faulty.close()
+
+
+@told
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_world_that_raises_at_a_reset_is_named(kind: str) -> None:
+    faulty = source(kind, "raise at reset")
+    with pytest.raises(WorldError, match=r"walk raised ValueError .*no way back \(at step \d+\)"):
+        faulty.collect(policy(faulty.worlds), 30)
+    faulty.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("horizon", [3, 10])  # the last step of a rollout, and one within
+@pytest.mark.parametrize(
+    ("fault", "what", "step"),
+    [
+        ("nan reward", "reward", 4),
+        ("nan observation", "observation", 6),
+        ("infinite observation", "observation", 6),
+        ("nan final", "(final )?observation", None),
+    ],
+)
+def test_what_is_no_number_is_told_before_anything_is_learnt(
+    kind: str, fault: str, what: str, step: int | None, horizon: int
+) -> None:
+    if kind == "processes" and horizon == 10 and fault != "nan final":
+        return  # as in process, and slower to start
+    faulty = source(kind, fault)
+    with pytest.raises(WorldError, match=rf"walk returned NaN or infinity as {what} at step {step or '[46]'};"):
+        faulty.collect(policy(faulty.worlds), horizon)
+    faulty.close()
+
+
+def test_steps_are_counted_over_rollouts() -> None:
+    faulty = source("in process", "nan reward")
+    faulty.collect(policy(faulty.worlds), 2)
+    with pytest.raises(WorldError, match="as reward at step 4;"):
+        faulty.collect(policy(faulty.worlds), 2)
+
+
+class Misshapen(Walk):
+    def __init__(self, when: int, observation: Any) -> None:
+        super().__init__()
+        self.when, self.observation = when, observation
+
+    def _see(self) -> Any:
+        return self.observation if self.time >= self.when else super()._see()
+
+
+@pytest.mark.parametrize(
+    ("observation", "told"),
+    [
+        (np.zeros(3), r"a ndarray of shape \(3,\)"),
+        ([1.0], r"a list of shape \(1,\)"),
+        (0.0, r"a float of shape \(\)"),
+        ([[1.0], [2.0, 3.0]], "a list"),
+        ({"x": np.zeros(2)}, r"\{x: a ndarray of shape \(2,\)\}"),
+        (None, "a NoneType"),
+    ],
+)
+def test_an_observation_of_another_shape_is_refused(observation: Any, told: str) -> None:
+    with pytest.raises(WorldError, match=rf"walk gave an observation that does not fit its space Box\(2\): {told}"):
+        EnvSource(InProcess("walk", [Misshapen(0, observation)]), 0)
+
+
+def test_also_later_where_it_cannot_be_stored() -> None:
+    faulty = EnvSource(InProcess("walk", [Misshapen(2, np.zeros(3))]), 0)
+    with pytest.raises(WorldError, match=r"does not fit its space Box\(2\).*\(at step 1\)"):
+        faulty.collect(policy(faulty.worlds), 5)
+
+
+def test_a_vector_of_another_shape_is_refused() -> None:
+    class Vector(SyncVectorEnv):
+        def reset(self, **kwargs: Any) -> Any:
+            seen, info = super().reset(**kwargs)
+            return seen[:1], info
+
+    with pytest.raises(WorldError, match=r"does not fit its space 2 x Box\(2\): a ndarray of shape \(1, 2\)"):
+        EnvSource(Native("walk", Vector([Walk, Walk])), 0)
+
+
+def test_a_vector_may_reuse_its_arrays_and_have_types_of_its_own() -> None:
+    class Double(Walk):
+        observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+
+        def _see(self) -> Any:
+            return super()._see().astype(np.float64)
+
+    for mode in AutoresetMode:
+        fresh, reused = (
+            EnvSource(Native("walk", SyncVectorEnv([Double] * 2, copy=copy, autoreset_mode=mode)), 0)
+            for copy in (True, False)
+        )
+        assert fresh.worlds.observation_space == Box((2,))
+        chooser = policy(fresh.worlds)
+        for _ in range(2):
+            left, right = fresh.collect(chooser, 15), reused.collect(chooser, 15)
+            for name in ("observation", "next_value", "reward"):
+                assert (getattr(left, name) == getattr(right, name)).all()
+
+
+def test_a_same_step_vector_has_to_give_its_final_observations() -> None:
+    class Silent(SyncVectorEnv):
+        def step(self, actions: Any) -> Any:
+            *rest, info = super().step(actions)
+            info.pop("final_obs", None)
+            return *rest, info
+
+    vector = Silent([Walk, Walk], autoreset_mode=AutoresetMode.SAME_STEP)
+    faulty = EnvSource(Native("walk", vector), 0)
+    with pytest.raises(WorldError, match="its info has no 'final_obs'"):
+        faulty.collect(policy(faulty.worlds), 20)
+
+
+@pytest.mark.parametrize("vectorization", ["auto", "sync"])
+def test_an_environment_that_raises_is_found_by_the_run_not_by_the_stopwatch(vectorization: Any) -> None:
+    def broken() -> Any:
+        return Faulty("raise", 1)
+
+    worlds = make(broken, 2, EnvOptions(vectorization=vectorization))
+    assert isinstance(worlds, InProcess)
+    with pytest.raises(WorldError, match=r"broken raised ValueError in world 0: the floor is gone \(at step 4\)"):
+        EnvSource(worlds, 0).collect(policy(worlds), 10)
+
+
+def test_an_episode_without_an_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchward.envs import collect
+
+    class Endless(Walk):
+        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+            return self._see(), 0.0, False, False, {}
+
+    monkeypatch.setattr(collect, "EPISODE_LIMIT", 128)
+    endless = EnvSource(InProcess("walk", [Endless()]), 0)
+    with pytest.raises(WorldError, match="walk ended no episode within 128 steps; set max_episode_steps"):
+        endless.collect(policy(endless.worlds), None)

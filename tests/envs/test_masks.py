@@ -1,0 +1,139 @@
+"""Action masks, from info and from the observation, through every kind of worlds: fresh at each step, and obeyed."""
+
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import SyncVectorEnv
+from torch import Tensor
+
+from tests.envs.worlds import KINDS, LIMIT, Masked, MaskedDict, Walk, allowed, lively
+from torchward.envs.collect import EnvSource
+from torchward.envs.make import EnvOptions, make
+from torchward.envs.task import Control
+from torchward.envs.vector import InProcess, Native, WorldError
+from torchward.nets.spaces import MASK, Box, Dict, MultiBinary, Tuple
+
+
+@pytest.mark.parametrize("cell", ["none", "lstm"])
+@pytest.mark.parametrize("where", ["info", "observation"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_masks_are_those_of_what_is_seen_and_are_obeyed(kind: str, where: str, cell: str) -> None:
+    """The worlds refuse a forbidden action; and each mask is the one of its own position and time, also right after
+    another world began anew, and in the rows that show a final observation."""
+    if kind == "processes" and cell == "lstm":
+        return  # as below, and slower to start
+    world: Any = Masked if where == "info" else MaskedDict
+    source = EnvSource(KINDS[kind](world, 3, where == "info"), 0)
+    policy = lively(source.worlds.observation_space, source.worlds.action_space, cell)
+    for horizon in (25, 7):
+        rollout = source.collect(policy, horizon)
+        seen = rollout.observation
+        assert isinstance(seen, dict) and isinstance(seen[MASK], Tensor) and isinstance(rollout.action, Tensor)
+        plain = seen["observation" if where == "info" else "seen"]
+        assert isinstance(plain, Tensor)
+        for b in range(3):
+            for t in range(horizon):
+                position, time = float(plain[b, t, 0]), round(float(plain[b, t, 1]) * LIMIT)
+                assert seen[MASK][b, t].tolist() == allowed(position, time).tolist(), (b, t)  # type: ignore[union-attr]
+        assert seen[MASK].gather(-1, rollout.action[..., None]).all()
+        evaluated = policy.evaluate_actions(
+            seen, rollout.action, rollout.context.get("state", ()), rollout.boundary
+        )
+        difference = (evaluated.log_prob - rollout.log_prob)[rollout.loss_mask].abs().max()
+        assert difference.item() < 1e-5
+        assert horizon == 7 or len(rollout.action.unique()) == 3
+    source.close()
+
+
+def test_the_space_says_where_the_mask_is() -> None:
+    worlds = InProcess("masked", [Masked()], mask=True)
+    assert worlds.observation_space == Dict({"observation": Box((2,)), MASK: MultiBinary(3)})
+    already = InProcess("masked", [MaskedDict()], mask=True)  # the option does no harm
+    assert already.observation_space == Dict({MASK: Box((3,), 0.0, 1.0), "seen": Box((2,))})
+
+
+def test_a_dict_observation_takes_the_mask_of_info_in() -> None:
+    class Both(Masked):
+        observation_space: Any = gym.spaces.Dict(seen=gym.spaces.Box(-np.inf, np.inf, (2,)))
+
+        def _see(self) -> Any:
+            return {"seen": super()._see()}
+
+    worlds = InProcess("both", [Both()], mask=True)
+    assert worlds.observation_space == Dict({"seen": Box((2,)), MASK: MultiBinary(3)})
+    seen = worlds.reset(0)
+    assert isinstance(seen, dict) and seen[MASK].shape == (1, 3)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["in process", "next step"])
+def test_without_a_mask_in_info_the_option_is_an_error(kind: str) -> None:
+    with pytest.raises(WorldError, match="action_mask is set, but walk has no 'action_mask' in its info"):
+        EnvSource(KINDS[kind](Walk, 2, True), 0)
+
+
+class Nested(Walk):
+    """Two choices, each with a mask, and a number that has none."""
+
+    action_space = gym.spaces.Tuple(
+        (gym.spaces.Discrete(2), gym.spaces.Box(-1, 1, (1,)), gym.spaces.MultiDiscrete([2, 2]))
+    )
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        choice, _, pair = action
+        masks = self._info()["action_mask"]
+        assert masks["0"][int(choice)] and masks["2"][pair[0]] and masks["2"][2 + pair[1]]
+        return super().step(choice)
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            "action_mask": {
+                "0": np.array([self.time % 2 == 0, self.time % 3 > 0 or self.time == 3], np.int8),
+                "2": np.array([1, self.position > 0, self.position > 1, 1], np.int8),
+            }
+        }
+
+
+@pytest.mark.parametrize("kind", ["in process", "next step", "disabled", "processes"])
+def test_parts_of_an_action_have_masks_of_their_own(kind: str) -> None:
+    worlds = KINDS[kind](Nested, 2, True)
+    mask = Dict({"0": MultiBinary(2), "2": MultiBinary(4)})
+    assert worlds.observation_space == Dict({"observation": Box((2,)), MASK: mask})
+    assert isinstance(worlds.action_space, Tuple)
+    source = EnvSource(worlds, 0)
+    rollout = source.collect(lively(worlds.observation_space, worlds.action_space), 30)
+    assert isinstance(rollout.action, tuple) and len(torch.unique(rollout.action[0])) == 2  # type: ignore[arg-type]
+    source.close()
+
+
+def test_gymnasiums_own_masks() -> None:
+    """Taxi gives one: bumping into walls is what it forbids."""
+    task = Control("Taxi-v4", EnvOptions(action_mask=True))
+    policy = lively(task.observation_space, task.action_space)
+    rollout = task.source(2, 0).collect(policy, 60)
+    seen, action = rollout.observation, rollout.action
+    assert isinstance(seen, dict) and isinstance(seen["observation"], Tensor) and isinstance(action, Tensor)
+    assert isinstance(seen[MASK], Tensor) and seen[MASK].gather(-1, action[..., None]).all()
+    going_on = ~rollout.boundary[:, :-1]
+    moved = seen["observation"][:, 1:] != seen["observation"][:, :-1]
+    assert moved[going_on & (action[:, :-1] < 4)].all()  # an allowed move always moves
+    assert len(task.evaluate(policy, 2, 0).returns) == 2
+
+
+def test_an_unmasked_vector_is_not_chosen_for_masks() -> None:
+    """CartPole's own vector form gives no masks; neither does CartPole."""
+    with pytest.raises(WorldError, match="has no 'action_mask' in its info"):
+        EnvSource(make("CartPole-v1", 8, EnvOptions(action_mask=True)), 0)
+
+
+def test_a_vector_without_marks_gives_masks_for_all() -> None:
+    class Whole(SyncVectorEnv):
+        def step(self, actions: Any) -> Any:
+            *rest, info = super().step(actions)
+            return *rest, {MASK: info[MASK]}
+
+    source = EnvSource(Native("walk", Whole([partial(Masked, i) for i in range(2)]), True), 0)
+    source.collect(lively(source.worlds.observation_space, source.worlds.action_space), 20)

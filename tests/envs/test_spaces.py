@@ -1,0 +1,99 @@
+"""Gymnasium's spaces as ours, and trees of arrays shaped by them."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from torchward.envs import spaces as sp
+from torchward.nets.spaces import MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, SpaceError, Tuple
+
+g = gym.spaces
+
+KNOWN: list[tuple[gym.Space[Any], Space]] = [
+    (g.Box(-1, 2, (3,)), Box((3,), -1.0, 2.0)),
+    (g.Box(np.array([0.0, -np.inf]), np.array([1.0, np.inf]), dtype=np.float64), Box((2,), (0.0, -np.inf), (1.0, np.inf))),
+    (g.Box(0, 255, (84, 84, 3), np.uint8), Box((84, 84, 3), 0.0, 255.0, "uint8")),
+    (g.Box(0, 9, (), np.int64), Box((), 0.0, 9.0)),
+    (g.Discrete(4, start=-1), Discrete(4, -1)),
+    (g.MultiDiscrete([2, 3]), MultiDiscrete((2, 3))),
+    (g.MultiBinary(4), MultiBinary(4)),
+    (g.Dict(b=g.Discrete(2), a=g.Tuple((g.Discrete(3), g.MultiBinary(1)))), Dict({"a": Tuple((Discrete(3), MultiBinary(1))), "b": Discrete(2)})),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("theirs", "ours"), KNOWN)
+def test_every_space(theirs: gym.Space[Any], ours: Space) -> None:
+    assert sp.from_gym(theirs) == ours
+    theirs.seed(0)
+    batch = sp.empty(ours, (3,))
+    samples = [theirs.sample() for _ in range(3)]
+    for i, sample in enumerate(samples):
+        assert sp.fits(ours, sample)
+        sp.put(batch, i, sample)
+    for i, sample in enumerate(samples):
+        taken = sp.leaves(sp.take(batch, i))
+        flat = [np.asarray(leaf) for leaf in taken]
+        parts = [sample] if not isinstance(sample, dict) else [*sample["a"], sample["b"]]
+        assert all(np.allclose(a, b) for a, b in zip(flat, parts, strict=True))
+    tensors = sp.tensors(batch)
+    assert all(np.array_equal(a, b) for a, b in zip(sp.leaves(sp.numpy(tensors)), sp.leaves(batch), strict=True))
+
+
+def test_memory_is_shared_or_not() -> None:
+    arrays = {"x": np.zeros(3, np.float32), "y": (np.zeros(2),)}
+    tensors, copied = sp.tensors(arrays), sp.copy(arrays)
+    arrays["x"][0] = 5.0  # type: ignore[index]
+    assert tensors["x"][0] == 5 and copied["x"][0] == 0  # type: ignore[index, call-overload]
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (g.Text(4), "expected Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple, got Text"),
+        (g.Dict(a=g.Sequence(g.Discrete(2))), "got Sequence"),
+        (g.MultiDiscrete([[2, 3], [2, 3]]), "a MultiDiscrete of one axis that starts at 0"),
+        (g.MultiDiscrete([2, 3], start=[1, 0]), "a MultiDiscrete of one axis that starts at 0"),
+        (g.MultiBinary((2, 2)), "a MultiBinary of one axis"),
+    ],
+)
+def test_what_cannot_be_described_is_told(space: gym.Space[Any], message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
+        sp.from_gym(space)
+
+
+@pytest.mark.parametrize(
+    ("space", "seen", "fits"),
+    [
+        (Box((2,)), [0.0, 1.0], True),
+        (Box((2,)), np.zeros(1), False),
+        (Discrete(3), 2, True),
+        (Discrete(3), np.int64(2), True),
+        (Discrete(3), [2], False),
+        (Dict({"a": Discrete(2)}), {"a": 1, "more": 2}, True),
+        (Dict({"a": Discrete(2)}), {"b": 1}, False),
+        (Dict({"a": Discrete(2)}), 1, False),
+        (Tuple((Discrete(2), Box(()))), (1, 0.5), True),
+        (Tuple((Discrete(2), Box(()))), (1,), False),
+    ],
+)
+def test_what_fits(space: Space, seen: Any, fits: bool) -> None:
+    assert sp.fits(space, seen) is fits
+
+
+def test_masks() -> None:
+    assert sp.mask_space(Discrete(3)) == MultiBinary(3) == sp.mask_space(MultiBinary(3))
+    assert sp.mask_space(MultiDiscrete((2, 3))) == MultiBinary(5)
+    both = sp.mask_space(Tuple((Discrete(3), Box((2,)), Discrete(2))))
+    assert both == Dict({"0": MultiBinary(3), "2": MultiBinary(2)})
+    for space in (Box((2,)), Dict({"a": Box((2,))})):
+        with pytest.raises(SpaceError, match="an action mask needs discrete actions"):
+            sp.mask_space(space)
+    assert sp.with_mask(Box((2,)), MultiBinary(3)) == Dict({"observation": Box((2,)), MASK: MultiBinary(3)})
+    assert sp.with_mask(Dict({"x": Box((2,))}), MultiBinary(3)) == Dict({"x": Box((2,)), MASK: MultiBinary(3)})
+
+
+def test_tensors_land_where_they_are_wanted() -> None:
+    assert sp.tensors((np.zeros(2),), torch.device("cpu"))[0].device.type == "cpu"  # type: ignore[index, union-attr]

@@ -1,0 +1,88 @@
+"""Runs that are killed and gone on with, in processes of their own; the benchmark does it for every algorithm."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.resume import CASES, Lives, References, differences, examine, flat
+from torchward import checkpoint, launch
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ppo", "q_learning"])
+def test_a_run_that_is_killed_ends_as_if_it_had_never_been(name: str, tmp_path: Path) -> None:
+    directory, spans = (references := References(Lives(), tmp_path)).get(name)
+    again = examine(references.lives, CASES[name], "again", 1, directory, spans)
+    assert again.differences == [], "two uninterrupted runs, one in an interpreter of its own and one forked"
+    killed = examine(references.lives, CASES[name], "kill", 3, directory, spans)
+    assert killed.differences == []
+    assert killed.equal == killed.struck == 3
+
+
+def test_any_difference_is_found(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = {"n_envs": 2, "eval_freq": -1, "checkpoint_freq": -1, "tensorboard": False, "progress": False}
+    launch.train("q_learning", "CliffWalking-v1", path=run, total_timesteps=600, **settings)
+    newest = checkpoint.latest(run / "checkpoint")
+    assert newest is not None
+
+    def changed(name: str) -> Path:
+        copy: Path = shutil.copytree(run, tmp_path / name)
+        return copy
+
+    assert differences(run, changed("copy")) == []
+
+    policy = changed("policy") / "policy" / "last" / "policy.safetensors"
+    content = bytearray(policy.read_bytes())
+    content[-1] ^= 1
+    policy.write_bytes(content)
+    assert differences(run, policy.parents[2]) == ["policy/last/policy.safetensors"]
+
+    other = changed("tensor")
+    tree = checkpoint.load_tree(newest)
+    q = tree["tracked"]["learner"]["q"]
+    q.view(-1)[0] = (
+        -q.view(-1)[0] if q.view(-1)[0] == 0 else torch.nextafter(q.view(-1)[0], torch.zeros_like(q.view(-1)[0]))
+    )
+    checkpoint.save_tree(other / "checkpoint" / newest.name, tree)
+    assert differences(run, other) == ["checkpoint/tracked/learner/q"], "one bit"
+
+    other = changed("clock")
+    tree = checkpoint.load_tree(newest)
+    tree["run"]["clocks"]["own"] = 3
+    checkpoint.save_tree(other / "checkpoint" / newest.name, tree)
+    assert "checkpoint/run/clocks/own" in differences(run, other)
+
+    other = changed("metrics")
+    *lines, last = (other / "metrics.jsonl").read_text().splitlines()
+    row = json.loads(last)
+    (other / "metrics.jsonl").write_text("\n".join([*lines, json.dumps({**row, "time": 1e9})]) + "\n")
+    assert differences(run, other) == [], "the wall clock does not count"
+    (other / "metrics.jsonl").write_text(
+        "\n".join([*lines, json.dumps({**row, "td_error": row["td_error"] + 1e-15})]) + "\n"
+    )
+    assert differences(run, other) == [f"metrics {len(lines)}"]
+    (other / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    assert differences(run, other) == [f"metrics {len(lines)}"]
+
+
+def test_what_is_equal_but_not_the_same_differs() -> None:
+    def leaves(node: object) -> dict[str, object]:
+        return dict(flat(node, ""))
+
+    pairs: list[tuple[object, object]] = [
+        (torch.tensor(0.0), torch.tensor(-0.0)),
+        (torch.tensor([1.0]), torch.tensor([1.0], dtype=torch.float64)),
+        (np.zeros((1, 2)), np.zeros((2, 1))),
+        ((1, 2), [1, 2]),
+        (1, 1.0),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+    ]
+    for one, other in pairs:
+        assert leaves(one) != leaves(other)
+    nan = torch.tensor([float("nan")])
+    assert leaves({"x": (nan, 1)}) == leaves({"x": (nan.clone(), 1)})

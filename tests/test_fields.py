@@ -55,7 +55,12 @@ def flat(config: Any) -> dict[str, Any]:
 
 def test_a_config_is_flat() -> None:
     assert flat(Config()) == {"speed": "slow", "seed": 0, "speed_pace": 1.0, "width": 8}
-    assert flat(Config(speed=VeryFast(), net=Net(3))) == {"speed": "very_fast", "seed": 0, "speed_pace": 9.0, "width": 3}
+    assert flat(Config(speed=VeryFast(), net=Net(3))) == {
+        "speed": "very_fast",
+        "seed": 0,
+        "speed_pace": 9.0,
+        "width": 3,
+    }
 
 
 def test_what_is_changed_is_what_is_meant() -> None:

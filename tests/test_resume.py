@@ -2,30 +2,45 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.resume import CASES, Lives, References, differences, examine, flat
+from benchmarks.resume import CASES, Lives, differences, examine, flat, whole
 from torchward import checkpoint, launch
 
 
+@pytest.fixture(scope="module")
+def lives() -> Lives:
+    return Lives()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ppo", "q_learning"])
-def test_a_run_that_is_killed_ends_as_if_it_had_never_been(name: str, tmp_path: Path) -> None:
-    directory, spans = (references := References(Lives(), tmp_path)).get(name)
-    again = examine(references.lives, CASES[name], "again", 1, directory, spans)
+@pytest.mark.parametrize(("name", "total"), [("ppo", 2560), ("q_learning", 6000)])
+def test_a_run_that_is_killed_ends_as_if_it_had_never_been(name: str, total: int, lives: Lives, tmp_path: Path) -> None:
+    case = replace(CASES[name], settings={**CASES[name].settings, "total_timesteps": total})
+    whole(lives, case, tmp_path / "reference", fresh=True)
+    spans = whole(lives, case, tmp_path / "again", fresh=False)
+    again = examine(lives, case, "again", 1, tmp_path, spans)
     assert again.differences == [], "two uninterrupted runs, one in an interpreter of its own and one forked"
-    killed = examine(references.lives, CASES[name], "kill", 3, directory, spans)
+    killed = examine(lives, case, "kill", 3, tmp_path, spans)
     assert killed.differences == []
     assert killed.equal == killed.struck == 3
 
 
 def test_any_difference_is_found(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    settings = {"n_envs": 2, "eval_freq": -1, "checkpoint_freq": -1, "tensorboard": False, "progress": False}
+    settings: dict[str, Any] = {
+        "n_envs": 2,
+        "eval_freq": -1,
+        "checkpoint_freq": -1,
+        "tensorboard": False,
+        "progress": False,
+    }
     launch.train("q_learning", "CliffWalking-v1", path=run, total_timesteps=600, **settings)
     newest = checkpoint.latest(run / "checkpoint")
     assert newest is not None

@@ -162,6 +162,7 @@ def begin(
         config = _fit(policy, init, config, defaults(algorithm, task).config, found)
     if policy is not None and "policy" not in inspect.signature(module.train).parameters:
         raise LaunchError(f"{algorithm.name} starts from no other policy: its train takes no argument `policy`")
+    _check_device(getattr(config, "device", "cpu"))
     if hasattr(module, "check"):
         module.check(config, found.task)
     options = start.options if start.options is not None else RunOptions()
@@ -258,6 +259,15 @@ def _fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Foun
     if config.network != untouched.network:
         raise LaunchError(f"the policy of {init} brings its own network ({network}); leave the network's settings out")
     return replace(config, network=network)
+
+
+def _check_device(device: str) -> None:
+    """Raises LaunchError where there is no such device here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise LaunchError(f"there is no device {device!r} here ({reason}); `--device cpu` is always there") from error
 
 
 def _seed_global(seed: int) -> None:

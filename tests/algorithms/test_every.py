@@ -67,7 +67,7 @@ RUNS: dict[str, tuple[ModuleType, Any, Any]] = {
     ),
     "a2c": (a2c, a2c.Config(total_timesteps=640, n_envs=4, n_steps=8), lambda: Control(Corridor)),
     "reinforce": (reinforce, reinforce.Config(total_timesteps=2000, n_envs=4), lambda: Control(Corridor)),
-    "q_learning": (q_learning, q_learning.Config(total_timesteps=2000), lambda: Control("CliffWalking-v1")),
+    "q_learning": (q_learning, q_learning.Config(total_timesteps=12_000), lambda: Control("FrozenLake-v1")),
     "value iteration": (
         dynamic_programming,
         dynamic_programming.Config(total_timesteps=40, tolerance=1e-300),

@@ -149,6 +149,7 @@ def test_python_in_three_lines(place: Path) -> None:
         (("train", "ppo", "CartPole-v1", "--init", "runs/none"), "no such directory"),
         (("train", "ppo", "CartPole-v1", "--name", "a", "--path", "b"), "not both"),
         (("train", "ppo", "nowhere:World-v0"), "nowhere"),
+        (("train", "ppo", "CartPole-v1", "--device", "abacus"), "there is no device 'abacus' here"),
         (("train", "./serch.py", "CartPole-v1"), "Did you mean 'search.py'?"),
         (("train", "./world.py", "CartPole-v1"), "it needs a dataclass Config and a function train"),
         (("train", "ppo", "./search.py"), "holds no environment"),

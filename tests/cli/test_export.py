@@ -1,5 +1,6 @@
-"""The ONNX file acts as the policy does: each kind of observation and action, state, normaliser and scaling included."""
+"""The ONNX file acts as the policy does, with its state, normaliser and scaling, on each kind of space."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import torch
 
 import torchward
 from tests.cli.conftest import Command
-from torchward.cli import export as exporting
 from torchward.cli.export import ExportError, compare, export, leaves, sample
 from torchward.nets.actor_critic import ActorCritic, Network
 from torchward.nets.spaces import MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
@@ -107,7 +107,7 @@ def test_export_of_a_run(command: Command, trained: Path, place: Path) -> None:
 def test_an_export_without_its_packages_names_the_extra(
     command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     code, _, err = command("export", trained)
     assert code == 2
     assert err == "torchward: an export needs onnx and onnxscript: pip install 'torchward[export]'\n"

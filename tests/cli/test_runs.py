@@ -13,10 +13,10 @@ import torch
 import torchward
 from tests.cli.conftest import QUIET, TINY, Command
 from torchward import launch
-from torchward.launch import LaunchError
 from torchward.metrics import read_metrics
 from torchward.run import RunOptions
 from torchward.tasks import control, find
+from torchward.tasks.find import LaunchError
 
 SILENT = RunOptions(tensorboard=False, progress=False)
 
@@ -68,7 +68,12 @@ def test_threads_are_recorded_and_set_again(place: Path, monkeypatch: pytest.Mon
     seen: list[int] = []
     module = find.algorithm("./search.py").module
     original = module.train
-    monkeypatch.setattr(module, "train", lambda *args: (seen.append(torch.get_num_threads()), original(*args)))
+
+    def train(*given: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return original(*given)
+
+    monkeypatch.setattr(module, "train", train)
     run = torchward.train(module, "./world.py", threads=2, options=SILENT)
     assert json.loads((run.path / "config.json").read_text())["threads"] == 2
     torchward.resume(run.path, algorithm=module)
@@ -182,7 +187,7 @@ def test_a_task_file_may_hold_a_factory_a_task_or_several_worlds(place: Path) ->
 
 
 def test_python_fields_and_their_errors(place: Path) -> None:
-    with pytest.raises(torchward.config.ConfigError, match="'n_step'. Did you mean 'n_steps'"):
+    with pytest.raises(torchward.config.ConfigError, match=r"'n_step'\. Did you mean 'n_steps'"):
         torchward.train("ppo", "CartPole-v1", n_step=3)
     with pytest.raises(torchward.config.ConfigError, match="n_steps expects a whole number; got 'many'"):
         torchward.train("ppo", "CartPole-v1", n_steps="many")

@@ -83,7 +83,9 @@ def test_a_sweep_that_is_stopped_stops_its_runs(place: Path) -> None:
     assert not (run / "result.json").exists()
 
 
-def record(place: Path, name: str, seed: int, returns: list[float], evaluations: dict[int, float] | None = None) -> Path:
+def record(
+    place: Path, name: str, seed: int, returns: list[float], evaluations: dict[int, float] | None = None
+) -> Path:
     """A run as `compare` reads it."""
     path = place / name
     path.mkdir(parents=True)

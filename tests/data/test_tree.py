@@ -5,7 +5,8 @@ import torch
 from tests.nets.examples import equal
 from torchward.data.tree import Tree, replace_rows, stack, tree_leaves, tree_map, unbind
 
-TREE: Tree = {"a": torch.arange(6).reshape(2, 3), "b": (torch.ones(2), {"c": torch.zeros(2, 1, 2)}), "d": ()}
+BRANCH: Tree = (torch.ones(2), {"c": torch.zeros(2, 1, 2)})
+TREE: Tree = {"a": torch.arange(6).reshape(2, 3), "b": BRANCH, "d": ()}
 
 
 def test_map_keeps_the_structure() -> None:
@@ -21,9 +22,8 @@ def test_leaves_are_depth_first() -> None:
 
 
 def test_unbind_undoes_stack() -> None:
-    rows = unbind(TREE["b"])  # type: ignore[index, call-overload]
-    assert len(rows) == 2
-    assert equal(stack(rows, 0), TREE["b"])  # type: ignore[index, call-overload]
+    rows = unbind(BRANCH)
+    assert len(rows) == 2 and equal(stack(rows, 0), BRANCH)
     late = stack([TREE, TREE, TREE], 1)
     assert [tuple(leaf.shape) for leaf in tree_leaves(late)] == [(2, 3, 3), (2, 3), (2, 3, 1, 2)]
 

@@ -125,7 +125,7 @@ class TestEnvironments:
         vector = SyncVectorEnv([Walk])
         vars(vector)["lock"] = threading.Lock()
         task = Control(vector)
-        with pytest.raises(WorldError, match="SyncVectorEnv cannot be copied for an evaluation of its own; give a factory"):
+        with pytest.raises(WorldError, match="SyncVectorEnv cannot be copied for an evaluation of its own; give"):
             task.evaluate(lively(task.observation_space, task.action_space), 1, 0)
 
     def test_a_package_is_imported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,11 +194,10 @@ def test_an_unknown_id_names_the_nearest(name: str, message: str) -> None:
         ("HalfCheetah-v5", "mujoco", "pip install 'torchward[mujoco]'"),
     ],
 )
-def test_a_missing_package_names_the_extra(
-    name: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for loaded in [known for known in sys.modules if known.startswith(("gymnasium.envs.box2d", "gymnasium.envs.mujoco"))]:
-        monkeypatch.delitem(sys.modules, loaded)
+def test_a_missing_package_names_the_extra(name: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for loaded in list(sys.modules):
+        if loaded.startswith(("gymnasium.envs.box2d", "gymnasium.envs.mujoco")):
+            monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(WorldError, match=f"{name} needs a package that is not installed") as caught:
         make(name, 1)
@@ -219,11 +218,11 @@ def test_what_is_no_environment(environment: Any, message: str) -> None:
 
 
 def test_wrong_keyword_arguments() -> None:
-    with pytest.raises(WorldError, match="'CartPole-v1' cannot be made: .*unexpected keyword argument 'colour'"):
+    with pytest.raises(WorldError, match=r"'CartPole-v1' cannot be made: .*unexpected keyword argument 'colour'"):
         make("CartPole-v1", 1, EnvOptions(env_kwargs={"colour": 1}))
-    with pytest.raises(WorldError, match="Slow raised TypeError when it was made: .*unexpected keyword argument"):
+    with pytest.raises(WorldError, match=r"Slow raised TypeError when it was made: .*unexpected keyword argument"):
         make(Slow, 1, EnvOptions(env_kwargs={"colour": 1}))
-    with pytest.raises(WorldError, match="CartPole-v1.*unexpected keyword argument 'colour'"):
+    with pytest.raises(WorldError, match=r"CartPole-v1.*unexpected keyword argument 'colour'"):
         make("CartPole-v1", 8, EnvOptions(env_kwargs={"colour": 1}))
 
 
@@ -264,8 +263,9 @@ class TestVectorization:
     def test_processes_and_in_process_are_the_same_worlds(self) -> None:
         """For one seed, whatever the world: here with its own randomness and time limit."""
         rollouts = []
+        how: Any
         for how in ("sync", "async"):
-            worlds = make("CartPole-v1", 2, EnvOptions(vectorization=how, max_episode_steps=12))  # type: ignore[arg-type]
+            worlds = make("CartPole-v1", 2, EnvOptions(vectorization=how, max_episode_steps=12))
             source = EnvSource(worlds, 4)
             rollouts.append(source.collect(lively(worlds.observation_space, worlds.action_space), 100))
             source.close()
@@ -291,7 +291,7 @@ class TestTimeLimits:
         layer = env
         while isinstance(layer, gym.Wrapper):
             if isinstance(layer, gym.wrappers.TimeLimit):
-                limits.append(layer._max_episode_steps)  # type: ignore[attr-defined]
+                limits.append(layer._max_episode_steps)
             layer = layer.env
         assert limits == [steps]
 

@@ -75,13 +75,17 @@ def test_masks(kind: str, cell: str) -> None:
 
 @pytest.mark.parametrize("encoder", ["nature", "impala"])
 @pytest.mark.parametrize("cell", ["none", "gru"])
-def test_images_and_actions_of_every_kind(cell: str, encoder: str) -> None:
+def test_images_and_actions_of_every_kind(cell: Any, encoder: Any) -> None:
     from torchward.nets.actor_critic import ActorCritic, Network
 
     worlds = KINDS["next step"](Screen, 3, False)
     torch.manual_seed(0)
     network = Network(
-        net_arch=(8,), encoder=encoder, recurrent=cell, normalize_observation=True, lstm_hidden_size=8  # type: ignore[arg-type]
+        net_arch=(8,),
+        encoder=encoder,
+        recurrent=cell,
+        normalize_observation=True,
+        lstm_hidden_size=8,
     )
     check(worlds, ActorCritic(worlds.observation_space, worlds.action_space, network), horizon=9)
 

@@ -6,9 +6,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from tests.envs.worlds import Masked, Walk, lively
+from tests.nets.examples import leaf
 from torchward.data.protocols import Source, Task
 from torchward.envs.make import EnvOptions
 from torchward.envs.task import Control
@@ -125,17 +125,17 @@ def test_worlds_are_closed_also_after_an_error() -> None:
     assert len(closed) == 3
 
 
-def test_an_episode_without_an_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_episode_without_an_end_counts_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     from torchward.envs import task as tasks
 
     class Endless(Walk):
         def step(self, action: Any) -> Any:
-            return self._see(), 0.0, False, False, {}
+            return self._see(), 1.0, False, False, {}
 
-    monkeypatch.setattr(tasks, "EPISODE_LIMIT", 20)
+    monkeypatch.setattr(tasks, "EVALUATION_STEPS", 20)
     task = Control(Endless)
-    with pytest.raises(WorldError, match="Endless ended no episode within 20 steps; set max_episode_steps"):
-        task.evaluate(lively(task.observation_space, task.action_space), 2, 0)
+    evaluation = task.evaluate(lively(task.observation_space, task.action_space), 3, 0)
+    assert evaluation.returns == [20.0] * 3 and evaluation.lengths == [20] * 3
 
 
 def test_actions_are_scaled_and_shifted() -> None:
@@ -143,7 +143,10 @@ def test_actions_are_scaled_and_shifted() -> None:
 
     class Notes(Walk):
         action_space: Any = gym.spaces.Tuple(
-            (gym.spaces.Discrete(2, start=3), gym.spaces.Box(np.float32([0, -4]), np.float32([1, 4])))
+            (
+                gym.spaces.Discrete(2, start=3),
+                gym.spaces.Box(np.array([0, -4], np.float32), np.array([1, 4], np.float32)),
+            )
         )
 
         def step(self, action: Any) -> Any:
@@ -154,9 +157,7 @@ def test_actions_are_scaled_and_shifted() -> None:
     task = Control(Notes, EnvOptions(vectorization="sync"))
     policy = lively(task.observation_space, task.action_space, log_std_init=1.0)
     rollout = task.source(1, 0).collect(policy, 40)
-    assert isinstance(rollout.action, tuple)
-    choice, number = (part[0] for part in rollout.action)
-    assert isinstance(choice, Tensor) and isinstance(number, Tensor)
+    choice, number = leaf(rollout.action, 0)[0], leaf(rollout.action, 1)[0]
     assert [index for index, _ in seen] == (choice + 3).tolist()
     given = torch.from_numpy(np.stack([box for _, box in seen]))
     expected = torch.stack([(number[:, 0].clamp(-1, 1) + 1) / 2, 4 * number[:, 1].clamp(-1, 1)], 1)

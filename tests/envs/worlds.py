@@ -158,8 +158,11 @@ def rows(rollouts: list[Rollout], world: int) -> list[Row]:
     found = []
     for rollout in rollouts:
         for t in torch.nonzero(rollout.loss_mask[world]).flatten().tolist():
-            parts = [getattr(rollout, name) for name in Row._fields]
-            found.append(Row(*(tree_map(lambda leaf: leaf[world, t], part) for part in parts)))  # noqa: B023
+            parts: list[Any] = [
+                tree_map(lambda leaf: leaf[world, t], getattr(rollout, name))  # noqa: B023 (called at once)
+                for name in Row._fields
+            ]
+            found.append(Row(*parts))
     return found
 
 

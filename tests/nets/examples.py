@@ -87,6 +87,15 @@ def row(tree: Tree, *index: Any) -> Tree:
     return tree_map(lambda leaf: leaf[index], tree)
 
 
+def leaf(tree: Tree, *path: str | int) -> Tensor:
+    """The tensor at a place in a tree."""
+    found: Any = tree
+    for key in path:
+        found = found[key]
+    assert isinstance(found, Tensor)
+    return found
+
+
 def equal(left: Tree, right: Tree) -> bool:
     """Whether two trees hold the same, bit for bit."""
     if isinstance(left, dict):

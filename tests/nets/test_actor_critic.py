@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from tests.nets.examples import ACTIONS, OBSERVATIONS, equal, observations, row
+from tests.nets.examples import ACTIONS, OBSERVATIONS, equal, leaf, observations, row
 from torchward.data.tree import replace_rows, stack, tree_leaves
 from torchward.nets.actor_critic import ActorCritic, Network
-from torchward.nets.spaces import MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, SpaceError, Tree, Tuple
+from torchward.nets.spaces import MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, SpaceError, Tuple
 
 NETWORKS = {
     "mlp": Network(net_arch=(16,)),
@@ -73,9 +73,8 @@ def test_without_noise_the_mode() -> None:
     policy = lively(Box((4,)), ACTIONS["mixed"], NETWORKS["mlp"])
     seen = torch.randn(5, 4)
     assert equal(policy.act(seen, (), None).action, policy.act(seen, (), None).action)
-    discrete, continuous = policy.act(seen, (), None).action
-    params = policy.head(policy.towers.one(0, seen), None)
-    assert torch.equal(discrete, params[0].argmax(-1)) and torch.equal(continuous, params[1][0])
+    action, params = policy.act(seen, (), None).action, policy.head(policy.towers.one(0, seen), None)
+    assert torch.equal(leaf(action, 0), params[0].argmax(-1)) and torch.equal(leaf(action, 1), params[1][0])
 
 
 def test_actor_and_critic_share_no_hidden_layer() -> None:
@@ -94,7 +93,7 @@ def test_actor_and_critic_share_no_hidden_layer() -> None:
 def test_a_policy_begins_nearly_uniform_and_its_critic_is_orthogonal() -> None:
     """The head's gain is 0.01 and the critic's 1 (the 2nd of the 37 details)."""
     policy = ActorCritic(Box((4,)), Discrete(3))
-    assert policy.critic is not None
+    assert isinstance(policy.critic, nn.Linear)
     torch.testing.assert_close(policy.critic.weight.norm(), torch.tensor(1.0))
     torch.testing.assert_close(policy.head.linear.weight.norm(dim=1), torch.full((3,), 0.01))
     evaluated = policy.evaluate_actions(
@@ -142,7 +141,7 @@ def test_a_users_encoder_takes_the_place_of_the_features(network: str) -> None:
 
 
 def test_an_encoder_has_to_say_its_width() -> None:
-    with pytest.raises(SpaceError, match="integer attribute 'features'.*Linear has none"):
+    with pytest.raises(SpaceError, match=r"integer attribute 'features'.*Linear has none"):
         ActorCritic(Box((2,)), Discrete(2), encoder=nn.Linear(2, 3))
 
 
@@ -154,17 +153,18 @@ class TestMasks:
     def test_a_mask_in_the_observation_forbids(self, network: str) -> None:
         policy = self.policy(Discrete(3), MultiBinary(3), network)
         mask = torch.tensor([[1, 0, 0], [0, 1, 1]]).repeat(50, 1)
-        seen: Tree = {"x": torch.randn(100, 2), MASK: mask}
+        x = torch.randn(100, 2)
         state = policy.initial_state(100)
-        action = policy.act(seen, state, policy.noise((100,), Generator().manual_seed(0))).action
-        assert isinstance(action, Tensor) and mask.gather(1, action[:, None]).all()
+        noise = policy.noise((100,), Generator().manual_seed(0))
+        action = leaf(policy.act({"x": x, MASK: mask}, state, noise).action)
+        assert mask.gather(1, action[:, None]).all()
         assert action.unique().tolist() == [0, 1, 2]
         boundary = torch.zeros(100, 1, dtype=torch.bool)
         evaluated = policy.evaluate_actions(
-            {"x": seen["x"][:, None], MASK: mask[:, None]},
+            {"x": x[:, None], MASK: mask[:, None]},
             torch.ones(100, 1).long(),
             state,
-            boundary,  # type: ignore[index, call-overload]
+            boundary,
         )
         assert (evaluated.log_prob[0::2].exp() == 0).all() and (evaluated.entropy[0::2] == 0).all()
         assert (evaluated.log_prob[1::2] < 0).all() and (evaluated.entropy[1::2] > 0).all()
@@ -173,7 +173,7 @@ class TestMasks:
         policy = self.policy(Discrete(2), Box((2,), 0.0, 1.0))
         for dtype in (torch.float32, torch.bool, torch.int8):
             mask = torch.tensor([[0, 1]]).to(dtype)
-            assert policy.act({"x": torch.randn(1, 2), MASK: mask}, (), None).action.tolist() == [1]  # type: ignore[union-attr]
+            assert leaf(policy.act({"x": torch.randn(1, 2), MASK: mask}, (), None).action).tolist() == [1]
 
     @pytest.mark.parametrize(
         ("action", "mask", "message"),

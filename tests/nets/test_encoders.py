@@ -1,13 +1,13 @@
-"""Perceptrons, convolutions and recurrent layers: shapes that papers state, initialisation, and no leak between episodes."""
+"""Perceptrons, convolutions, recurrent layers: shapes that papers state, initialisation, no leak between episodes."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from torchward.data.tree import Tree, replace_rows
+from torchward.data.tree import replace_rows
 from torchward.nets.conv import Impala, Nature
 from torchward.nets.mlp import Activation, Towers, orthogonal
 from torchward.nets.recurrent import Recurrent
@@ -121,7 +121,7 @@ class TestRecurrent:
         x = torch.randn(batch, time, 3, generator=generator)
         boundary = torch.rand(batch, time, generator=generator) < likely
         start = tuple(torch.randn(batch, 4, generator=generator) for _ in made.initial_state(1))
-        state: Tree = start
+        state: Any = start
         outputs = []
         for t in range(time):
             output, state = made.step(x[:, t], state)

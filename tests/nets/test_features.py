@@ -1,19 +1,21 @@
 """From observations of any space, with any leading axes, to features; and their running statistics."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from tests.nets.examples import CHW, HWC, OBSERVATIONS, observations, row
+from tests.nets.examples import CHW, HWC, OBSERVATIONS, leaf, observations, row
 from torchward.nets.features import Features, encode_rows
 from torchward.nets.normalize import RunningNorm
-from torchward.nets.spaces import MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, SpaceError, Tree, Tuple
+from torchward.nets.spaces import MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, SpaceError, Tree, Tuple
 
 
-def features(space: object, normalize: bool = False, encoder: str = "nature") -> Features:
+def features(space: Space, normalize: bool = False, encoder: Literal["nature", "impala"] = "nature") -> Features:
     torch.manual_seed(0)
-    return Features(space, encoder, normalize)  # type: ignore[arg-type]
+    return Features(space, encoder, normalize)
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -52,23 +54,22 @@ def test_every_part_of_a_nested_space_is_there() -> None:
     assert made.size == 3 + 2 + 2 + 1
     seen = observations(space, (1,), Generator().manual_seed(0))
     before = made(seen)
-    assert isinstance(seen, dict) and isinstance(seen["a"], tuple) and isinstance(seen["b"], dict)
+    a, b, c, d = leaf(seen, "a", 0), leaf(seen, "a", 1), leaf(seen, "b", "c"), leaf(seen, "b", "d")
     changes: list[Tree] = [
-        {**seen, "a": (seen["a"][0] % 3 + 1, seen["a"][1])},  # type: ignore[operator]
-        {**seen, "a": (seen["a"][0], seen["a"][1] + 1)},  # type: ignore[operator]
-        {**seen, "b": {**seen["b"], "c": 1 - seen["b"]["c"]}},  # type: ignore[operator]
-        {**seen, "b": {**seen["b"], "d": seen["b"]["d"] + 1}},  # type: ignore[operator]
+        {"a": (a % 3 + 1, b), "b": {"c": c, "d": d}},
+        {"a": (a, b + 1), "b": {"c": c, "d": d}},
+        {"a": (a, b), "b": {"c": 1 - c, "d": d}},
+        {"a": (a, b), "b": {"c": c, "d": d + 1}},
     ]
     for changed in changes:
         assert not torch.equal(made(changed), before)
 
 
 @pytest.mark.parametrize("encoder", ["nature", "impala"])
-def test_channels_may_be_first_or_last(encoder: str) -> None:
+def test_channels_may_be_first_or_last(encoder: Literal["nature", "impala"]) -> None:
     last, first = features(HWC, encoder=encoder), features(CHW, encoder=encoder)
     first.load_state_dict(last.state_dict())
-    image = observations(HWC, (2,), Generator().manual_seed(0))
-    assert isinstance(image, Tensor)
+    image = leaf(observations(HWC, (2,), Generator().manual_seed(0)))
     assert torch.equal(last(image), first(image.permute(0, 3, 1, 2)))
 
 
@@ -92,8 +93,7 @@ def test_the_mask_is_no_feature() -> None:
     made = features(space, normalize=True)
     assert made.size == 2
     seen = observations(space, (4,), Generator().manual_seed(0))
-    assert isinstance(seen, dict) and isinstance(seen[MASK], Tensor)
-    assert torch.equal(made(seen), made({**seen, MASK: 1 - seen[MASK]}))  # type: ignore[operator]
+    assert torch.equal(made(seen), made({"x": leaf(seen, "x"), MASK: 1 - leaf(seen, MASK)}))
     inner = Dict({"x": Dict({MASK: MultiBinary(3)})})  # an entry of that name further down is an observation
     assert features(inner).size == 3
 
@@ -127,8 +127,7 @@ def test_a_users_encoder_sees_rows_of_every_part() -> None:
     space = Dict({"a": Tuple((Discrete(3), Box((2,))))})
     seen = observations(space, (2, 3), Generator().manual_seed(0))
     out = encode_rows(Encoder(), space, seen)
-    assert isinstance(seen, dict) and isinstance(seen["a"], tuple)
-    assert torch.equal(out, torch.cat([seen["a"][0][..., None], seen["a"][1]], -1))  # type: ignore[list-item, call-overload, index]
+    assert torch.equal(out, torch.cat([leaf(seen, "a", 0)[..., None], leaf(seen, "a", 1)], -1))
 
 
 class TestRunningNorm:

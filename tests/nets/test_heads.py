@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from tests.nets.examples import ACTIONS, DISCRETE_ACTIONS, all_actions, equal, row
 from torchward.data.tree import tree_leaves, tree_map
-from torchward.nets.heads import Bernoulli, Categorical, DiagonalGaussian, MultiCategorical, gumbel, head
+from torchward.nets.heads import DiagonalGaussian, gumbel, head
 from torchward.nets.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tree, Tuple
 
 FEATURES = 3
@@ -119,7 +119,7 @@ def test_gumbel_noise_has_its_mean_and_variance() -> None:
 class TestGaussian:
     def grid(self) -> tuple[Any, Any, Tensor, float]:
         made = lively(Box((2,)), scale=0.5)
-        params = tree_map(Tensor.detach, made(latent(1), None))
+        params: Any = tree_map(Tensor.detach, made(latent(1), None))
         mean, std = params[0][0], params[1][0].exp()
         axes = [torch.linspace(float(m - 8 * s), float(m + 8 * s), 401) for m, s in zip(mean, std, strict=True)]
         cell = math.prod(float(axis[1] - axis[0]) for axis in axes)
@@ -141,7 +141,9 @@ class TestGaussian:
     def test_samples_have_the_density(self) -> None:
         """The mean of -log p over samples is the entropy; mean and variance are those integrated."""
         made, params, actions, cell = self.grid()
-        weight = made.log_prob(tree_map(lambda leaf: leaf.expand(len(actions), 2), params), actions).exp() * cell
+        weight: Tensor = (
+            made.log_prob(tree_map(lambda leaf: leaf.expand(len(actions), 2), params), actions).exp() * cell
+        )
         mean = weight @ actions
         variance = weight @ (actions - mean).square()
         count = 40_000
@@ -167,7 +169,6 @@ def masks(n: int) -> list[tuple[int, ...]]:
 def test_a_categorical_forbids_exactly(scale: float) -> None:
     """Probability 0 where forbidden, elsewhere as the unmasked, rescaled; the entropy that of the allowed alone."""
     made = lively(Discrete(4), scale=scale)
-    assert isinstance(made, Categorical)
     x, actions = latent(1), torch.arange(4)
     free = spread(made, x, actions)[:, 0].double().exp()
     for bits in masks(4):
@@ -192,9 +193,17 @@ def test_a_categorical_forbids_exactly(scale: float) -> None:
             assert (gradient[allowed] != 0).any()
 
 
+def test_a_final_observation_may_allow_nothing() -> None:
+    """No action follows it, but its row passes through the network with all others: it must not become NaN there."""
+    made = lively(Discrete(4))
+    params = made(latent(1), torch.zeros(1, 4))
+    torch.testing.assert_close(params.exp(), torch.full((1, 4), 0.25))
+    made.entropy(params).sum().backward()
+    assert not made.linear.weight.grad.any()
+
+
 def test_a_multi_categorical_forbids_exactly() -> None:
     made = lively(MultiDiscrete((2, 3)))
-    assert isinstance(made, MultiCategorical)
     x, actions = latent(1), all_actions(MultiDiscrete((2, 3)))
     assert isinstance(actions, Tensor)
     for left, right in product(masks(2), masks(3)):
@@ -212,7 +221,6 @@ def test_a_multi_categorical_forbids_exactly() -> None:
 
 def test_a_bit_that_is_forbidden_stays_zero() -> None:
     made = lively(MultiBinary(3))
-    assert isinstance(made, Bernoulli)
     x, actions = latent(1), all_actions(MultiBinary(3))
     assert isinstance(actions, Tensor)
     for bits in product((0, 1), repeat=3):

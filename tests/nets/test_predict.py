@@ -130,7 +130,8 @@ def test_the_state_is_handed_on(cell: str) -> None:
         action, state = made.predict(seen[:, t].numpy(), state)
         actions.append(action)
     with torch.no_grad():
-        latent = made.core.unroll(seen, made.initial_state(2), torch.zeros(2, 5, dtype=torch.bool))  # type: ignore[union-attr]
+        assert made.core is not None
+        latent = made.core.unroll(seen, made.core.initial_state(2), torch.zeros(2, 5, dtype=torch.bool))
         mode = made.head.sample(made.head(made.towers.one(0, latent.reshape(10, -1)), None), None)
     np.testing.assert_allclose(np.stack(actions, 1).reshape(10, 2), mode.numpy(), atol=1e-5)
     alone: Tree | None = None

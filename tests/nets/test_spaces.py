@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from tests.nets.examples import ACTIONS, OBSERVATIONS
+from tests.nets.examples import ACTIONS, OBSERVATIONS, leaf
 from torchward.nets.spaces import (
     MASK,
     Box,
@@ -16,6 +16,7 @@ from torchward.nets.spaces import (
     MultiDiscrete,
     Space,
     SpaceError,
+    Tree,
     Tuple,
     describe,
     env_action,
@@ -71,8 +72,8 @@ def test_a_mask_is_an_entry_of_a_dict() -> None:
 
 class TestEnvAction:
     def test_discrete_is_shifted_by_its_start(self) -> None:
-        assert env_action(Discrete(3, start=-1), torch.arange(3)).tolist() == [-1, 0, 1]  # type: ignore[union-attr]
-        assert env_action(Discrete(3), torch.arange(3)).tolist() == [0, 1, 2]  # type: ignore[union-attr]
+        assert leaf(env_action(Discrete(3, start=-1), torch.arange(3))).tolist() == [-1, 0, 1]
+        assert leaf(env_action(Discrete(3), torch.arange(3))).tolist() == [0, 1, 2]
 
     def test_a_bounded_box_is_reached_whole_and_never_left(self) -> None:
         low, high = (-0.1, 2.0), (0.7, 2.5)
@@ -87,8 +88,8 @@ class TestEnvAction:
         low = 10 * torch.rand(1000, generator=generator)
         high = low + torch.rand(1000, generator=generator)
         box = Box((1000,), tuple(low.tolist()), tuple(high.tolist()))
-        assert torch.equal(env_action(box, torch.ones(1, 1000)), high[None])  # type: ignore[arg-type]
-        assert torch.equal(env_action(box, -torch.ones(1, 1000)), low[None])  # type: ignore[arg-type]
+        assert torch.equal(leaf(env_action(box, torch.ones(1, 1000))), high[None])
+        assert torch.equal(leaf(env_action(box, -torch.ones(1, 1000))), low[None])
         inside = env_action(box, torch.randn(1, 1000, generator=generator))
         assert isinstance(inside, torch.Tensor) and ((inside >= low) & (inside <= high)).all()
 
@@ -100,11 +101,11 @@ class TestEnvAction:
         box = Box((3,), (-1.0, -math.inf, 0.0), (3.0, math.inf, math.inf))
         actions = torch.tensor([[-5.0, -5.0, -5.0], [1.0, 1.0, 1.0], [0.0, 7.0, 7.0]])
         expected = torch.tensor([[-1.0, -5.0, 0.0], [3.0, 1.0, 1.0], [1.0, 7.0, 7.0]])
-        assert torch.equal(env_action(box, actions), expected)  # type: ignore[arg-type]
+        assert torch.equal(leaf(env_action(box, actions)), expected)
 
     def test_parts_are_scaled_each_by_its_own_space(self) -> None:
         space: Space = Dict({"a": Tuple((Discrete(2, 5), Box((1,), 0.0, 4.0))), "b": MultiBinary(2)})
-        action = {"a": (torch.tensor([1]), torch.tensor([[0.0]])), "b": torch.tensor([[0, 1]])}
-        out = env_action(space, action)  # type: ignore[arg-type]
-        assert isinstance(out, dict) and isinstance(out["a"], tuple)
-        assert out["a"][0].tolist() == [6] and out["a"][1].tolist() == [[2.0]] and out["b"].tolist() == [[0, 1]]  # type: ignore[union-attr]
+        action: Tree = {"a": (torch.tensor([1]), torch.tensor([[0.0]])), "b": torch.tensor([[0, 1]])}
+        out = env_action(space, action)
+        assert leaf(out, "a", 0).tolist() == [6] and leaf(out, "a", 1).tolist() == [[2.0]]
+        assert leaf(out, "b").tolist() == [[0, 1]]

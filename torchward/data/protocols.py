@@ -14,8 +14,8 @@ from torchward.nets.outputs import Acted, Evaluated
 from torchward.nets.spaces import Space
 
 __all__ = [
-    "Acted",
     "Absorbing",
+    "Acted",
     "Episode",
     "Evaluated",
     "Evaluation",

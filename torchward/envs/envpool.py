@@ -1,6 +1,6 @@
 """EnvPool's batches as a Gymnasium vector environment: next-step autoreset, seeded when it is made."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -10,10 +10,9 @@ from gymnasium.vector.utils import batch_space
 class EnvPoolVector(VectorEnv[Any, Any, Any]):
     """``n_envs`` worlds of EnvPool. A pool takes its seed when it is made, so a reset with a seed makes a new one."""
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
-
     def __init__(self, envpool: Any, name: str, n_envs: int, arguments: dict[str, Any]) -> None:
         self.envpool, self.name, self.num_envs, self.arguments = envpool, name, n_envs, arguments
+        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
         self.pool = self._make(0)
         self.single_observation_space = self.pool.observation_space
         self.single_action_space = self.pool.action_space

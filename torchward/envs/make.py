@@ -47,7 +47,7 @@ class EnvOptions:
 
 
 def make_env(environment: Environment, options: EnvOptions | None = None, **kwargs: Any) -> "gym.Env[Any, Any]":
-    """One environment. Raises :class:`WorldError` for an unknown id (with the nearest one) or what is no environment."""
+    """One environment. Raises :class:`WorldError` for an unknown id (and names the nearest) or what is none."""
     made = build(environment, options, **kwargs)
     if isinstance(made, VectorEnv):
         raise WorldError(f"{name_of(environment)} is a vector of environments, where one environment is needed")
@@ -99,7 +99,8 @@ def _from_id(name: str, limit: int, arguments: dict[str, Any]) -> "gym.Env[Any, 
         raise WorldError(f"expected the id of a registered environment, got {name!r}.{_nearest_id(name)}") from error
     except ImportError as error:
         raise WorldError(
-            f"{name!r} cannot be imported ({_first_line(error)}); install its package or correct the part before the colon"
+            f"{name!r} cannot be imported ({_first_line(error)}); install its package, or correct what stands before "
+            "the colon"
         ) from error
     except Exception as error:
         raise WorldError(f"{name!r} cannot be made: {_first_line(error)}") from error
@@ -202,7 +203,7 @@ def _native(name: str, environment: Environment, n_envs: int, options: EnvOption
 
 def _envpool(environment: Environment, n_envs: int, options: EnvOptions) -> "VectorEnv[Any, Any, Any]":
     if not isinstance(environment, str):
-        raise WorldError(f"EnvPool makes environments from ids, got {name_of(environment)}; choose another vectorization")
+        raise WorldError(f"EnvPool makes environments from ids, got {name_of(environment)}; leave vectorization out")
     try:
         import envpool
     except ImportError as error:

@@ -11,7 +11,7 @@ from gymnasium.vector import VectorEnv
 from torchward.data.protocols import Evaluation, Policy
 from torchward.data.tree import replace_rows
 from torchward.envs import spaces as sp
-from torchward.envs.collect import EPISODE_LIMIT, EnvSource, device_of
+from torchward.envs.collect import EnvSource, device_of
 from torchward.envs.make import Environment, EnvOptions, build, make, make_env, name_of
 from torchward.envs.models import Model, tabular_model
 from torchward.envs.vector import InProcess, WorldError, Worlds, episode_seed
@@ -19,6 +19,10 @@ from torchward.nets import spaces
 
 EVALUATION = 7
 """Evaluation worlds count their seeds from a place of their own, so that they never replay a training episode."""
+
+EVALUATION_STEPS = 10_000
+"""Steps after which an evaluation counts an episode as it stands, in an environment that has no time limit of its own:
+a policy that walks in circles would never come to an end."""
 
 
 class Control:
@@ -29,6 +33,7 @@ class Control:
         self.options = options or EnvOptions()
         self.name = name_of(environment)
         self.is_vector = False
+        self.limit: int | None = 0  # vectors keep their limits to themselves
         if self.options.vectorization == "envpool":
             worlds = self.worlds(1)
             self.action_space, self.observation_space = worlds.action_space, worlds.observation_space
@@ -40,6 +45,7 @@ class Control:
             action, observation = probe.single_action_space, probe.single_observation_space
         else:
             action, observation = probe.action_space, probe.observation_space
+            self.limit = None if probe.spec is None else probe.spec.max_episode_steps
         if probe is not environment:
             probe.close()
         self.action_space = sp.from_gym(action)
@@ -64,7 +70,10 @@ class Control:
 
     @torch.no_grad()
     def evaluate(self, policy: Policy, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
-        """Play ``episodes`` whole episodes, as evenly as can be in up to 16 worlds; a short one displaces no long one."""
+        """Play ``episodes`` whole episodes, as evenly as can be in up to 16 worlds: a short one displaces no long one.
+
+        In an environment without a time limit an episode counts as it stands after ``EVALUATION_STEPS``.
+        Raises :class:`WorldError` if an environment raises."""
         worlds = self._evaluation_worlds(min(episodes, 16))
         try:
             return self._play(policy, worlds, episodes, seed, deterministic)
@@ -80,20 +89,19 @@ class Control:
         totals, lengths = np.zeros(n), np.zeros(n, np.int64)
         evaluation = Evaluation([], [])
         while (quota > 0).any():
-            if lengths[quota > 0].max() >= EPISODE_LIMIT:
-                raise WorldError(f"{self.name} ended no episode within {EPISODE_LIMIT} steps; set max_episode_steps")
             noise = None if deterministic else policy.noise((n,), generator)
             acted = policy.act(sp.tensors(observation, device), state, noise)
             step = worlds.step(sp.numpy(spaces.env_action(worlds.action_space, acted.action)))
-            ended = step.terminated | step.truncated
             totals += step.reward
             lengths += ~step.reset
-            for i in np.flatnonzero(ended):
+            ended = step.terminated | step.truncated
+            endless = (lengths >= EVALUATION_STEPS) & ~ended & (self.limit is None)
+            for i in np.flatnonzero(ended | endless):
                 if quota[i] > 0:
                     evaluation.returns.append(float(totals[i]))
                     evaluation.lengths.append(int(lengths[i]))
                     quota[i] -= 1
-            totals[ended], lengths[ended] = 0.0, 0
+            totals[ended | endless], lengths[ended | endless] = 0.0, 0
             state = replace_rows(acted.state, torch.from_numpy(ended | step.reset), initial)
             observation = step.observation
         return evaluation
@@ -118,5 +126,6 @@ class Control:
             return copy.deepcopy(self.environment)
         except Exception as error:
             raise WorldError(
-                f"{self.name} cannot be copied for an evaluation of its own; give a factory, such as lambda: {self.name}(...)"
+                f"{self.name} cannot be copied for an evaluation of its own; give a factory, such as "
+                f"lambda: {self.name}(...)"
             ) from error

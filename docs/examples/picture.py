@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from courier import Env
 from torch import Tensor, nn
 
 import torchward
 from torchward.envs.make import EnvOptions
-from torchward.envs.task import Control
 from torchward.nets.actor_critic import ActorCritic, Network
 from torchward.run import Run
+from torchward.tasks import find
+
+COURIER = Path(__file__).with_name("courier.py")
 
 
 class Picture(nn.Module):
@@ -39,15 +40,15 @@ class Picture(nn.Module):
 def main(path: Path | None = None, **settings: Any) -> Run:
     """Train, load, and choose one action."""
     env = EnvOptions(action_mask=True, max_episode_steps=100)
-    task = Control(Env, env)
+    task = find.task(COURIER, env).task
     policy = ActorCritic(task.observation_space, task.action_space, Network(net_arch=(64,)), encoder=Picture())
-    run = torchward.train("ppo", Env, policy=policy, env=env, path=path, **settings)
+    run = torchward.train("ppo", COURIER, policy=policy, env=env, path=path, **settings)
     trained = torchward.load(run.path, encoder=Picture())
-    observation, info = Env().reset(seed=0)
+    observation, info = task.env().reset(seed=0)
     action, _ = trained.predict({**observation, "action_mask": info["action_mask"]})
-    print(f"{run.path}: return {run.best_return}; first move {action}")
+    print(f"the best evaluation: {run.best_return:.2f}; a first move: {action}")
     return run
 
 
 if __name__ == "__main__":
-    main(total_timesteps=50_000, n_envs=16, n_steps=64)
+    main(total_timesteps=100_000, n_envs=16, n_steps=64)

@@ -1,4 +1,4 @@
-"""Q-learning and its kin: the update, time limits and resets, exact resume, and optima proved from Gymnasium's tables."""
+"""Q-learning and its kin: the update, time limits and resets, exact resume, and optima by Gymnasium's own tables."""
 
 import itertools
 from dataclasses import replace
@@ -66,8 +66,8 @@ def test_a_batch_moves_the_table_as_its_steps_would_one_after_the_other(
     config = Config(method=method, learning_rate=rate, initial_q=2.0)
     together, apart = Learner(3, 2, config), Learner(3, 2, config)
     draw = torch.Generator().manual_seed(0)
-    for _ in range(5):
-        n = 12  # steps for 6 pairs: most come twice
+    for _ in range(3):
+        n = 10  # steps for 6 pairs: most come twice
         states, actions = torch.randint(3, (n,), generator=draw), torch.randint(2, (n,), generator=draw)
         tables = torch.randint(len(together.q), (n,), generator=draw)
         step = ends(states, actions, torch.randn(n, generator=draw))
@@ -77,7 +77,7 @@ def test_a_batch_moves_the_table_as_its_steps_would_one_after_the_other(
             one = Transition(*(values[i : i + 1] for values in step))
             apart.update(one, chosen[i : i + 1], tables[i : i + 1])
     torch.testing.assert_close(together.q, apart.q, rtol=1e-12, atol=1e-12)
-    assert torch.equal(together.visits, apart.visits) and together.visits.sum() == 60
+    assert torch.equal(together.visits, apart.visits) and together.visits.sum() == 30
 
 
 def test_a_step_size_of_one_over_n_holds_the_mean_of_the_targets() -> None:
@@ -156,19 +156,18 @@ def corridor(terminates: bool, mode: AutoresetMode | None) -> Control:
 @pytest.mark.parametrize("terminates", [True, False])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_time_limit_is_bootstrapped_through_and_an_end_is_not(
-    tmp_path: Path, method: Method, terminates: bool, mode: AutoresetMode | None
+    method: Method, terminates: bool, mode: AutoresetMode | None
 ) -> None:
     """Place 12 is never acted in, so its value stays what it was: 7. A reset row that were learnt from would change it,
     and a limit that bootstrapped from the next episode would give place 11 another value."""
-    config = Config(
-        method=method, gamma=0.5, initial_q=7.0, learning_rate=Linear(1.0, 1.0), n_envs=4, total_timesteps=512
-    )
-    policy = train(tmp_path, config, corridor(terminates, mode))
+    config = Config(method=method, gamma=0.5, initial_q=7.0, learning_rate=Linear(1.0, 1.0), n_envs=4)
+    learner, walk = Learner(3, 2, config), Walk(corridor(terminates, mode), config)
+    learn(learner, walk, 60, lambda t: 0.0)
     last = 1.0 if terminates else 1.0 + 0.5 * 7.0
     expected = torch.tensor([1.0 + 0.5 * last, last, 7.0], dtype=torch.float64)
-    torch.testing.assert_close(policy.q, expected[:, None].expand(3, 2), rtol=0, atol=1e-12)
-    returns = [row["return"] for row in read_metrics(tmp_path) if "return" in row]
-    assert returns and set(returns) == {2.0}
+    torch.testing.assert_close(learner.q, expected[:, None].expand_as(learner.q), rtol=0, atol=1e-12)
+    assert {(episode.return_, episode.length) for episode in walk.episodes()} == {(2.0, 2)}
+    assert learner.visits.sum() == 4 * (40 if mode is AutoresetMode.NEXT_STEP else 60)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -194,19 +193,38 @@ def test_sarsa_does_what_its_target_says_and_the_others_choose_after_learning(me
 
 # What is learnt
 
+FIRM = EnvOptions(env_kwargs={"is_slippery": False})
+SHORT = EnvOptions(max_episode_steps=200)
+QUICK = Config(n_envs=16, exploration=EpsilonGreedy(0.5, 0.1), learning_rate=Linear(0.5, 0.5))
 
-QUICK = Config(n_envs=16, exploration=EpsilonGreedy(0.5, 0.1), learning_rate=Linear(1.0, 1.0))
 
-
-@pytest.mark.parametrize("method", ["q_learning", "double_q"])
-def test_the_cliff_is_walked_optimally(tmp_path: Path, method: Method) -> None:
-    config = replace(QUICK, method=method, total_timesteps=20_000 if method == "q_learning" else 40_000)
-    policy = train(tmp_path, config, Control("CliffWalking-v1", EnvOptions(max_episode_steps=200)))
+def test_q_learning_walks_the_cliff_optimally(tmp_path: Path) -> None:
+    policy = train(tmp_path, replace(QUICK, total_timesteps=20_000), Control("CliffWalking-v1", SHORT))
     world = table("CliffWalking-v1")
-    best = best_soft(world, 0.0, config.gamma)
-    assert worth(world, policy.probs, config.gamma) == pytest.approx(best, abs=1e-9)
+    assert worth(world, policy.probs, 0.99) == pytest.approx(best_soft(world, 0.0, 0.99), abs=1e-9)
     returns = [row["return"] for row in read_metrics(tmp_path) if "return" in row]
     assert returns[-1] > returns[0]
+
+
+@pytest.mark.parametrize("method", ["sarsa", "expected_sarsa"])
+def test_sarsa_stays_away_from_the_cliff_that_it_might_stumble_into(tmp_path: Path, method: Method) -> None:
+    """Near the best epsilon-greedy policy; the shortest way, walked with these stumbles, is less than half as good."""
+    rate = Linear(0.2, 0.01) if method == "sarsa" else Linear(0.5, 0.5)
+    config = replace(QUICK, method=method, total_timesteps=30_000, learning_rate=rate)
+    policy = train(tmp_path, config, Control("CliffWalking-v1", SHORT))
+    world = table("CliffWalking-v1")
+    assert worth(world, policy.probs, 0.99) >= 1.08 * best_soft(world, 0.1, 0.99)
+
+
+@pytest.mark.parametrize(
+    ("method", "exploration"), [("double_q", EpsilonGreedy(1.0, 0.1)), ("q_learning", Boltzmann(1.0, 0.05))]
+)
+def test_the_shortest_way_over_firm_ice_is_found(
+    tmp_path: Path, method: Method, exploration: EpsilonGreedy | Boltzmann
+) -> None:
+    config = replace(QUICK, method=method, exploration=exploration, total_timesteps=15_000)
+    policy = train(tmp_path, config, Control("FrozenLake-v1", FIRM))
+    assert worth(table("FrozenLake-v1", is_slippery=False), policy.probs, 0.99) == pytest.approx(0.99**5, abs=1e-9)
 
 
 def test_a_slippery_lake_is_crossed_within_two_percent_of_the_optimum(tmp_path: Path) -> None:
@@ -214,30 +232,13 @@ def test_a_slippery_lake_is_crossed_within_two_percent_of_the_optimum(tmp_path: 
     policy = train(tmp_path, config, Control("FrozenLake-v1"))
     world = table("FrozenLake-v1")
     assert worth(world, policy.probs, config.gamma) >= 0.98 * best_soft(world, 0.0, config.gamma)
-    judged = Control("FrozenLake-v1").evaluate(saving.load(tmp_path), 100, 1)
-    assert sum(judged.returns) / 100 > 0.6
-
-
-@pytest.mark.parametrize("method", ["sarsa", "expected_sarsa"])
-def test_sarsa_finds_the_best_epsilon_greedy_policy(tmp_path: Path, method: Method) -> None:
-    """On firm ice, where only the policy's own slips are dangerous."""
-    config = Config(
-        method=method,
-        total_timesteps=40_000,
-        n_envs=16,
-        exploration=EpsilonGreedy(0.5, 0.2),
-        learning_rate=Linear(0.2, 0.005),
-    )
-    options = EnvOptions(env_kwargs={"is_slippery": False})
-    policy = train(tmp_path, config, Control("FrozenLake-v1", options))
-    world = table("FrozenLake-v1", is_slippery=False)
-    best = best_soft(world, 0.2, config.gamma)
-    assert worth(world, policy.probs, config.gamma) == pytest.approx(best, abs=1e-9)
+    judged = Control("FrozenLake-v1").evaluate(saving.load(tmp_path), 50, 1)
+    assert sum(judged.returns) / 50 > 0.55
 
 
 @pytest.mark.slow
 def test_taxi_is_driven_optimally_from_every_start(tmp_path: Path) -> None:
-    config = replace(QUICK, total_timesteps=200_000, n_envs=32, exploration=EpsilonGreedy(0.5, 0.5))
+    config = Config(total_timesteps=200_000, exploration=EpsilonGreedy(0.5, 0.5), learning_rate=Linear(1.0, 1.0))
     policy = train(tmp_path, config, Control(TAXI))
     world = table(TAXI)
     assert worth(world, policy.probs, config.gamma) == pytest.approx(best_soft(world, 0.0, config.gamma), abs=1e-9)
@@ -265,19 +266,28 @@ def stop_at_checkpoint(run: Run, number: int) -> Run:
     return run
 
 
-@pytest.mark.parametrize("exploration", [EpsilonGreedy(), Boltzmann()])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "exploration"),
+    [
+        ("q_learning", EpsilonGreedy()),
+        ("q_learning", Boltzmann()),
+        ("sarsa", EpsilonGreedy()),
+        ("expected_sarsa", Boltzmann()),
+        ("double_q", EpsilonGreedy()),
+    ],
+)
 def test_a_resumed_run_equals_the_uninterrupted_one(
-    tmp_path: Path, method: Method, exploration: EpsilonGreedy | Boltzmann
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method, exploration: EpsilonGreedy | Boltzmann
 ) -> None:
+    monkeypatch.setattr(q_learning, "CHUNK", 16)
     task = Control("FrozenLake-v1")
-    config = Config(method=method, exploration=exploration, total_timesteps=9_000, n_envs=7)
-    options: dict[str, Any] = {"checkpoint_freq": 1_500, "eval_freq": 2_500, "n_eval_episodes": 2}
+    config = Config(method=method, exploration=exploration, total_timesteps=2_000, n_envs=7)
+    options: dict[str, Any] = {"checkpoint_freq": 400, "eval_freq": 900, "n_eval_episodes": 2}
     whole = train(tmp_path / "whole", config, task, **options)
     run = stop_at_checkpoint(start(tmp_path / "cut", q_learning, config, task, **options), 4)
     with pytest.raises(Stopped):
         q_learning.train(config, task, run)
-    assert 0 < run.step < 9_000
+    assert 0 < run.step < 2_000
     resumed = train(tmp_path / "cut", config, task, resume=True, **options)
     assert torch.equal(resumed.q, whole.q) and torch.equal(resumed.probs, whole.probs)
     timed = ("time", "steps_per_second")
@@ -292,7 +302,7 @@ def test_worlds_that_cannot_be_brought_back_begin_anew_at_every_checkpoint(tmp_p
     def made(path: Path, stop: bool) -> Any:
         task = corridor(False, AutoresetMode.NEXT_STEP)
         config = Config(method="sarsa", total_timesteps=4_000, n_envs=4, learning_rate=Linear(0.5, 0.5))
-        options = {"checkpoint_freq": 1_000}
+        options: dict[str, Any] = {"checkpoint_freq": 1_000}
         if stop:
             with pytest.raises(Stopped):
                 run = start(path, q_learning, config, task, **options)

@@ -20,27 +20,26 @@ class Preset(NamedTuple):
 
 
 def ppo_cartpole() -> Preset:
-    """The rl-baselines3-zoo's setting."""
+    """Few, large updates over 32 worlds: tuned for seconds, not for steps (docs/log.md)."""
     from torchward.algorithms import ppo
 
     return Preset(
         ppo.Config(
             total_timesteps=100_000,
-            n_envs=8,
-            n_steps=32,
-            batch_size=256,
-            gae_lambda=0.8,
+            n_envs=32,
+            n_steps=64,
+            batch_size=512,
+            n_epochs=6,
             gamma=0.98,
-            n_epochs=20,
-            learning_rate=1e-3,
+            gae_lambda=0.9,
+            learning_rate=3e-3,
             learning_rate_schedule="linear",
-            clip_range_schedule="linear",
         )
     )
 
 
 def ppo_acrobot() -> Preset:
-    """The rl-baselines3-zoo's setting."""
+    """The rl-baselines3-zoo's horizon and trace, with larger updates and a falling step size."""
     from torchward.algorithms import ppo
     from torchward.nets.actor_critic import Network
 
@@ -49,17 +48,18 @@ def ppo_acrobot() -> Preset:
             total_timesteps=1_000_000,
             n_envs=16,
             n_steps=256,
-            batch_size=64,
-            gae_lambda=0.94,
+            batch_size=256,
             n_epochs=4,
-            normalize_reward=True,
+            gae_lambda=0.94,
+            learning_rate=1e-3,
+            learning_rate_schedule="linear",
             network=Network(normalize_observation=True),
         )
     )
 
 
 def ppo_lunar_lander() -> Preset:
-    """The rl-baselines3-zoo's setting."""
+    """The rl-baselines3-zoo's horizon and discount, with larger updates, a falling step size and less entropy."""
     from torchward.algorithms import ppo
 
     return Preset(
@@ -67,29 +67,31 @@ def ppo_lunar_lander() -> Preset:
             total_timesteps=1_000_000,
             n_envs=16,
             n_steps=1024,
-            batch_size=64,
-            gae_lambda=0.98,
+            batch_size=256,
+            n_epochs=6,
             gamma=0.999,
-            n_epochs=4,
-            ent_coef=0.01,
+            gae_lambda=0.98,
+            ent_coef=0.003,
+            learning_rate=1e-3,
+            learning_rate_schedule="linear",
         )
     )
 
 
 def ppo_pendulum() -> Preset:
-    """The rl-baselines3-zoo's setting, without its state-dependent exploration."""
+    """The rl-baselines3-zoo's setting, without its state-dependent exploration, and with a falling step size."""
     from torchward.algorithms import ppo
 
     return Preset(
         ppo.Config(
             total_timesteps=100_000,
             n_envs=4,
-            n_steps=1024,
+            n_steps=512,
             batch_size=64,
-            gae_lambda=0.95,
-            gamma=0.9,
             n_epochs=10,
+            gamma=0.9,
             learning_rate=1e-3,
+            learning_rate_schedule="linear",
         )
     )
 

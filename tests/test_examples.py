@@ -1,0 +1,145 @@
+"""The files that the book hands to its reader work, and its figures are what their scripts compute."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+
+import torchward
+from tests.algorithms.test_every import learn, lines
+from tests.algorithms.training import score
+from tests.algorithms.worlds import Corridor, Recall
+from tests.docs import read
+from torchward.envs.make import EnvOptions
+from torchward.envs.task import Control
+from torchward.nets.actor_critic import Network
+from torchward.run import RunOptions
+from torchward.tasks import find
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+VTRACE, COURIER = DOCS / "examples" / "vtrace.py", DOCS / "examples" / "courier.py"
+QUIET = RunOptions(tensorboard=False, progress=False, n_eval_episodes=2)
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# The algorithm of write-your-algorithm.md
+
+
+def test_the_chapter_shows_the_whole_algorithm_file_and_nothing_else() -> None:
+    blocks = read((DOCS / "write-your-algorithm.md").read_text(encoding="utf-8")).blocks
+    shown = "\n".join(block.text for block in blocks if block.language == "python").split()
+    assert shown == VTRACE.read_text(encoding="utf-8").split()
+
+
+def test_the_algorithm_learns(tmp_path: Path) -> None:
+    module = find.algorithm(VTRACE).module
+    config = module.Config(total_timesteps=4096, n_envs=16, n_steps=16, learning_rate=1e-2, ent_coef=0.01)
+    assert score(tmp_path, module, config, Control(Corridor), 4) == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(
+    ("world", "network"),
+    [(Corridor, Network()), (Recall, Network(recurrent="gru", net_arch=(16,), lstm_hidden_size=8))],
+    ids=["feed-forward", "recurrent"],
+)
+def test_the_algorithm_goes_on_bit_for_bit(tmp_path: Path, world: Any, network: Network) -> None:
+    module = find.algorithm(VTRACE).module
+    config = module.Config(total_timesteps=1024, n_envs=4, n_steps=16, network=network)
+    whole = learn(tmp_path / "whole", module, config, Control(world), None, False)
+    learn(tmp_path / "halved", module, config, Control(world), 512, False)
+    again = learn(tmp_path / "halved", module, config, Control(world), None, True)
+    assert all(torch.equal(again[key], whole[key]) for key in whole)
+    assert lines(tmp_path / "halved") == lines(tmp_path / "whole")
+
+
+# The environment of bring-your-environment.md
+
+
+def test_the_environment_is_one() -> None:
+    check_env(load(COURIER).Env(size=3), skip_render_check=True)
+    env = load(COURIER).Env(render_mode="rgb_array")
+    env.reset(seed=0)
+    assert env.render().shape == (192, 192, 3)
+
+
+def test_its_mask_forbids_the_moves_that_lead_nowhere() -> None:
+    env = load(COURIER).Env(size=3)
+    _, info = env.reset(seed=0)
+    for action in np.random.default_rng(0).integers(4, size=200).tolist():
+        before, mask = env.courier.copy(), info["action_mask"]
+        _, _, delivered, _, info = env.step(action)
+        assert bool(mask[action]) == bool((env.courier != before).any())
+        if delivered:
+            _, info = env.reset()
+
+
+def test_its_state_brings_it_back() -> None:
+    env, other = load(COURIER).Env(), load(COURIER).Env()
+    env.reset(seed=1)
+    env.step(0)
+    state = env.state_dict()
+    other.reset(seed=2)
+    other.load_state_dict(json.loads(json.dumps(state, default=lambda array: array.tolist())))
+    for action in (1, 3, 3, 1, 0, 2):
+        (one, *rest), (two, *others) = env.step(action)[:4], other.step(action)[:4]
+        assert rest == others and one["loaded"] == two["loaded"] and (one["places"] == two["places"]).all()
+    assert (env.reset()[0]["places"] == other.reset()[0]["places"]).all()
+
+
+def test_it_is_learnt_from_its_file(tmp_path: Path) -> None:
+    env = EnvOptions(action_mask=True, max_episode_steps=20, env_kwargs={"size": 3})
+    settings: dict[str, Any] = {"total_timesteps": 256, "n_envs": 2, "n_steps": 32, "batch_size": 32, "n_epochs": 1}
+    run = torchward.train("ppo", COURIER, path=tmp_path / "run", options=QUIET, env=env, **settings)
+    assert run.step == 256
+    policy = torchward.load(run.path)
+    observation, info = find.task(COURIER, env).task.env().reset(seed=3)
+    action, _ = policy.predict({**observation, "action_mask": info["action_mask"]})
+    assert info["action_mask"][action] == 1
+    assert find.task(COURIER, env).task.source(2, 0).resumable
+
+
+def test_an_encoder_of_ones_own_is_trained_and_loaded(tmp_path: Path) -> None:
+    main = load(DOCS / "examples" / "picture.py").main
+    run = main(tmp_path / "run", options=QUIET, total_timesteps=128, n_envs=2, n_steps=32, batch_size=32, n_epochs=1)
+    assert run.step == 128
+
+
+# The figures
+
+
+@pytest.mark.parametrize("name", ["residuals", "gamma", "temperature", "baseline", "clipping"])
+def test_the_numbers_of_a_figure_are_what_its_script_computes(name: str, tmp_path: Path) -> None:
+    out, data = tmp_path / "figure.png", tmp_path / "figure.json"
+    load(DOCS / "figures" / f"{name}.py").main(["--out", str(out), "--data", str(data)])
+    assert out.stat().st_size > 10_000
+    compare(json.loads(data.read_text()), json.loads((DOCS / "data" / f"{name}.json").read_text()), name)
+
+
+def compare(now: Any, kept: Any, where: str) -> None:
+    if isinstance(kept, dict):
+        assert now.keys() == kept.keys(), where
+        for key in kept:
+            compare(now[key], kept[key], f"{where}.{key}")
+    elif isinstance(kept, list):
+        assert len(now) == len(kept), where
+        for i, (one, other) in enumerate(zip(now, kept, strict=True)):
+            compare(one, other, f"{where}[{i}]")
+    elif isinstance(kept, float):
+        assert now == pytest.approx(kept, rel=1e-3, abs=1e-9), where
+    elif isinstance(kept, int):
+        assert abs(now - kept) <= 1, where  # a sweep more or less is rounding
+    else:
+        assert now == kept, where

@@ -5,10 +5,14 @@
 
 Protocol: gamma 0.99. Dynamic programming: the largest difference between any two of value iteration, policy iteration
 and a linear solve of the optimal policy, over all states. Learning: the policy after the last step, evaluated exactly
-from the environment's own table of probabilities, as the expected return from the start; never by playing. Q-learning's
-is its greedy policy, held against the optimum. Sarsa's is its epsilon-greedy policy, held against the best policy that
-takes a random action with probability epsilon. Time limits are no part of the problem (they are bootstrapped through).
-The budget and the schedule of each case stand in `CASES`. One thread a run.
+from the environment's own table of probabilities, as the expected return from the start; never by playing. Time limits
+are no part of the problem (they are bootstrapped through). Budget and schedule of each case stand in `CASES`; one
+thread a run.
+
+Q-learning's policy is its greedy one, held against the optimum. Sarsa's is its epsilon-greedy one, held against the
+best policy that takes a random action with probability epsilon: within 1 %, because Sarsa sees only what that policy
+does. It comes to place 33, at the edge of the cliff, once in 800 steps, and tries the second best action there 40 times
+more rarely; that one is 0.65 worse, under a noise of 18. To tell them apart takes 20 million steps, and brings 0.08 %.
 """
 
 import argparse
@@ -75,7 +79,7 @@ CASES = {
     ),
     "CliffWalking-sarsa": Case(
         "CliffWalking-v1",
-        EXACT,
+        0.01,
         {
             "method": "sarsa",
             "total_timesteps": 200_000,
@@ -85,7 +89,7 @@ CASES = {
     ),
     "FrozenLake-sarsa": Case(
         "FrozenLake-v1",
-        EXACT,
+        0.01,
         {
             "method": "sarsa",
             "total_timesteps": 300_000,
@@ -127,11 +131,11 @@ def learn(case: Case, seed: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     task, chosen = Control(registered(case.task)), config(case, seed)
     options = RunOptions(eval_freq=-1, checkpoint_freq=-1, tensorboard=False, progress=False)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as directory:
         run = Run(Path(directory) / "run", options, total=chosen.total_timesteps, manifest={"benchmark": NAME})
         policy = q_learning.train(chosen, task, run)
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     epsilon = chosen.exploration.end if chosen.method == "sarsa" else 0.0
     got, best = start_value(task.model(), policy.probs), start_value(task.model(), best_soft(task.model(), epsilon))
     return {
@@ -141,6 +145,7 @@ def learn(case: Case, seed: int) -> dict[str, Any]:
         "gap": (best - got) / abs(best),
         "steps": run.step,
         "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu, 2),
         "steps_per_second": round(run.step / seconds),
     }
 
@@ -205,7 +210,7 @@ def plan(name: str) -> dict[str, Any]:
 
 
 def settings(name: str) -> dict[str, Any]:
-    return {"gamma": GAMMA, "model": name} if name in MODELS else {"gamma": GAMMA, **CASES[name]._asdict()}
+    return {"gamma": GAMMA, "model": name} if name in MODELS else {"gamma": GAMMA, **CASES[name].settings}
 
 
 def key(name: str, seed: int) -> str:

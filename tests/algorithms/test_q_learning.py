@@ -26,6 +26,7 @@ from torchward.algorithms.q_learning import (
     Walk,
     learn,
 )
+from torchward.checkpoint import load_tree
 from torchward.config import ConfigError, from_json, to_json
 from torchward.envs.make import EnvOptions
 from torchward.envs.task import Control
@@ -34,7 +35,7 @@ from torchward.nets import saving
 from torchward.nets.actor_critic import ActorCritic
 from torchward.nets.spaces import SpaceError
 from torchward.nets.tabular import TabularPolicy
-from torchward.run import Run
+from torchward.run import Run, RunError
 
 Method = Literal["q_learning", "sarsa", "expected_sarsa", "double_q"]
 METHODS: tuple[Method, ...] = ("q_learning", "sarsa", "expected_sarsa", "double_q")
@@ -298,11 +299,15 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     assert told[0] == told[1]
 
 
-def test_worlds_that_cannot_be_brought_back_begin_anew_at_every_checkpoint(tmp_path: Path) -> None:
+def test_worlds_that_cannot_be_brought_back_begin_anew_at_every_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(q_learning, "CHUNK", 16)
+
     def made(path: Path, stop: bool) -> Any:
         task = corridor(False, AutoresetMode.NEXT_STEP)
-        config = Config(method="sarsa", total_timesteps=4_000, n_envs=4, learning_rate=Linear(0.5, 0.5))
-        options: dict[str, Any] = {"checkpoint_freq": 1_000}
+        config = Config(method="sarsa", total_timesteps=900, n_envs=4, learning_rate=Linear(0.5, 0.5))
+        options: dict[str, Any] = {"checkpoint_freq": 200}
         if stop:
             with pytest.raises(Stopped):
                 run = start(path, q_learning, config, task, **options)
@@ -341,6 +346,20 @@ def test_what_has_no_numbers_is_refused() -> None:
 
     with pytest.raises(SpaceError, match=r"needs Discrete actions, but Continuous has Box\(2\)"):
         q_learning.check(Config(), Control(Continuous))
+
+
+def test_a_reward_that_is_no_number_stops_the_run_before_it_is_learnt_from(tmp_path: Path) -> None:
+    class Broken(Corridor):
+        def __init__(self) -> None:
+            super().__init__(False)
+
+        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+            seen, reward, *rest = super().step(action)
+            return seen, np.nan if self.place == 12 else reward, *rest
+
+    with pytest.raises(RunError, match="Broken returned NaN or infinity as reward of world 0"):
+        train(tmp_path, Config(total_timesteps=100), Control(Broken))
+    assert load_tree(tmp_path / "failed" / "learner")["q"].isfinite().all()
 
 
 def test_config_travels_and_refuses_what_cannot_be() -> None:

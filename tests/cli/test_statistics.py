@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from torchward.cli.statistics import at, bootstrap, curve, iqm, number, resamples
+from torchward.cli.statistics import bootstrap, curve, iqm, number, resamples
 
 
 @pytest.mark.parametrize(
@@ -80,13 +80,6 @@ def test_intervals_cover_what_they_should() -> None:
         _, low, high = bootstrap(random.normal(size=(20, 1)), repetitions=400, seed=seed)
         covered += low <= 0.0 <= high
     assert 0.86 < covered / 200 < 0.99  # percentile intervals of 20 runs are a little narrow
-
-
-def test_a_run_is_a_step_function_that_lasts() -> None:
-    steps, values = np.array([10.0, 20.0, 40.0]), np.array([1.0, 2.0, 3.0])
-    np.testing.assert_array_equal(
-        at(steps, values, np.array([0.0, 10.0, 19.0, 20.0, 39.0, 40.0, 99.0])), [1, 1, 1, 2, 2, 3, 3]
-    )
 
 
 def test_a_curve_is_the_iqm_at_each_point() -> None:

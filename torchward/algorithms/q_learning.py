@@ -26,7 +26,7 @@ from torchward.functional.value_losses import (
 )
 from torchward.nets.spaces import Discrete, SpaceError, describe
 from torchward.nets.tabular import TabularPolicy
-from torchward.run import Run
+from torchward.run import Run, RunError
 
 CHUNK = 128
 """Steps of each world between two looks at the clocks. Learning happens at every step."""
@@ -248,9 +248,8 @@ class Learner:
         )
         entry = (table, step.state, step.action)
         place = (table * self.q.shape[1] + step.state) * self.q.shape[2] + step.action
-        later = ((place[:, None] == place) & step.chose[:, None]).triu(
-            1
-        )  # [i, j]: world j moves what i moved before it
+        # [i, j]: world j moves what world i has moved before it
+        later = ((place[:, None] == place) & step.chose[:, None]).triu(1)
         rate = self.config.learning_rate.rate(self.visits[entry] + later.sum(0, dtype=torch.float64), self.progress)
         rate = rate * step.chose  # nothing is learnt from a world that was only starting anew
         kept = torch.where(later, 1.0 - rate, 1.0).prod(1)  # what the later ones leave of an earlier one's move
@@ -283,7 +282,7 @@ class Walk:
 
     def __init__(self, task: WorldsTask, config: Config) -> None:
         assert isinstance(task.observation_space, Discrete) and isinstance(task.action_space, Discrete)
-        self.worlds = task.worlds(config.n_envs)
+        self.worlds, self.name = task.worlds(config.n_envs), task.name
         self.resumable = self.worlds.resumable
         self.n, self.seed, self.device = config.n_envs, config.seed, config.device
         self.first_state, self.first_action = task.observation_space.start, task.action_space.start
@@ -301,8 +300,14 @@ class Walk:
         return torch.from_numpy(observation - self.first_state).to(self.device)
 
     def step(self, action: Tensor) -> Transition:
-        """Step every world, and begin the episodes of ``self.state`` anew where they ended."""
+        """Step every world; ``self.state`` is then where they stand, at the start of the next episode if one ended.
+        Raises RunError where a reward is NaN or infinite."""
         result = self.worlds.step(action.cpu().numpy() + self.first_action)
+        if not (sound := np.isfinite(result.reward)).all():
+            world = int(np.flatnonzero(~sound)[0])
+            raise RunError(
+                f"{self.name} returned NaN or infinity as reward of world {world}; nothing was learnt from it"
+            )
         before, self.state = self.state, self._rows(result.observation)
         ended = result.terminated | result.truncated
         within = result.final is not None  # a world that ended has begun anew within this step, not in the next one

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchward.cli import UsageError, arguments, say
-from torchward.cli.statistics import Interval, at, bootstrap, curve, number
+from torchward.cli.statistics import Interval, bootstrap, curve, number
 
 POINTS = 200
 COLUMNS = {"evaluation": "eval/return", "training": "return"}
@@ -221,9 +221,10 @@ def draw(summaries: Sequence[Summary], column: str, path: Path) -> Path | None:
         for summary in (s for s in summaries if s.task == task):
             curves = [record.curve(column) for record in summary.runs]
             grid = np.linspace(max(steps[0] for steps, _ in curves), max(steps[-1] for steps, _ in curves), POINTS)
-            middle, low, high = curve(np.stack([at(steps, values, grid) for steps, values in curves]))
-            (line,) = axes.plot(grid, middle, label=f"{summary.label} ({len(summary.runs)})")
-            axes.fill_between(grid, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+            # Between two of its points a run lies on their line; behind its end it keeps its last value.
+            middle, low, high = curve(np.stack([np.interp(grid, *line) for line in curves]))
+            (drawn,) = axes.plot(grid, middle, label=f"{summary.label} ({len(summary.runs)})")
+            axes.fill_between(grid, low, high, color=drawn.get_color(), alpha=0.2, linewidth=0)
         axes.set(xlabel="steps", ylabel="return (IQM, 95 % interval)", title=task)
         axes.grid(alpha=0.3)
         axes.legend(loc="best", fontsize="small")

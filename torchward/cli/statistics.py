@@ -66,12 +66,6 @@ def curve(
     return iqm(curves.T), low, high
 
 
-def at(steps: Float[np.ndarray, " n"], values: Float[np.ndarray, " n"], grid: Float[np.ndarray, " m"]) -> Any:
-    """What a run had last reached at each point of `grid`: `values` as a step function over rising `steps`. Behind its
-    end, a run keeps its last value; before its first, that one."""
-    return values[np.clip(np.searchsorted(steps, grid, side="right") - 1, 0, len(values) - 1)]
-
-
 def number(value: float) -> str:
     """A score for people: four significant digits, no exponent for what is not huge."""
     if not math.isfinite(value):

@@ -45,7 +45,8 @@ class Control:
             action, observation = probe.single_action_space, probe.single_observation_space
         else:
             action, observation = probe.action_space, probe.observation_space
-            self.limit = None if probe.spec is None else probe.spec.max_episode_steps
+            own = None if probe.spec is None else probe.spec.max_episode_steps
+            self.limit = self.options.max_episode_steps or own
         if probe is not environment:
             probe.close()
         self.action_space = sp.from_gym(action)

@@ -3,6 +3,7 @@
 #   make demo     learn CartPole, draw its curve, film it
 #   make test     ruff, mypy, mkdocs, pytest: all that a change must pass
 #   make docs     the book as a site, in site/
+#   make bench-env  .venv-peers: what torchward is measured against (benchmarks/README.md)
 #
 # PYTHON=python3.12 chooses an interpreter, VENV=path another place, PYTEST_ARGS="-k returns" some of the tests.
 
@@ -21,7 +22,7 @@ DEMO_RUN := runs/demo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types docs tests
+.PHONY: help demo test lint types docs tests bench-env
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -65,3 +66,9 @@ docs: $(VENV)/.dev
 # One thread for each worker: small networks gain nothing from a second, and two workers would fight over the cores.
 tests: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+# The peers have an environment of their own: nothing of torchward depends on them.
+bench-env: $(VENV)/.dev
+	test -x $(VENV)-peers/bin/pip || $(PYTHON) -m venv $(VENV)-peers
+	$(VENV)-peers/bin/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(VENV)-peers/bin/pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt

@@ -24,8 +24,7 @@ from torchward import checkpoint, random_state
 from torchward.checkpoint import write_json
 from torchward.config import ConfigError, did_you_mean, from_json, to_json
 from torchward.envs.make import EnvOptions
-from torchward.fields import change, choose
-from torchward.fields import settings as settings
+from torchward.fields import change, choose, settings
 from torchward.metrics import METRICS_FILE
 from torchward.nets import saving, spaces
 from torchward.run import Run, RunOptions, read_manifest

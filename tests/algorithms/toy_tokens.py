@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from torchward.data.protocols import Episode, Evaluation, Policy
 from torchward.data.random import generator
 from torchward.data.rollout import Rollout
-from torchward.data.tree import Tree, stack
+from torchward.data.tree import Tree, stack, unbind
 from torchward.nets.heads import gumbel
 from torchward.nets.outputs import Acted, Evaluated
 from torchward.nets.spaces import Discrete
@@ -99,11 +99,12 @@ class Completions:
         symbols = torch.randint(SYMBOLS, (self.n, 2), generator=self.generator)
         prompt = torch.cat([torch.full((self.n, 1), BEGIN), symbols], 1)
         wanted = torch.cat([symbols.flip(1), torch.full((self.n, 1), END)], 1)
-        state, token = policy.initial_state(self.n), prompt[:, 0]
+        state: Tree = policy.initial_state(self.n)
+        token: Tree = prompt[:, 0]
         acts: list[Tree] = []
         running = torch.ones(self.n, dtype=torch.bool)
         for t in range(LENGTH - 1):
-            acted = policy.act(token, state, None if noise is None else noise[t])  # type: ignore[call-overload, index]
+            acted = policy.act(token, state, None if noise is None else unbind(noise)[t])
             assert isinstance(acted.action, Tensor) and acted.value is not None
             forced = t + 1 < PROMPT
             action = prompt[:, t + 1] if forced else acted.action
@@ -126,14 +127,14 @@ class Completions:
         last = policy.value(token, state)
         rows = stack(acts, 1)
         assert isinstance(rows, dict) and last is not None
-        value, chosen = rows.pop("value"), rows["loss_mask"]
-        assert isinstance(value, Tensor) and isinstance(chosen, Tensor)
-        cut = torch.zeros_like(chosen)
+        value, mask = rows.pop("value"), rows["loss_mask"]
+        assert isinstance(value, Tensor) and isinstance(mask, Tensor)
+        cut = torch.zeros_like(mask)
         cut[:, -1] = True  # a completion that its length ends is truncated, not terminated
         boundary = rows["terminated"] | cut  # type: ignore[operator]
         next_value = torch.cat([value[:, 1:], last[:, None]], 1)
         rollout = Rollout(**rows, boundary=boundary, value=value, next_value=next_value)  # type: ignore[arg-type]
-        lengths = chosen.sum(1).tolist()
+        lengths = mask.sum(1).tolist()
         self.finished += [Episode(r, n) for r, n in zip(rollout.reward.sum(1).tolist(), lengths, strict=True)]
         group = torch.arange(self.n) // 4
         return replace(rollout, context={"state": policy.initial_state(self.n), "prompt": prompt, "group": group})

@@ -128,7 +128,7 @@ class Learner:
 def train(
     config: Config, task: Task, run: Run, policy: Policy | None = None, shaping: Sequence[Shaping] = ()
 ) -> Policy:
-    """Learn ``task`` and return the policy; ``policy`` and ``shaping`` as for :func:`torchward.algorithms.ppo.train`."""
+    """Learn ``task`` and return the policy; ``policy`` and ``shaping`` as for `torchward.algorithms.ppo.train`."""
     if policy is None:
         with seeded(config.seed, "policy"):
             policy = ActorCritic(task.observation_space, task.action_space, config.network)

@@ -90,7 +90,7 @@ class Config:
                 raise ConfigError(f"expected {name} within [0, 1], got {getattr(self, name)}")
         if self.batch_size > self.n_envs * self.n_steps:
             raise ConfigError(
-                f"expected a batch_size of at most n_envs * n_steps = {self.n_envs * self.n_steps}, got {self.batch_size}"
+                f"expected batch_size of at most n_envs * n_steps = {self.n_envs * self.n_steps}, got {self.batch_size}"
             )
 
 
@@ -118,7 +118,7 @@ class Learner:
         self.clip = remaining if config.clip_range_schedule == "linear" else 1.0
 
     def loss(self, batch: Batch, advantage: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of a piece of a minibatch, its share of a mean over ``total`` steps; and that share of ``METRICS``."""
+        """The loss of a piece of a minibatch, its share of a mean over ``total`` steps; and its ``METRICS``."""
         config, mask = self.config, batch.loss_mask
         log_prob, entropy, value = self.policy.evaluate_actions(
             batch.observation, batch.action, batch.state, batch.boundary

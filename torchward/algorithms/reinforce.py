@@ -32,7 +32,7 @@ class Config:
     n_envs: int = 16
     """Whole episodes to play, side by side, for each update."""
     baseline: Literal["none", "mean", "learned"] = "learned"
-    """What is taken from the return-to-go: nothing; the mean of the other episodes' at the same time; a critic's value."""
+    """What is taken from the return-to-go: nothing; the other episodes' mean at the same time; a critic's value."""
     learning_rate: float = 3e-3
     """Adam's step size at the start."""
     learning_rate_schedule: Literal["constant", "linear"] = "constant"
@@ -140,7 +140,7 @@ class Learner:
 def train(
     config: Config, task: Task, run: Run, policy: Policy | None = None, shaping: Sequence[Shaping] = ()
 ) -> Policy:
-    """Learn ``task`` and return the policy; ``policy`` and ``shaping`` as for :func:`torchward.algorithms.ppo.train`."""
+    """Learn ``task`` and return the policy; ``policy`` and ``shaping`` as for `torchward.algorithms.ppo.train`."""
     if policy is None:
         with seeded(config.seed, "policy"):
             critic = config.baseline == "learned"

@@ -108,11 +108,12 @@ def divide(algorithm: str, task: str, flags: dict[str, list[str]]) -> tuple[list
     Everything is read once as `train` will read it, so that what is wrong is said before the first run."""
     from torchward import launch
     from torchward.cli.train import Launch
+    from torchward.fields import settings
     from torchward.tasks import find
 
     found = find.algorithm(algorithm)
     start = launch.defaults(found, task)
-    switches = {s.name for part in start for s in launch.settings(part) if arguments.is_switch(s.hint)}
+    switches = {s.name for part in start for s in settings(part) if arguments.is_switch(s.hint)}
     fixed: list[str] = []
     grid: dict[str, list[list[str]]] = {}
     for name, words in flags.items():
@@ -129,9 +130,9 @@ def divide(algorithm: str, task: str, flags: dict[str, list[str]]) -> tuple[list
     for choice in itertools.product(*grid.values()):
         line = [*fixed, *itertools.chain(*choice)]
         *changed, _ = arguments.read(groups, line, f"torchward train {algorithm} {task}")
-        settings = launch.change_all(start, {name: value for part in changed for name, value in part.items()})
+        chosen = launch.change_all(start, {name: value for part in changed for name, value in part.items()})
         if hasattr(found.module, "check"):
-            found.module.check(settings.config, find.task(task, settings.env).task)
+            found.module.check(chosen.config, find.task(task, chosen.env).task)
     return fixed, grid
 
 

@@ -121,9 +121,14 @@ class Shaping(Protocol):
 class Task(Protocol):
     """What is to be learnt: its spaces, where experience comes from, and how a policy is judged."""
 
-    name: str
-    observation_space: Space
-    action_space: Space
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def observation_space(self) -> Space: ...
+
+    @property
+    def action_space(self) -> Space: ...
 
     def source(self, n_envs: int, seed: int, device: str = "cpu") -> Source:
         """``n_envs`` worlds to learn from. Equal seeds give equal worlds; rollouts lie on ``device``."""

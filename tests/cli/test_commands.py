@@ -11,6 +11,7 @@ import pytest
 import torchward
 from tests.cli.conftest import QUIET, Command
 from torchward.cli import COMMANDS
+from torchward.tasks import control
 
 ROOT = Path(torchward.__file__).parents[1]
 
@@ -57,7 +58,8 @@ def test_list(command: Command) -> None:
 def test_help_of_an_algorithm_starts_from_the_tuned_settings(command: Command) -> None:
     plain, tuned = (command("train", "ppo", *task, "--help").out for task in ((), ("CartPole-v1",)))
     assert "--gae-lambda FLOAT" in plain and "(default: 0.95)" in plain
-    assert "(default: 0.8)" in tuned
+    tuned_steps = control.ppo_cartpole().config.n_steps
+    assert f"two updates. (default: {tuned_steps})" in " ".join(tuned.replace("│", " ").split())
     for flag in ("--net-arch", "--stop-return", "--max-episode-steps", "--name", "--init", "--threads"):
         assert flag in plain
     assert "Passes over each rollout." in plain  # docstrings are the help

@@ -15,7 +15,7 @@ import torchward
 from tests.algorithms.test_every import learn, lines
 from tests.algorithms.training import score
 from tests.algorithms.worlds import Corridor, Recall
-from tests.docs import read
+from tests.docs import Block, read
 from torchward.envs.make import EnvOptions
 from torchward.envs.task import Control
 from torchward.nets.actor_critic import Network
@@ -35,12 +35,16 @@ def load(path: Path) -> ModuleType:
     return module
 
 
+def blocks(chapter: str, language: str) -> list[Block]:
+    page = read((DOCS / f"{chapter}.md").read_text(encoding="utf-8"))
+    return [block for block in page.blocks if block.language == language]
+
+
 # The algorithm of write-your-algorithm.md
 
 
 def test_the_chapter_shows_the_whole_algorithm_file_and_nothing_else() -> None:
-    blocks = read((DOCS / "write-your-algorithm.md").read_text(encoding="utf-8")).blocks
-    shown = "\n".join(block.text for block in blocks if block.language == "python").split()
+    shown = "\n".join(block.text for block in blocks("write-your-algorithm", "python")).split()
     assert shown == VTRACE.read_text(encoding="utf-8").split()
 
 
@@ -117,15 +121,30 @@ def test_an_encoder_of_ones_own_is_trained_and_loaded(tmp_path: Path) -> None:
     assert run.step == 128
 
 
-# The figures
+# The figures and the numbers
 
 
-@pytest.mark.parametrize("name", ["residuals", "gamma", "temperature", "baseline", "clipping"])
-def test_the_numbers_of_a_figure_are_what_its_script_computes(name: str, tmp_path: Path) -> None:
+def test_the_time_limit_of_the_chapter_on_ppo_is_worth_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = (block.text for block in blocks("ppo", "python") if "print(" in block.text)
+    exec(code, {})
+    assert capsys.readouterr().out == "100.00\n9.56\n"
+
+
+FIGURES = {"residuals": "bellman", "gamma": None, "temperature": None, "baseline": "policy-gradient", "clipping": "ppo"}
+"""The scripts that take a second or two and draw no random numbers, and the chapter that quotes what they print."""
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_numbers_of_a_figure_are_what_its_script_computes(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, data = tmp_path / "figure.png", tmp_path / "figure.json"
     load(DOCS / "figures" / f"{name}.py").main(["--out", str(out), "--data", str(data)])
     assert out.stat().st_size > 10_000
     compare(json.loads(data.read_text()), json.loads((DOCS / "data" / f"{name}.json").read_text()), name)
+    if (chapter := FIGURES[name]) is not None:
+        printed = capsys.readouterr().out.split()
+        assert any(printed == block.text.split() for block in blocks(chapter, "text"))
 
 
 def compare(now: Any, kept: Any, where: str) -> None:

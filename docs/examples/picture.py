@@ -51,4 +51,4 @@ def main(path: Path | None = None, **settings: Any) -> Run:
 
 
 if __name__ == "__main__":
-    main(total_timesteps=100_000, n_envs=16, n_steps=64)
+    main(total_timesteps=60_000, n_envs=16, gamma=0.95, learning_rate=1e-3, ent_coef=0.01)

@@ -86,7 +86,7 @@ def test_schedules_go_to_zero() -> None:
     config = replace(SMALL, learning_rate_schedule="linear", clip_range_schedule="linear")
     agent, _, batch = learner(config)
     agent.anneal(0.25)
-    assert agent.optimizer.param_groups[0]["lr"] == pytest.approx(0.25 * config.learning_rate)
+    assert agent.optimizer.lr == pytest.approx(0.25 * config.learning_rate)
     assert agent.clip == 0.25
     agent.anneal(0.0)
     before = parameters(agent.policy)  # type: ignore[arg-type]

@@ -125,6 +125,11 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
+def check(config: Config, task: Task) -> None:
+    """Raise a SpaceError if no actor-critic takes the task's spaces: what is tried here is thrown away."""
+    ActorCritic(task.observation_space, task.action_space, config.network)
+
+
 def train(
     config: Config, task: Task, run: Run, policy: Policy | None = None, shaping: Sequence[Shaping] = ()
 ) -> Policy:
@@ -145,12 +150,12 @@ def train(
             for each in shapings:
                 rollout, shaped = each.shape(rollout)
                 metrics |= shaped
-            assert rollout.value is not None and rollout.next_value is not None
+            value, next_value = rollout.values()
             advantage = gae(
-                rollout.reward, rollout.value, rollout.next_value, rollout.terminated, rollout.boundary,
+                rollout.reward, value, next_value, rollout.terminated, rollout.boundary,
                 config.gamma, config.gae_lambda,
             )  # fmt: skip
-            metrics |= learner.update(rollout.credited(advantage, advantage + rollout.value))
+            metrics |= learner.update(rollout.credited(advantage, advantage + value))
             absorb(policy, rollout)
             run.advance(config.n_envs * config.n_steps, source.episodes())
             run.log(metrics)

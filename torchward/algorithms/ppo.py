@@ -23,6 +23,7 @@ from torchward.functional.policy_losses import clipped_surrogate, entropy_loss
 from torchward.functional.reduction import masked_mean
 from torchward.functional.value_losses import clipped_squared_error, squared_error
 from torchward.nets.actor_critic import ActorCritic, Network
+from torchward.nets.adam import Adam
 from torchward.run import Run
 
 
@@ -105,16 +106,14 @@ class Learner:
         self.policy: Policy = policy
         self.config = config
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, eps=config.adam_eps, fused=True)  # [3]
+        self.optimizer = Adam(self.parameters, config.learning_rate, eps=config.adam_eps)  # [3]
         self.generator = generator(config.seed, "minibatches")
         self.clip = 1.0
 
     def anneal(self, remaining: float) -> None:
         """Set the schedules; ``remaining`` goes from 1 at the first step to 0 at the last. [4]"""
         config = self.config
-        rate = config.learning_rate * (remaining if config.learning_rate_schedule == "linear" else 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.optimizer.lr = config.learning_rate * (remaining if config.learning_rate_schedule == "linear" else 1.0)
         self.clip = remaining if config.clip_range_schedule == "linear" else 1.0
 
     def loss(self, batch: Batch, advantage: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,7 +152,7 @@ class Learner:
                     break
         means = torch.stack(rows).mean(0).unbind()
         metrics: dict[str, Tensor | float] = dict(zip(METRICS, means, strict=True))
-        return metrics | {"learning_rate": self.optimizer.param_groups[0]["lr"], "updates": float(len(rows))}
+        return metrics | {"learning_rate": self.optimizer.lr, "updates": float(len(rows))}
 
     def step(self, minibatch: Batch) -> Tensor:
         """One step of the optimiser; its ``METRICS``."""
@@ -181,6 +180,11 @@ class Learner:
         self.generator.set_state(state["generator"])
 
 
+def check(config: Config, task: Task) -> None:
+    """Raise a SpaceError if no actor-critic takes the task's spaces: what is tried here is thrown away."""
+    ActorCritic(task.observation_space, task.action_space, config.network)
+
+
 def train(
     config: Config, task: Task, run: Run, policy: Policy | None = None, shaping: Sequence[Shaping] = ()
 ) -> Policy:
@@ -205,14 +209,14 @@ def train(
             for each in shapings:
                 rollout, shaped = each.shape(rollout)
                 metrics |= shaped
-            assert rollout.value is not None and rollout.next_value is not None
+            value, next_value = rollout.values()
             advantage = gae(
-                rollout.reward, rollout.value, rollout.next_value, rollout.terminated, rollout.boundary,
+                rollout.reward, value, next_value, rollout.terminated, rollout.boundary,
                 config.gamma, config.gae_lambda,
             )  # [5]  # fmt: skip
-            target = advantage + rollout.value
+            target = advantage + value
             metrics |= learner.update(rollout.credited(advantage, target))
-            metrics["explained_variance"] = explained_variance(rollout.value, target, rollout.loss_mask)
+            metrics["explained_variance"] = explained_variance(value, target, rollout.loss_mask)
             absorb(policy, rollout)
             run.advance(config.n_envs * config.n_steps, source.episodes())
             run.log(metrics)

@@ -20,6 +20,7 @@ from torchward.functional.reduction import masked_mean
 from torchward.functional.returns import discounted_returns
 from torchward.functional.value_losses import squared_error
 from torchward.nets.actor_critic import ActorCritic, Network
+from torchward.nets.adam import Adam
 from torchward.run import Run
 
 
@@ -94,13 +95,12 @@ class Learner:
         self.policy: Policy = policy
         self.config = config
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, fused=True)
+        self.optimizer = Adam(self.parameters, config.learning_rate)
 
     def anneal(self, remaining: float) -> None:
         """Set the schedule; ``remaining`` goes from 1 at the first step to 0 at the last."""
         linear = self.config.learning_rate_schedule == "linear"
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * (remaining if linear else 1.0)
+        self.optimizer.lr = self.config.learning_rate * (remaining if linear else 1.0)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The loss of whole episodes, and its parts."""
@@ -128,13 +128,18 @@ class Learner:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
         self.optimizer.step()
-        return metrics | {"grad_norm": norm, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        return metrics | {"grad_norm": norm, "learning_rate": self.optimizer.lr}
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def check(config: Config, task: Task) -> None:
+    """Raise a SpaceError if no actor-critic takes the task's spaces: what is tried here is thrown away."""
+    ActorCritic(task.observation_space, task.action_space, config.network)
 
 
 def train(

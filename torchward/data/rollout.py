@@ -95,6 +95,14 @@ class Rollout:
         """The number of steps that the policy chose."""
         return int(self.loss_mask.sum())
 
+    def values(self) -> tuple[Tensor, Tensor]:
+        """``value`` and ``next_value``; ValueError where the policy has no critic to give them."""
+        if self.value is None or self.next_value is None:
+            raise ValueError(
+                "expected a policy with a critic, got one without; take another, or reinforce with baseline='none'"
+            )
+        return self.value, self.next_value
+
     def credited(self, advantage: Float[Tensor, "batch time"], target: Float[Tensor, "batch time"]) -> Batch:
         """The batch to learn from: ``advantage`` for the policy, ``target`` for the critic, both ``[B, T]``."""
         return Batch(

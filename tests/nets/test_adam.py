@@ -1,0 +1,66 @@
+"""Adam's steps are those of torch.optim.Adam, bit for bit, also after a restart."""
+
+import torch
+from torch import Tensor, nn
+
+from torchward.nets.adam import Adam
+
+
+def steps(optimizer: Adam | torch.optim.Adam, network: nn.Module, count: int) -> None:
+    for i in range(count):
+        x = torch.full((4, 3), 0.1 * i + 0.3)
+        loss: Tensor = network(x).square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+
+
+def equal(left: nn.Module, right: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(left.parameters(), right.parameters(), strict=True))
+
+
+def test_the_steps_are_those_of_pytorch() -> None:
+    ours, theirs = network(), network()
+    own = Adam(ours.parameters(), 1e-2, eps=1e-5)
+    other = torch.optim.Adam(theirs.parameters(), 1e-2, eps=1e-5, fused=True)
+    steps(own, ours, 5)
+    steps(other, theirs, 5)
+    assert equal(ours, theirs)
+    own.lr = other.param_groups[0]["lr"] = 3e-3
+    steps(own, ours, 5)
+    steps(other, theirs, 5)
+    assert equal(ours, theirs) and not equal(ours, network())
+
+
+def test_a_restart_changes_nothing() -> None:
+    whole, halved = network(), network()
+    steps(Adam(whole.parameters(), 1e-2), whole, 6)
+    first = Adam(halved.parameters(), 1e-2)
+    steps(first, halved, 3)
+    second = Adam(halved.parameters(), 9.0)
+    second.load_state_dict(first.state_dict())
+    control = Adam(network().parameters(), 1e-2)
+    assert second.lr == control.lr
+    reference = network()
+    steps(Adam(reference.parameters(), 1e-2), reference, 3)
+    assert equal(halved, reference)
+    steps(second, halved, 3)
+    straight = network()
+    optimizer = Adam(straight.parameters(), 1e-2)
+    steps(optimizer, straight, 3)
+    steps(optimizer, straight, 3)
+    assert equal(halved, straight)
+
+
+def test_what_the_loss_does_not_reach_stays() -> None:
+    used, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = Adam([used, unused], 0.1)
+    used.sum().backward()
+    optimizer.step()
+    assert torch.equal(unused, torch.ones(2)) and not torch.equal(used, torch.ones(2))

@@ -92,8 +92,8 @@ CASES = {
         0.01,
         {
             "method": "sarsa",
-            "total_timesteps": 300_000,
-            "exploration": ("EpsilonGreedy", 0.1, 0.1),
+            "total_timesteps": 400_000,
+            "exploration": ("EpsilonGreedy", 1.0, 0.1),
             "learning_rate": ("VisitCount", 0.01, 0.8),
         },
     ),

@@ -51,7 +51,7 @@ def test_mean_baseline_leaves_the_episode_itself_out() -> None:
     changed = returns.clone()
     changed[0] += 100.0
     moved = reinforce.baseline(rollout, changed, "mean") - mean
-    assert moved[0].abs().max() == 0.0
+    assert moved[0].abs().max() < 1e-5  # the rounding of the others' sum, where its own share would be 100 / 5
     first = rollout.loss_mask[0]
     assert (moved[1:, first] > 1.0).all()
 

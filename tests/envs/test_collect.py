@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tests.envs.worlds import KINDS, LIMIT, Row, Walk, always_the_mode, close, lively, rows, walk_start, walk_step
-from tests.nets.examples import leaf
+from tests.nets.examples import equal, leaf
 from torchward.data.protocols import Episode
-from torchward.data.rollout import Rollout
+from torchward.data.rollout import Rollout, concatenate
 from torchward.envs.collect import EnvSource
 from torchward.envs.vector import Worlds
 from torchward.functional.advantages import gae
@@ -119,6 +119,46 @@ def test_reset_rows_are_marked_and_everything_else_is_not(kind: str) -> None:
     assert rollout.next_value is not None and rollout.value is not None
     assert torch.equal(rollout.next_value[:, :-1][before], rollout.value[:, 1:][before])
     assert rollout.steps == int((~reset).sum()) and worlds.n == N
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_truly_came_next_is_at_hand(kind: str, expected: tuple[str, list[list[Row]]]) -> None:
+    """The next row; or the observation after the last row; or the one among finals, which no reset row shows."""
+    cell, by_world = expected
+    rollouts, _, _ = collected(kind, cell)
+    kept = {world: iter(by_world[world]) for world in range(N)}
+    named = 0
+    for rollout in rollouts:
+        assert rollout.last is not None and (rollout.finals is None or kind != "next step")
+        shown = torch.cat([leaf(rollout.observation), leaf(rollout.last)[:, None]], 1)
+        for world in range(N):
+            for t in torch.nonzero(rollout.loss_mask[world]).flatten().tolist():
+                following = shown[world, t + 1]
+                if rollout.finals is not None:
+                    here = (rollout.finals.row == world) & (rollout.finals.time == t)
+                    assert int(here.sum()) == int(rollout.boundary[world, t])
+                    if here.any():
+                        named, following = named + 1, leaf(rollout.finals.observation)[here][0]
+                position, time = leaf(next(kept[world]).observation).tolist()
+                action = int(leaf(rollout.action)[world, t])
+                assert following.tolist() == pytest.approx(
+                    [walk_step(position, round(time * LIMIT), action)[0], time + 1 / LIMIT]
+                )
+    assert (named > 5) == (kind != "next step")
+
+
+def test_what_comes_next_is_joined_with_the_rows() -> None:
+    """The same steps in one rollout and in four that are joined: also where worlds write over their observations."""
+    for kind in KINDS:
+        (one,), (*four,) = collected(kind, "none", (40,))[0], collected(kind, "none", HORIZONS)[0]
+        joined = concatenate(four)
+        assert equal(joined.observation, one.observation)
+        assert one.last is not None and joined.last is not None and equal(joined.last, one.last)
+        if one.finals is None:
+            assert kind == "next step" and joined.finals is None
+        else:
+            assert joined.finals is not None and equal(joined.finals.observation, one.finals.observation)
+            assert torch.equal(joined.finals.row, one.finals.row) and torch.equal(joined.finals.time, one.finals.time)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -94,9 +94,10 @@ class Source(Protocol):
         """The episodes that have ended since the last call."""
         ...
 
-    def cut(self) -> None:
-        """End the running episodes as truncations where the source is not resumable; else do nothing. Loops call it
-        at every scheduled checkpoint, so that an interrupted run and an uninterrupted one live through the same."""
+    def cut(self) -> bool:
+        """End the running episodes as truncations where the source is not resumable; else do nothing. True if it did:
+        what the next rollout begins with then came after nothing, which a replay has to be told. Loops call it at
+        every scheduled checkpoint, so that an interrupted run and an uninterrupted one live through the same."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Generator, Tensor
 
 from torchward.data.tree import Tree, tree_map
 
-__all__ = ["Batch", "Rollout", "concatenate"]
+__all__ = ["Batch", "Finals", "Rollout", "concatenate"]
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,24 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Finals:
+    """The observations ``[K, ...]`` in which episodes ended whose row shows the next episode one step later: that of
+    ``row[i]`` ended in ``observation[i]`` by its step at ``time[i]``."""
+
+    row: Int64[Tensor, " ends"]
+    time: Int64[Tensor, " ends"]
+    observation: Tree
+
+
+@dataclass(frozen=True)
 class Rollout:
     """What a source hands to a learner. Every tensor is ``[B, T, ...]``; ``context`` holds what belongs to a whole
     row, ``[B, ...]``: ``state`` (before the first step), and where there are such a prompt, group, agent or version.
 
     ``next_value`` is the value of the observation that truly came next: after a time limit, that of the final
-    observation, not of the next episode's first."""
+    observation, not of the next episode's first. The observations themselves, for who looks again at old steps, are
+    the next row's; after the last row ``last`` ``[B, ...]``; and where an episode ended, those of ``finals``, unless a
+    reset row follows: that one shows the final observation, and ``finals`` does not name it."""
 
     observation: Tree
     action: Tree
@@ -91,6 +103,8 @@ class Rollout:
     next_value: Float[Tensor, "batch time"] | None = None
     reference_log_prob: Float[Tensor, "batch time"] | None = None
     context: dict[str, Tree] = field(default_factory=dict)
+    last: Tree | None = None
+    finals: Finals | None = None
 
     @property
     def steps(self) -> int:
@@ -124,8 +138,22 @@ def concatenate(rollouts: list[Rollout]) -> Rollout:
     """Rollouts of the same rows, one after the other in time; the context is that of the first."""
     if len(rollouts) == 1:
         return rollouts[0]
-    names = [f.name for f in fields(Rollout) if f.name != "context" and getattr(rollouts[0], f.name) is not None]
+    whole = ("context", "last", "finals")
+    names = [f.name for f in fields(Rollout) if f.name not in whole and getattr(rollouts[0], f.name) is not None]
     joined: dict[str, Any] = {
         n: tree_map(lambda *leaves: torch.cat(leaves, 1), *(getattr(r, n) for r in rollouts)) for n in names
     }
-    return replace(rollouts[0], **joined)
+    return replace(rollouts[0], **joined, last=rollouts[-1].last, finals=_follow_up(rollouts))
+
+
+def _follow_up(rollouts: list[Rollout]) -> Finals | None:
+    """The ends of all rollouts, by their times in the joined one."""
+    found, start = [], 0
+    for rollout in rollouts:
+        if rollout.finals is not None:
+            found.append(replace(rollout.finals, time=rollout.finals.time + start))
+        start += rollout.reward.shape[1]
+    if not found:
+        return None
+    observation = tree_map(lambda *leaves: torch.cat(leaves), *(ends.observation for ends in found))
+    return Finals(torch.cat([ends.row for ends in found]), torch.cat([ends.time for ends in found]), observation)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from torchward.data.protocols import Episode, Policy
-from torchward.data.rollout import Rollout, concatenate
+from torchward.data.rollout import Finals, Rollout, concatenate
 from torchward.data.tree import Tree, replace_rows, tree_map, unbind
 from torchward.envs import spaces as sp
 from torchward.envs.spaces import Arrays
@@ -125,7 +125,8 @@ class EnvSource:
         self._refuse_nan("observation", sp.take(self.observation, None), horizon)
         self._account(reward, terminated | truncated, ~reset)
         observation = self._to_device(sp.tensors(seen))
-        value, next_value = self._values(policy, observation, values, finals, state)
+        last, ends = self._to_device(sp.tensors(self.observation)), self._ends(finals)
+        value, next_value = self._values(policy, observation, values, last, state, finals, ends)
         return Rollout(
             observation=tree_map(_batch_first, observation),
             action=tree_map(lambda *leaves: torch.stack(leaves, 1), actions[0], *actions[1:]),
@@ -137,6 +138,8 @@ class EnvSource:
             value=None if value is None else _batch_first(value),
             next_value=None if next_value is None else _batch_first(next_value),
             context={"state": start} if policy.history else {},
+            last=tree_map(torch.clone, last),  # worlds may write their next observations over it
+            finals=ends,
         )
 
     def _final(self, policy: Policy, t: int, step: Step, state: Tree) -> _Final:
@@ -149,12 +152,28 @@ class EnvSource:
         before = tree_map(lambda leaf: leaf[where], state) if policy.history else ()
         return _Final(t, where, observation, policy.value(observation, before) if policy.history else None)
 
+    def _ends(self, finals: list[_Final]) -> Finals | None:
+        """All ends of a rollout in one."""
+        if not finals:
+            return None
+        row = np.concatenate([final.where for final in finals])
+        time = np.repeat(np.array([final.time for final in finals], np.int64), [len(final.where) for final in finals])
+        observation = tree_map(lambda *leaves: torch.cat(leaves), *(final.observation for final in finals))
+        return Finals(torch.from_numpy(row).to(self.device), torch.from_numpy(time).to(self.device), observation)
+
     def _values(
-        self, policy: Policy, observation: Tree, acted: list[Tensor | None], finals: list[_Final], state: Tree
+        self,
+        policy: Policy,
+        observation: Tree,
+        acted: list[Tensor | None],
+        last: Tree,
+        state: Tree,
+        finals: list[_Final],
+        ends: Finals | None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Values ``[T, n]`` of what was seen, and of what truly came next."""
-        last = policy.value(self._to_device(sp.tensors(self.observation)), state)
-        if last is None:
+        last_value = policy.value(last, state)
+        if last_value is None:
             return None, None
         if policy.history:
             value = torch.stack([v for v in acted if v is not None])
@@ -162,16 +181,15 @@ class EnvSource:
             every = policy.value(self._to_device(observation), ())
             assert every is not None
             value = every
-        next_value = torch.cat([value[1:], last[None]])
-        if finals:
+        next_value = torch.cat([value[1:], last_value[None]])
+        if ends is not None:
             if policy.history:
-                ends = torch.cat([final.value for final in finals if final.value is not None])
+                final_value = torch.cat([final.value for final in finals if final.value is not None])
             else:
-                joined = policy.value(tree_map(lambda *leaves: torch.cat(leaves), *(f.observation for f in finals)), ())
+                joined = policy.value(ends.observation, ())
                 assert joined is not None
-                ends = joined
-            times = torch.cat([torch.full((len(final.where),), final.time) for final in finals])
-            next_value[times, torch.cat([torch.from_numpy(final.where) for final in finals])] = ends
+                final_value = joined
+            next_value[ends.time, ends.row] = final_value
         return value, next_value
 
     def _account(self, reward: NDArray[Any], ended: NDArray[Any], chosen: NDArray[Any]) -> None:
@@ -203,12 +221,13 @@ class EnvSource:
         finished, self.finished = self.finished, []
         return finished
 
-    def cut(self) -> None:
+    def cut(self) -> bool:
         """Begin every world anew if they cannot be brought back; their running episodes enter no statistics."""
         if not self.resumable:
             finished = self.finished
             self._anew()
             self.finished = finished
+        return not self.resumable
 
     def _anew(self) -> None:
         self.cuts += 1

@@ -5,7 +5,8 @@ Each module is one chapter; import the module, or the function from it.
 - `returns`: discounted, n-step and lambda returns; V-trace; Retrace.
 - `advantages`: generalised advantage estimation, group-relative, leave-one-out, standardising.
 - `policy_losses`: REINFORCE, the clipped surrogate and its kin, the entropy bonus.
-- `value_losses`: temporal-difference targets, squared, Huber and clipped errors, double Q, exploration probabilities.
+- `value_losses`: temporal-difference targets, squared, Huber and clipped errors, double Q, exploration probabilities,
+  distributions of the return (C51, quantiles).
 - `divergences`: exact entropy and KL; the sample estimators k1, k2, k3.
 - `reduction`: masked means whose total is given from outside; token, sequence and constant normalisation.
 - `bellman`: exact operators on a known Markov decision process.

@@ -1,6 +1,7 @@
 """Losses that move a value towards its target, and the targets and choices that are made of action values.
 
 Losses are per element; `reduction` takes the mean. Targets and old values are held fixed: no gradient flows into them.
+A value may be a number, or the whole distribution of the return: probabilities of fixed atoms, or quantiles.
 """
 
 import torch
@@ -69,6 +70,20 @@ def td_target(
     return torch.add(reward, next_value.masked_fill(terminated, 0.0), alpha=gamma)
 
 
+def n_step_target(
+    reward: Float[Tensor, "*batch"], discount: Float[Tensor, "*batch"], next_value: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch"]:
+    """The target of n steps, R + discount * next_value, from what was summed up beforehand.
+
+        R = r_t + gamma r_{t+1} + ... + gamma^{k-1} r_{t+k-1},   discount = gamma^k, or 0 after a termination
+
+    Where the discount is 0, next_value is not looked at, be it infinite. Raises ValueError where the shapes differ.
+    Source: Sutton and Barto, 2nd edition, equation 7.1.
+    """
+    same_shape(reward=reward, discount=discount, next_value=next_value)
+    return torch.addcmul(reward, discount, next_value.masked_fill(discount == 0, 0.0))
+
+
 def greedy_value(q: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch"]:
     """max_a Q(s, a): the value under the greedy policy (Q-learning; Watkins 1989)."""
     return q.amax(dim=-1)
@@ -116,3 +131,70 @@ def boltzmann_probs(q: Float[Tensor, "*batch actions"], temperature: float) -> F
     """
     positive(temperature=temperature)
     return torch.softmax(q / temperature, dim=-1)
+
+
+def categorical_value(
+    logits: Float[Tensor, "*batch atoms"], support: Float[Tensor, " atoms"]
+) -> Float[Tensor, "*batch"]:
+    """The mean of a distribution over fixed atoms: sum_i softmax(logits)_i z_i (Bellemare et al. 2017, section 4.1)."""
+    return logits.softmax(dim=-1) @ support
+
+
+def project_categorical(
+    probs: Float[Tensor, "*batch atoms"], atoms: Float[Tensor, "*batch atoms"], support: Float[Tensor, " support"]
+) -> Float[Tensor, "*batch support"]:
+    """A distribution over any atoms, carried over to those of `support`, which are equally spaced.
+
+        m_i = sum_j p_j max(0, 1 - |clip(y_j, z_1, z_n) - z_i| / (z_2 - z_1))
+
+    Each atom gives its mass to the two neighbours that it lies between, the nearer one getting more. So the mass stays
+    1, and the mean stays what it is wherever no atom lies outside of the support. Raises ValueError where the shapes
+    differ or the support has less than two atoms. Source: Bellemare, Dabney and Munos 2017 (C51), equation 7.
+    """
+    same_shape(probs=probs, atoms=atoms)
+    last = support.shape[0] - 1
+    if last < 1:
+        raise ValueError(f"Expected a support of at least two atoms, got {last + 1}.")
+    low, high = support[0], support[-1]
+    place = ((atoms - low) * (last / (high - low))).clamp(0.0, float(last))
+    lower = place.floor().clamp(max=last - 1)
+    share = place - lower
+    index = lower.long()
+    projected = probs.new_zeros(*probs.shape[:-1], last + 1)
+    projected.scatter_add_(-1, index, probs * (1.0 - share))
+    return projected.scatter_add_(-1, index + 1, probs * share)
+
+
+def categorical_cross_entropy(
+    logits: Float[Tensor, "*batch atoms"], target: Float[Tensor, "*batch atoms"]
+) -> Float[Tensor, "*batch"]:
+    """-sum_i m_i log softmax(logits)_i: the KL divergence from the target m, but for m's entropy, which is constant.
+
+    Raises ValueError where the shapes differ. Source: Bellemare, Dabney and Munos 2017 (C51), algorithm 1.
+    """
+    same_shape(logits=logits, target=target)
+    return -(target.detach() * logits.log_softmax(dim=-1)).sum(dim=-1)
+
+
+def quantile_huber_loss(
+    quantiles: Float[Tensor, "*batch quantiles"], target: Float[Tensor, "*batch samples"], kappa: float = 1.0
+) -> Float[Tensor, "*batch"]:
+    """The loss whose minimum has `quantiles` at the levels tau_i = (2i - 1) / 2N of the distribution of `target`.
+
+        sum_i mean_j |tau_i - 1{u_ij < 0}| L(u_ij) / kappa,   u_ij = y_j - theta_i,   L Huber's loss with delta = kappa
+
+    With kappa = 0 it is the plain quantile loss, |tau_i - 1{u_ij < 0}| |u_ij|. Raises ValueError where the leading
+    axes differ or kappa is below 0. Source: Dabney et al. 2018 (QR-DQN), equations 9 and 10 and algorithm 1 (the
+    division by kappa, of which the paper's kappa = 1 says nothing, makes the limit kappa -> 0 the plain loss).
+    """
+    same_shape(quantiles=quantiles[..., 0], target=target[..., 0])
+    if not kappa >= 0:
+        raise ValueError(f"kappa must be at least 0, got {kappa}.")
+    n = quantiles.shape[-1]
+    tau = (torch.arange(n, dtype=quantiles.dtype, device=quantiles.device).unsqueeze(-1) + 0.5) / n
+    error = target.detach().unsqueeze(-2) - quantiles.unsqueeze(-1)
+    size = error.abs()
+    if kappa > 0:
+        size = torch.where(size <= kappa, size.square() * (0.5 / kappa), size - 0.5 * kappa)
+    weight = (tau - (error.detach() < 0).to(tau)).abs()
+    return (weight * size).mean(dim=-1).sum(dim=-1)

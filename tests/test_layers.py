@@ -20,7 +20,7 @@ BELOW_TASKS = CORE | FOUNDATION | {"envs", "language", "algorithms"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "functional": frozenset(),
     "nets": frozenset({"functional"}),
-    "data": frozenset({"functional", "nets"}),
+    "data": frozenset({"functional", "nets", "config"}),  # settings that several algorithms share
     "envs": CORE,
     "language": CORE,
     "algorithms": CORE | {"run", "config"},

@@ -16,9 +16,7 @@ from tests.algorithms.exact import TAXI, best_soft, table, worth
 from tests.algorithms.training import start
 from torchward.algorithms import q_learning
 from torchward.algorithms.q_learning import (
-    Boltzmann,
     Config,
-    EpsilonGreedy,
     Learner,
     Linear,
     Transition,
@@ -28,6 +26,7 @@ from torchward.algorithms.q_learning import (
 )
 from torchward.checkpoint import load_tree
 from torchward.config import ConfigError, from_json, to_json
+from torchward.data.exploration import Boltzmann, EpsilonGreedy
 from torchward.envs.make import EnvOptions
 from torchward.envs.task import Control
 from torchward.metrics import read_metrics

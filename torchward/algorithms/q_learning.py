@@ -5,7 +5,7 @@ next: see :meth:`Learner.next_value`. Its parts are the functions that the deep 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torchward.config import ConfigError
+from torchward.data.exploration import Boltzmann, EpsilonGreedy, anneal, within_unit
 from torchward.data.protocols import Episode, Task
 from torchward.data.random import derive, generator
 from torchward.functional.value_losses import (
-    boltzmann_probs,
     double_q_value,
     epsilon_greedy_probs,
     expected_value,
@@ -32,58 +32,6 @@ CHUNK = 128
 """Steps of each world between two looks at the clocks. Learning happens at every step."""
 
 
-def _within_unit(owner: str, **values: float) -> None:
-    for name, value in values.items():
-        if not 0.0 <= value <= 1.0:
-            raise ConfigError(f"expected {name} of {owner} within [0, 1], got {value}")
-
-
-def _anneal(start: float, end: float, fraction: float, progress: float) -> float:
-    """From start to end in a straight line while progress goes from 0 to fraction; then end."""
-    return end if progress >= fraction else start + (end - start) * progress / fraction
-
-
-@dataclass(frozen=True)
-class EpsilonGreedy:
-    """Explore by any action with probability epsilon, else take the best one."""
-
-    start: float = 1.0
-    """Epsilon at the first step."""
-    end: float = 0.05
-    """Epsilon once it is annealed."""
-    fraction: float = 0.5
-    """The part of the run over which it is annealed, linearly."""
-
-    def __post_init__(self) -> None:
-        _within_unit("EpsilonGreedy", start=self.start, end=self.end, fraction=self.fraction)
-
-    def probs(self, q: Tensor, progress: float) -> Tensor:
-        """The probabilities of the actions, once the part ``progress`` of the run is over."""
-        return epsilon_greedy_probs(q, _anneal(self.start, self.end, self.fraction, progress))
-
-
-@dataclass(frozen=True)
-class Boltzmann:
-    """Explore by taking better actions more often: softmax(Q / temperature)."""
-
-    start: float = 1.0
-    """The temperature at the first step, in units of return."""
-    end: float = 0.05
-    """The temperature once it is annealed."""
-    fraction: float = 0.5
-    """The part of the run over which it is annealed, linearly."""
-
-    def __post_init__(self) -> None:
-        _within_unit("Boltzmann", fraction=self.fraction)
-        for name in ("start", "end"):
-            if not getattr(self, name) > 0.0:
-                raise ConfigError(f"expected a temperature above 0 as {name} of Boltzmann, got {getattr(self, name)}")
-
-    def probs(self, q: Tensor, progress: float) -> Tensor:
-        """The probabilities of the actions, once the part ``progress`` of the run is over."""
-        return boltzmann_probs(q, _anneal(self.start, self.end, self.fraction, progress))
-
-
 @dataclass(frozen=True)
 class Linear:
     """A step size that falls (or not) in a straight line over the run."""
@@ -94,11 +42,11 @@ class Linear:
     """The step size at the last step."""
 
     def __post_init__(self) -> None:
-        _within_unit("Linear", start=self.start, end=self.end)
+        within_unit("Linear", start=self.start, end=self.end)
 
     def rate(self, visits: Tensor, progress: float) -> Tensor:
         """The step size of each update, here whatever the number of ``visits`` before it."""
-        return torch.full_like(visits, _anneal(self.start, self.end, 1.0, progress))
+        return torch.full_like(visits, anneal(self.start, self.end, 1.0, progress))
 
 
 @dataclass(frozen=True)
@@ -130,7 +78,7 @@ class Config:
     method: Literal["q_learning", "sarsa", "expected_sarsa", "double_q"] = "q_learning"
     """What the next state is worth: that of its best action (q_learning), of the action taken there (sarsa), of the
     policy's actions on average (expected_sarsa), of the best action by another table's judgement (double_q)."""
-    exploration: EpsilonGreedy | Boltzmann = EpsilonGreedy()
+    exploration: EpsilonGreedy | Boltzmann = field(default_factory=EpsilonGreedy)
     """How actions are chosen while learning."""
     learning_rate: Linear | VisitCount = VisitCount()
     """How far a value moves towards its target."""
@@ -151,7 +99,7 @@ class Config:
         for name in ("total_timesteps", "n_envs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"expected {name} of at least 1, got {getattr(self, name)}")
-        _within_unit("Config", gamma=self.gamma)
+        within_unit("Config", gamma=self.gamma)
 
 
 class Worlds(Protocol):

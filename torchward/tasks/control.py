@@ -98,21 +98,24 @@ def ppo_pendulum() -> Preset:
 
 def q_learning_cliff_walking() -> Preset:
     """Deterministic steps: a constant, large rate is exact (benchmarks/tabular.py)."""
-    from torchward.algorithms.q_learning import Config, EpsilonGreedy, Linear
+    from torchward.algorithms.q_learning import Config, Linear
+    from torchward.data.exploration import EpsilonGreedy
 
     return Preset(Config(total_timesteps=50_000, exploration=EpsilonGreedy(0.1, 0.1), learning_rate=Linear(0.5, 0.5)))
 
 
 def q_learning_taxi() -> Preset:
     """Deterministic steps and many places: explore much, copy each target (benchmarks/tabular.py)."""
-    from torchward.algorithms.q_learning import Config, EpsilonGreedy, Linear
+    from torchward.algorithms.q_learning import Config, Linear
+    from torchward.data.exploration import EpsilonGreedy
 
     return Preset(Config(total_timesteps=300_000, exploration=EpsilonGreedy(0.5, 0.5), learning_rate=Linear(1.0, 1.0)))
 
 
 def q_learning_frozen_lake() -> Preset:
     """Slippery steps: rates that fall with the visits of each pair (benchmarks/tabular.py)."""
-    from torchward.algorithms.q_learning import Config, EpsilonGreedy, VisitCount
+    from torchward.algorithms.q_learning import Config, VisitCount
+    from torchward.data.exploration import EpsilonGreedy
 
     exploration, rate = EpsilonGreedy(1.0, 0.1), VisitCount(0.1, 0.8)
     return Preset(Config(total_timesteps=100_000, exploration=exploration, learning_rate=rate))
@@ -120,7 +123,8 @@ def q_learning_frozen_lake() -> Preset:
 
 def q_learning_frozen_lake_8x8() -> Preset:
     """As the small lake; begun with the largest return there is, so that all of it is tried."""
-    from torchward.algorithms.q_learning import Config, EpsilonGreedy, VisitCount
+    from torchward.algorithms.q_learning import Config, VisitCount
+    from torchward.data.exploration import EpsilonGreedy
 
     exploration, rate = EpsilonGreedy(0.1, 0.1), VisitCount(0.1, 0.8)
     return Preset(Config(total_timesteps=500_000, exploration=exploration, learning_rate=rate, initial_q=1.0))

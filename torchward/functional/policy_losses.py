@@ -1,4 +1,5 @@
-"""Losses that move a policy towards what paid: REINFORCE, the clipped surrogate, the entropy bonus.
+"""Losses that move a policy towards what paid: REINFORCE, the clipped surrogate, the entropy bonus; and up its critic:
+the soft and the deterministic policy loss.
 
 Each gives one loss per element; `reduction` takes the mean. Advantages and old log-probabilities are weights: no
 gradient flows into them.
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchward.functional._checks import same_shape
+from torchward.functional.value_losses import soft_value, soft_value_discrete
 
 _LOG_RATIO_LIMIT = 20.0  # e^20 = 5e8: a larger ratio is a fault elsewhere, and must not become an infinity here
 
@@ -80,3 +82,52 @@ def clipped_surrogate(
 def entropy_loss(entropy: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Minus the entropy, so that a positive coefficient keeps the policy exploring. Source: Mnih et al. 2016 (A3C)."""
     return -entropy
+
+
+def soft_policy_loss(
+    log_prob: Float[Tensor, "*batch"], q: Float[Tensor, "*batch"], ent_coef: float | Float[Tensor, ""]
+) -> Float[Tensor, "*batch"]:
+    """SAC's policy loss, of an action a drawn from pi so that a gradient flows through it (reparameterised):
+
+        loss = ent_coef * log pi(a|s) - Q(s, a)
+
+    Its gradient is that of temperature * KL(pi || softmax(Q / ent_coef)), the KL step of soft policy iteration. No
+    gradient flows into ent_coef. Raises ValueError where the shapes differ. Source: Haarnoja et al. 2018b (Soft
+    Actor-Critic Algorithms and Applications), equation 7.
+    """
+    return -soft_value(q, log_prob, ent_coef)
+
+
+def soft_policy_loss_discrete(
+    log_probs: Float[Tensor, "*batch actions"], q: Float[Tensor, "*batch actions"], ent_coef: float | Float[Tensor, ""]
+) -> Float[Tensor, "*batch"]:
+    """SAC's policy loss with its expectation over the actions taken exactly, not from a sample:
+
+        loss = sum_a pi(a|s) * (ent_coef * log pi(a|s) - Q(s, a))
+
+    An action of probability 0 adds exactly 0 and has no gradient, whatever its Q. Raises ValueError where the shapes
+    differ. Source: Christodoulou 2019 (Soft Actor-Critic for Discrete Action Settings), equation 12.
+    """
+    return -soft_value_discrete(q, log_probs, ent_coef)
+
+
+def temperature_loss(
+    log_ent_coef: Float[Tensor, ""], entropy: Float[Tensor, "*batch"], target_entropy: float | Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch"]:
+    """The loss that moves SAC's temperature: down where the entropy is above its target, up where it is below.
+
+        loss = log_ent_coef * (entropy - target_entropy)
+
+    `entropy` may be a sample of it, -log pi(a|s); no gradient flows into it. The logarithm as the variable keeps the
+    temperature above 0; the fixed point is that of the paper's loss in the temperature itself. Source: Haarnoja et al.
+    2018b, equation 18, in the form of their published code.
+    """
+    return log_ent_coef * (entropy - target_entropy).detach()
+
+
+def deterministic_policy_loss(q: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """-Q(s, mu(s)), of an action through which a gradient flows: the deterministic policy gradient.
+
+    Source: Silver et al. 2014, equation 9; Lillicrap et al. 2016 (DDPG), equation 6.
+    """
+    return -q

@@ -198,3 +198,44 @@ def quantile_huber_loss(
         size = torch.where(size <= kappa, size.square() * (0.5 / kappa), size - 0.5 * kappa)
     weight = (tau - (error.detach() < 0).to(tau)).abs()
     return (weight * size).mean(dim=-1).sum(dim=-1)
+
+
+# Soft values: a policy's return plus its entropy
+
+
+def pessimistic_value(q: Float[Tensor, "critics *batch"]) -> Float[Tensor, "*batch"]:
+    """min_i Q_i: the lowest of several critics, so that their noise is not taken for worth (clipped double Q).
+
+    The gradient flows into the lowest alone. Source: Fujimoto et al. 2018 (TD3), equation 10.
+    """
+    return q.min(dim=0).values
+
+
+def soft_value(
+    q: Float[Tensor, "*batch"], log_prob: Float[Tensor, "*batch"], ent_coef: float | Float[Tensor, ""]
+) -> Float[Tensor, "*batch"]:
+    """A sample of a policy's soft value, of an action a that was drawn from it: Q(s, a) - ent_coef * log pi(a|s).
+
+    No gradient flows into ent_coef. Raises ValueError where the shapes differ. Source: Haarnoja et al. 2018b (Soft
+    Actor-Critic Algorithms and Applications), equation 3.
+    """
+    same_shape(q=q, log_prob=log_prob)
+    return q - _held(ent_coef) * log_prob
+
+
+def soft_value_discrete(
+    q: Float[Tensor, "*batch actions"], log_probs: Float[Tensor, "*batch actions"], ent_coef: float | Float[Tensor, ""]
+) -> Float[Tensor, "*batch"]:
+    """A policy's soft value exactly: sum_a pi(a|s) (Q(s, a) - ent_coef * log pi(a|s)).
+
+    An action of probability 0 adds exactly 0 and has no gradient, whatever its Q. No gradient flows into ent_coef.
+    Raises ValueError where the shapes differ. Source: Christodoulou 2019 (Soft Actor-Critic for Discrete Action
+    Settings), equation 10.
+    """
+    same_shape(q=q, log_probs=log_probs)
+    probs = log_probs.exp()
+    return (probs * (q - _held(ent_coef) * log_probs).masked_fill(probs == 0, 0.0)).sum(dim=-1)
+
+
+def _held(coefficient: float | Tensor) -> float | Tensor:
+    return coefficient.detach() if isinstance(coefficient, Tensor) else coefficient

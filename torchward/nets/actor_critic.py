@@ -1,6 +1,6 @@
 """The policy of control: features, an optional recurrent layer, an actor and a critic."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,6 +123,22 @@ class ActorCritic(nn.Module):
     def save(self, directory: Path | str) -> None:
         """Write ``policy.json`` and ``policy.safetensors``; :func:`torchward.load` reads them."""
         saving.save(self, Path(directory))
+
+    def description(self) -> dict[str, Any]:
+        """What it was made from, as :class:`torchward.nets.saving.Saved` says."""
+        return {
+            "network": asdict(self.network),
+            "critic": self.has_critic,
+            "encoder": saving.name_of(self.encoder),
+        }
+
+    @classmethod
+    def described(
+        cls, observation: Space, action: Space, data: dict[str, Any], encoder: nn.Module | None
+    ) -> "ActorCritic":
+        """One as :meth:`description` says."""
+        network = saving.settings(Network, data["network"])
+        return cls(observation, action, network, encoder=encoder, critic=data["critic"])
 
     def _encode(self, observation: Tree) -> Tensor:
         features: Any = self._modules.get("features")

@@ -9,12 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Activation: TypeAlias = Literal["tanh", "relu", "elu", "silu"]
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "relu": torch.relu,
     "elu": nn.functional.elu,
     "silu": nn.functional.silu,
 }
+"""What each name of an activation stands for."""
 
 
 def orthogonal(module: nn.Module, gain: float = math.sqrt(2.0)) -> nn.Module:
@@ -37,7 +38,7 @@ class Towers(nn.Module):
 
     def __init__(self, count: int, inputs: int, net_arch: Sequence[int], activation: Activation) -> None:
         super().__init__()
-        self.count, self.activation, self.features = count, _ACTIVATIONS[activation], inputs
+        self.count, self.activation, self.features = count, ACTIVATIONS[activation], inputs
         self.layers: list[tuple[str, str]] = []
         for i, width in enumerate(net_arch):
             layers = [nn.init.orthogonal_(torch.empty(width, self.features), math.sqrt(2.0)).T for _ in range(count)]

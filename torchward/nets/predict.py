@@ -1,23 +1,37 @@
 """NumPy in, NumPy out: one observation or a batch of them, through any policy, to the environment's actions."""
 
+from collections.abc import Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from torchward.nets import spaces
+from torchward.nets.outputs import Acted
 from torchward.nets.spaces import Space, SpaceError, Tree
 
-if TYPE_CHECKING:
-    from torchward.nets.actor_critic import ActorCritic
-    from torchward.nets.tabular import TabularPolicy
+
+class Acting(Protocol):
+    """A policy of any kind, as far as acting needs it."""
+
+    @property
+    def observation_space(self) -> Space: ...
+
+    @property
+    def action_space(self) -> Space: ...
+
+    def initial_state(self, batch: int) -> Tree: ...
+    def noise(self, batch: tuple[int, ...], generator: Generator) -> Tree: ...
+    def act(self, observation: Tree, state: Tree, noise: Tree | None) -> Acted: ...
+    def parameters(self) -> Iterator[Tensor]: ...
+    def buffers(self) -> Iterator[Tensor]: ...
 
 
 @torch.no_grad()
 def predict(
-    policy: "ActorCritic | TabularPolicy", observation: Any, state: Tree | None, deterministic: bool, seed: int | None
+    policy: Acting, observation: Any, state: Tree | None, deterministic: bool, seed: int | None
 ) -> tuple[Any, Tree]:
     """See :meth:`torchward.nets.actor_critic.ActorCritic.predict`."""
     tree, batch = tensors(policy.observation_space, observation)

@@ -4,26 +4,56 @@ Reading one executes nothing: a module of the user's own is never imported by na
 """
 
 import json
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from torchward.nets import spaces
+from torchward.nets.spaces import Space
 
 if TYPE_CHECKING:
     from torchward.nets.actor_critic import ActorCritic
+    from torchward.nets.q_policy import QPolicy
     from torchward.nets.tabular import TabularPolicy
 
+Loaded: TypeAlias = "ActorCritic | QPolicy | TabularPolicy"
 FORMAT = 1
+HOMES = {"ActorCritic": "actor_critic", "QPolicy": "q_policy", "TabularPolicy": "tabular"}
+"""The policies that can be saved, and the modules of this package that they are in."""
+
+S = TypeVar("S")
 
 
 class PolicyError(ValueError):
     """A directory that holds no policy, or one that does not fit."""
 
 
-def save(policy: "ActorCritic | TabularPolicy", directory: Path) -> None:
+class Saved(Protocol):
+    """A policy that can be saved: it says in plain JSON what it is, and is built again from that."""
+
+    @property
+    def observation_space(self) -> Space: ...
+
+    @property
+    def action_space(self) -> Space: ...
+
+    def description(self) -> dict[str, Any]:
+        """What it was made from, beside its spaces. A module of the user's own goes as ``encoder``, by its name."""
+        ...
+
+    @classmethod
+    def described(cls, observation: Space, action: Space, data: dict[str, Any], encoder: nn.Module | None) -> Any:
+        """One as ``data`` says, with any parameters."""
+        ...
+
+    def state_dict(self) -> Mapping[str, Tensor]: ...
+
+
+def save(policy: Saved, directory: Path) -> None:
     """Write ``policy`` into ``directory``, which is made."""
     from safetensors.torch import save_file
 
@@ -32,13 +62,8 @@ def save(policy: "ActorCritic | TabularPolicy", directory: Path) -> None:
         "policy": type(policy).__name__,
         "observation_space": spaces.to_json(policy.observation_space),
         "action_space": spaces.to_json(policy.action_space),
+        **policy.description(),
     }
-    network = getattr(policy, "network", None)
-    if network is not None:
-        encoder = getattr(policy, "encoder", None)
-        description["network"] = asdict(network)
-        description["critic"] = policy.critic is not None
-        description["encoder"] = None if encoder is None else f"{type(encoder).__module__}.{type(encoder).__qualname__}"
     directory.mkdir(parents=True, exist_ok=True)
     # Cloned: safetensors takes no tensors that share memory, as those of a tied encoder of the user's do.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in policy.state_dict().items()}
@@ -46,9 +71,7 @@ def save(policy: "ActorCritic | TabularPolicy", directory: Path) -> None:
     (directory / "policy.json").write_text(json.dumps(description, indent=2) + "\n")
 
 
-def load(
-    path: Path | str, *, encoder: nn.Module | None = None, which: str | None = None
-) -> "ActorCritic | TabularPolicy":
+def load(path: Path | str, *, encoder: nn.Module | None = None, which: str | None = None) -> Loaded:
     """The policy of a run, or of a policy directory.
 
     Of a run, the best one if it was evaluated, else the last; ``which="last"`` or ``"best"`` decides otherwise. A
@@ -83,25 +106,36 @@ def find(path: Path, which: str | None = None) -> Path:
     raise PolicyError(f"expected a run or a policy directory at {path}, but {what}; `torchward train` makes one")
 
 
-def _build(data: dict[str, Any], encoder: nn.Module | None, directory: Path) -> "ActorCritic | TabularPolicy":
-    from torchward.nets.actor_critic import ActorCritic, Network
-    from torchward.nets.tabular import TabularPolicy
+def name_of(encoder: nn.Module | None) -> str | None:
+    """What a message calls an encoder of the user's own."""
+    return None if encoder is None else f"{type(encoder).__module__}.{type(encoder).__qualname__}"
 
+
+def settings(cls: type[S], data: dict[str, Any]) -> S:
+    """A dataclass of plain settings, such as a network's shape, from its JSON. Fields that it does not know are left
+    out, as a later version may have more."""
+    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    found = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items() if name in known}
+    return cls(**found)
+
+
+def _build(data: dict[str, Any], encoder: nn.Module | None, directory: Path) -> Loaded:
     if data.get("format") != FORMAT:
         raise PolicyError(
             f"expected a policy of format {FORMAT} in {directory}, got {data.get('format')!r}; use the torchward that "
             "wrote it"
         )
     observation_space, action_space = (spaces.from_json(data[key]) for key in ("observation_space", "action_space"))
-    if data["policy"] == "TabularPolicy":
-        return TabularPolicy.empty(observation_space, action_space)
-    if data["encoder"] is not None and encoder is None:
+    name = data["policy"]
+    if name not in HOMES:
+        raise PolicyError(f"expected a policy of {', '.join(HOMES)} in {directory}, got {name!r}")
+    own = data.get("encoder")
+    if own is not None and encoder is None:
         raise PolicyError(
-            f"the policy in {directory} has an encoder of your own; pass it: load(path, encoder={data['encoder']}(...))"
+            f"the policy in {directory} has an encoder of your own; pass it: load(path, encoder={own}(...))"
         )
-    if data["encoder"] is None and encoder is not None:
+    if own is None and encoder is not None:
         raise PolicyError(f"the policy in {directory} has no encoder of your own; leave it out: load(path)")
-    known = {field.name for field in fields(Network)}
-    settings: dict[str, Any] = {name: value for name, value in data["network"].items() if name in known}
-    settings["net_arch"] = tuple(settings["net_arch"])
-    return ActorCritic(observation_space, action_space, Network(**settings), encoder=encoder, critic=data["critic"])
+    cls: type[Saved] = getattr(import_module(f"torchward.nets.{HOMES[name]}"), name)
+    policy: Loaded = cls.described(observation_space, action_space, data, encoder)
+    return policy

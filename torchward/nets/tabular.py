@@ -70,6 +70,17 @@ class TabularPolicy(nn.Module):
         """Write ``policy.json`` and ``policy.safetensors``; :func:`torchward.load` reads them."""
         saving.save(self, Path(directory))
 
+    def description(self) -> dict[str, Any]:
+        """Nothing but its spaces, as :class:`torchward.nets.saving.Saved` says."""
+        return {}
+
+    @classmethod
+    def described(
+        cls, observation: Space, action: Space, data: dict[str, Any], encoder: nn.Module | None
+    ) -> "TabularPolicy":
+        """An empty one."""
+        return cls.empty(observation, action)
+
     def _row(self, observation: Tree) -> Tensor:
         assert isinstance(observation, Tensor) and isinstance(self.observation_space, Discrete)
         return observation.long() - self.observation_space.start

@@ -1,0 +1,143 @@
+"""The policy that action values stand for: their argmax, with epsilon-greedy or Boltzmann exploration around it."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from torchward.nets import predict, saving
+from torchward.nets.heads import gumbel
+from torchward.nets.outputs import Acted, Evaluated
+from torchward.nets.q_network import C51, QR, Distribution, QNet, QNetwork
+from torchward.nets.spaces import Space, Tree
+
+
+class QPolicy(nn.Module):
+    """A :class:`~torchward.data.protocols.Policy` that looks up a :class:`~torchward.nets.q_network.QNetwork`.
+
+    With noise it explores: by any action with probability ``epsilon``, or, where ``temperature`` is above 0, by
+    softmax(Q / temperature); by noisy weights where the network has them. Both are plain attributes, 0 at first, that a
+    learner sets. Without noise it is greedy. Log-probabilities are those of the exploring policy."""
+
+    def __init__(
+        self,
+        observation_space: Space,
+        action_space: Space,
+        network: QNet | None = None,
+        distribution: Distribution | None = None,
+        *,
+        encoder: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.observation_space, self.action_space = observation_space, action_space
+        self.network, self.distribution = network or QNet(), distribution
+        self.q = QNetwork(observation_space, action_space, self.network, distribution, encoder)
+        self.history = self.q.history
+        self.epsilon, self.temperature = 0.0, 0.0
+
+    def initial_state(self, batch: int) -> Tree:
+        return self.q.initial_state(batch)
+
+    def noise(self, batch: tuple[int, ...], generator: Generator) -> Tree:
+        """A uniform number for epsilon ``[*batch, 1]``, Gumbel noise for the actions ``[*batch, actions]``, and that
+        of noisy weights, where there are such."""
+        uniform = torch.rand((*batch, 1), generator=generator, device=generator.device)
+        choice = gumbel((*batch, self.q.actions), generator)
+        return (uniform, choice, self.q.noise(batch, generator)) if self.q.noisy else (uniform, choice)
+
+    def act(self, observation: Tree, state: Tree, noise: Tree | None) -> Acted:
+        q: Any = self._modules["q"]  # as in QNetwork: looking up an attribute of a module costs as much as a layer
+        parts: Any = noise
+        outputs, state = q.step(observation, state, parts[2] if noise is not None and q.noisy else None)
+        values = q.allowed(q.values(outputs), observation)
+        best = values.argmax(-1)
+        if noise is None:
+            action = best
+        elif self.temperature > 0.0:
+            action = (values / self.temperature + parts[1]).argmax(-1)
+        elif self.epsilon > 0.0:
+            scores = torch.where(parts[0] < self.epsilon, q.allowed(parts[1], observation), values)
+            action = scores.argmax(-1)
+        else:
+            action = best
+        return Acted(action, self._log_prob(values, best, action), None, state)
+
+    def value(self, observation: Tree, state: Tree) -> Tensor | None:
+        """None: what is learnt from a replay is judged when it is sampled, so no source need judge what it collects.
+        :meth:`q_values` tells what observations are worth."""
+        return None
+
+    def q_values(self, observation: Tree, state: Tree = ()) -> Tensor:
+        """The values ``[N, actions]`` of the actions at observations ``[N, ...]``; -infinity for what is forbidden."""
+        if self.history and state == ():
+            state = self.initial_state(_rows(observation))
+        return self.q.allowed(self.q.values(self.q.step(observation, state)[0]), observation)
+
+    def evaluate_actions(self, observation: Tree, action: Tree, state: Tree, boundary: Tensor) -> Evaluated:
+        assert isinstance(action, Tensor)
+        values = self.q.allowed(self.q.values(self.q.unroll(observation, state, boundary)), observation)
+        log_probs = self._log_probs(values, values.argmax(-1))
+        entropy = -(log_probs.exp() * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(-1)
+        return Evaluated(_chosen(log_probs, action), entropy, None)
+
+    def absorb(self, observation: Tree, mask: Tensor | None = None) -> None:
+        """Let the normaliser take in what was seen; called after a rollout was learnt from, never before."""
+        if self.q.features is not None:
+            self.q.features.absorb(observation, mask)
+
+    def predict(
+        self, observation: Any, state: Tree | None = None, deterministic: bool = True, seed: int | None = None
+    ) -> tuple[Any, Tree]:
+        """As :meth:`torchward.nets.actor_critic.ActorCritic.predict`."""
+        return predict.predict(self, observation, state, deterministic, seed)
+
+    def save(self, directory: Path | str) -> None:
+        """Write ``policy.json`` and ``policy.safetensors``; :func:`torchward.load` reads them."""
+        saving.save(self, Path(directory))
+
+    def description(self) -> dict[str, Any]:
+        """What it was made from, as :class:`torchward.nets.saving.Saved` says; and how it explores."""
+        of = self.distribution
+        return {
+            "network": asdict(self.network),
+            "distribution": None if of is None else {"type": type(of).__name__, **asdict(of)},
+            "encoder": saving.name_of(self.q.encoder),
+            "epsilon": self.epsilon,
+            "temperature": self.temperature,
+        }
+
+    @classmethod
+    def described(cls, observation: Space, action: Space, data: dict[str, Any], encoder: nn.Module | None) -> "QPolicy":
+        """One as :meth:`description` says."""
+        stored = data["distribution"]
+        kinds: dict[str, type[Distribution]] = {"C51": C51, "QR": QR}
+        distribution = None if stored is None else saving.settings(kinds[stored["type"]], stored)
+        policy = cls(observation, action, saving.settings(QNet, data["network"]), distribution, encoder=encoder)
+        policy.epsilon, policy.temperature = float(data["epsilon"]), float(data["temperature"])
+        return policy
+
+    def _log_prob(self, values: Tensor, best: Tensor, action: Tensor) -> Tensor:
+        """The log-probability of actions ``[...]`` where the values are ``[..., actions]`` and ``best`` is greedy."""
+        return _chosen(self._log_probs(values, best), action)
+
+    def _log_probs(self, values: Tensor, best: Tensor) -> Tensor:
+        """Of all actions. Where several are the best it is the first of them that is taken."""
+        if self.temperature > 0.0:
+            return (values / self.temperature).log_softmax(-1)
+        allowed = (values > -math.inf).to(values)
+        share = allowed * (self.epsilon / allowed.sum(-1, keepdim=True))
+        greedy = nn.functional.one_hot(best, values.shape[-1])
+        return torch.add(share, greedy, alpha=1.0 - self.epsilon).log()
+
+
+def _chosen(log_probs: Tensor, action: Tensor) -> Tensor:
+    return log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+
+def _rows(observation: Tree) -> int:
+    while not isinstance(observation, Tensor):
+        observation = next(iter(observation.values() if isinstance(observation, dict) else observation))
+    return observation.shape[0]

@@ -15,9 +15,11 @@ import torchward
 from tests.cli.conftest import Command
 from torchward.cli.export import ExportError, compare, export, leaves, sample
 from torchward.nets.actor_critic import ActorCritic, Network
+from torchward.nets.q_network import C51, QNet
+from torchward.nets.q_policy import QPolicy
 from torchward.nets.spaces import MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
 
-CASES: dict[str, tuple[Space, Space, Network]] = {
+CASES: dict[str, tuple[Space, Space, Network | QNet]] = {
     "LSTM, normaliser, Discrete with a start": (
         Box((3,)),
         Discrete(4, start=2),
@@ -33,13 +35,28 @@ CASES: dict[str, tuple[Space, Space, Network]] = {
         MultiDiscrete((2, 3)),
         Network(net_arch=(8,), encoder="impala", normalize_observation=True),
     ),
+    "action values, duelling, a mask": (
+        Dict({"x": Box((3,)), MASK: MultiBinary(4)}),
+        Discrete(4, start=2),
+        QNet(net_arch=(8,), dueling=True, normalize_observation=True),
+    ),
+    "action values of noisy weights, GRU": (
+        Box((3,)),
+        Discrete(4, start=2),
+        QNet(net_arch=(8,), noisy=True, recurrent="gru", lstm_hidden_size=6),
+    ),
 }
 
 
-def policy_of(observation: Space, action: Space, network: Network) -> ActorCritic:
+def policy_of(observation: Space, action: Space, network: Network | QNet) -> ActorCritic | QPolicy:
     """One with statistics of its own and actions that differ."""
     torch.manual_seed(0)
-    policy = ActorCritic(observation, action, network)
+    policy: ActorCritic | QPolicy
+    if isinstance(network, QNet):
+        policy = QPolicy(observation, action, network, C51(7, -2.0, 2.0) if network.dueling else None)
+        policy.epsilon = 0.5  # greedy in the file
+    else:
+        policy = ActorCritic(observation, action, network)
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -80,7 +97,8 @@ def test_the_file_acts_as_the_policy_does(tmp_path: Path, case: str) -> None:
     # What checks the file finds a fault in it.
     compare(policy, path)
     with torch.no_grad():
-        policy.head.linear.weight.neg_()
+        linear: Any = policy.q.advantage if isinstance(policy, QPolicy) else policy.head.linear
+        linear.weight.neg_()
     with pytest.raises(ExportError, match=r"policy\.onnx (differs|chooses otherwise)"):
         compare(policy, path)
 

@@ -141,9 +141,9 @@ class QNetwork(nn.Module):
         self.width = inputs
         self.advantage = dense(inputs, self.actions * self.size)
         self.value = dense(inputs, self.size) if network.dueling else None
-        # The layers' own dictionaries: an attribute of a module takes as long to look up as a small layer to compute.
-        self.layers: list[dict[str, Any]] = [layer._parameters for layer in self.hidden]
-        self.heads: list[dict[str, Any]] = [layer._parameters for layer in (self.advantage, self.value) if layer]
+        # In plain lists: an attribute of a module takes as long to look up as a small layer takes to compute.
+        self.layers = list(self.hidden)
+        self.heads = [self.advantage, *([self.value] if self.value is not None else [])]
 
     def forward(self, observation: Tree, noise: Tensor | None = None) -> Tensor:
         """The outputs ``[..., actions]`` or ``[..., actions, n]`` of a network without a recurrent layer. ``noise``
@@ -216,25 +216,28 @@ class QNetwork(nn.Module):
     def read(self, latent: Tensor, noise: Tensor | None = None) -> Tensor:
         """The outputs that features, or what a recurrent layer made of them, stand for."""
         parts = iter(noise.split(self.noises, -1)) if noise is not None and self.noisy else None
+        shape = (self.actions, self.size)
         for layer in self.layers:
             latent = self.activation(_affine(layer, latent, parts))
         if not self.dueling:
-            outputs = _affine(self.heads[0], latent, parts).float()
-            return outputs if self.distribution is None else outputs.unflatten(-1, (self.actions, self.size))
+            plain = _affine(self.heads[0], latent, parts).float()
+            return plain.unflatten(-1, shape) if self.distribution is not None else plain
         # Wang et al. 2016, equation 9: the mean is taken from the advantages, or only their sum with V would be learnt.
         left, right = (latent[..., : self.width], latent[..., -self.width :]) if self.layers else (latent, latent)
-        advantage = _affine(self.heads[0], left, parts).float().unflatten(-1, (self.actions, self.size))
+        advantage = _affine(self.heads[0], left, parts).float().unflatten(-1, shape)
         value = _affine(self.heads[1], right, parts).float().unsqueeze(-2)
-        outputs = value + advantage - advantage.mean(-2, keepdim=True)
-        return outputs.squeeze(-1) if self.distribution is None else outputs
+        combined: Tensor = value + advantage - advantage.mean(-2, keepdim=True)
+        return combined.squeeze(-1) if self.distribution is None else combined
 
 
-def _affine(own: dict[str, Any], x: Tensor, noise: Any) -> Tensor:
-    """A layer of plain or noisy weights, from its dictionary; ``noise`` gives its inputs' and its outputs'."""
+def _affine(layer: nn.Module, x: Tensor, noise: Any) -> Tensor:
+    """A layer of plain or noisy weights; ``noise`` gives its inputs' and its outputs'."""
+    own: Any = layer._parameters
     y: Tensor = F.linear(x, own["weight"], own["bias"])
     if noise is None:
         return y
-    inputs, outputs = next(noise), next(noise)
+    inputs: Tensor = next(noise)
+    outputs: Tensor = next(noise)
     return y + outputs * F.linear(inputs * x, own["weight_std"], own["bias_std"])
 
 

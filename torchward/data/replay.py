@@ -20,7 +20,7 @@ from torchward.nets.spaces import Space
 __all__ = ["Prioritised", "Replay", "Sequences", "StackPadding", "Transitions"]
 
 TRIES = 30
-"""Times that rows are drawn of which some are no steps, before those that are get listed."""
+"""Times that more rows are drawn, because too many were no steps, before the steps are listed."""
 
 
 @dataclass(frozen=True)
@@ -207,38 +207,37 @@ class Replay:
     def draw(self, count: int, length: int = 1) -> tuple[Ints, Ints]:
         """The streams and row numbers of ``count`` steps that have ``length`` - 1 rows behind them.
 
-        Rows are drawn until so many of them are such steps: those that are left have the chances that they would have
-        if they were all there is."""
+        Rows are drawn, and those that are no such steps are passed over: among the others chances are as if these were
+        all there is."""
+        if not self.streams.steps:
+            return self._listed(count, length)
+        stream, row = self._among_all(count, length)
+        for _ in range(TRIES):
+            if len(row) >= count:
+                return stream[:count], row[:count]
+            more = self._among_all(count - len(row), length)
+            stream, row = np.concatenate([stream, more[0]]), np.concatenate([row, more[1]])
+        more = self._listed(count, length)
+        return np.concatenate([stream, more[0]])[:count], np.concatenate([row, more[1]])[:count]
+
+    def _among_all(self, count: int, length: int) -> tuple[Ints, Ints]:
+        """About ``count`` such steps as :meth:`draw` draws: of rows drawn by their chances, those that are one. A row
+        that is no step has no chance in a prioritised replay, and that of a step in a uniform one."""
         streams = self.streams
-        found: list[Ints] = []
-        missing = count
-        for _ in range(TRIES if streams.steps else 0):
-            stream, row = self._any_rows(missing, spread=length == 1)
-            fits = streams.loss_mask[streams.slots(stream, row)] & (row + length <= streams.written[stream])
-            if not fits.all():
-                stream, row = stream[fits], row[fits]
-            found.append(np.stack([stream, row]))
-            missing -= len(row)
-            if not missing:
-                break
-        else:
-            found.append(self._listed(missing, length))
-        stream, row = found[0] if len(found) == 1 else np.concatenate(found, 1)
-        return stream, row
-
-    def _any_rows(self, count: int, spread: bool) -> tuple[Ints, Ints]:
-        """Rows by their chances, which of a uniform replay are equal, also where no step lies. ``spread``: one from
-        each of ``count`` equal shares of them."""
+        if self.priorities is not None and length == 1:
+            return streams.rows(self.priorities.find((np.arange(count) + self.generator.random(count)) / count))
         if self.priorities is not None:
-            at = self.generator.random(count)
-            at = (at + np.arange(count)) / count if spread else at
-            return self.streams.rows(self.priorities.find(at * self.priorities.total))
-        longest = int((self.streams.written - self.streams.oldest).max())
-        drawn = self.generator.integers(self.n_envs * longest, size=count)
-        stream, offset = (np.zeros_like(drawn), drawn) if self.n_envs == 1 else np.divmod(drawn, longest)
-        return stream, self.streams.oldest[stream] + offset
+            stream, row = streams.rows(self.priorities.find(self.generator.random(count)))
+            fits = row + length <= streams.written[stream]
+        else:
+            every = self.n_envs * streams.longest
+            drawn = self.generator.integers(every, size=int(1.1 * count * every / streams.steps) + 4)
+            stream, offset = (np.zeros_like(drawn), drawn) if self.n_envs == 1 else np.divmod(drawn, streams.longest)
+            row = streams.oldest[stream] + offset
+            fits = streams.loss_mask[streams.slots(stream, row)] & (row + length <= streams.written[stream])
+        return stream[fits], row[fits]
 
-    def _listed(self, count: int, length: int) -> Ints:
+    def _listed(self, count: int, length: int) -> tuple[Ints, Ints]:
         """As :meth:`draw`, from a list of all such steps: for when there are few among the rows."""
         streams = self.streams
         end = np.maximum(streams.written - length + 1, streams.oldest)
@@ -250,7 +249,7 @@ class Replay:
         chances = np.ones(len(slots)) if self.priorities is None else self.priorities.leaves[slots]
         sums = chances.cumsum()
         at = np.minimum(self.generator.random(count) * sums[-1], np.nextafter(sums[-1], 0.0))
-        return np.stack(streams.rows(slots[sums.searchsorted(at, "right")]))
+        return streams.rows(slots[sums.searchsorted(at, "right")])
 
     def weight(self, slots: Ints) -> Float[Tensor, " batch"]:
         """Importance weights ``(N P(i)) ** -beta`` of drawn rows, over the largest of them (Schaul et al. 2016, section
@@ -283,5 +282,5 @@ class Replay:
         self.streams.load_state_dict(state["streams"])
         self.generator.bit_generator.state = state["generator"]
         if self.priorities is not None:
-            self.priorities.load(state["priorities"])
+            self.priorities.set(np.arange(self.priorities.size), state["priorities"])
         self.largest, self.beta = float(state["largest"]), float(state["beta"])

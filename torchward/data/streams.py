@@ -80,6 +80,8 @@ class Streams:
         """The rows that each stream has had: the number that its next one will have."""
         self.oldest: Ints = np.zeros(n, np.int64)
         """The number of the first row of each window."""
+        self.longest = 0
+        """The number of rows in the longest window."""
         self.steps = 0
         """The steps in all windows: rows with ``loss_mask`` True."""
         self.saved: Ints = np.zeros(n, np.int64)
@@ -177,10 +179,14 @@ class Streams:
         written = begin + added
         if self.on_disk:
             self._require_reserve(written)
-        self.written, self.oldest = written, np.maximum(written - self.window, 0)
+        self._move(written)
         change = Change(self.between(before, self.oldest), self.between(begin, written))
         self.steps -= int(self.loss_mask[change.left].sum())
         return change
+
+    def _move(self, written: Ints) -> None:
+        self.written, self.oldest = written, np.maximum(written - self.window, 0)
+        self.longest = int((self.written - self.oldest).max())
 
     def _require_reserve(self, written: Ints) -> None:
         """Nothing that the last state_dict may sample is written over; nor the older frames of its first stacks."""
@@ -273,8 +279,7 @@ class Streams:
                 f"expected a replay of (n_envs, rows of each, frame_stack) = {self._shape()}, got one of "
                 f"{tuple(state['shape'])}"
             )
-        self.written = np.array(state["written"])
-        self.oldest = np.maximum(self.written - self.window, 0)
+        self._move(np.array(state["written"]))
         self.unproved = bool(state["unproved"])
         for name, flag in self._flags().items():
             stored = state["flags"][name]

@@ -64,3 +64,17 @@ def test_what_the_loss_does_not_reach_stays() -> None:
     used.sum().backward()
     optimizer.step()
     assert torch.equal(unused, torch.ones(2)) and not torch.equal(used, torch.ones(2))
+
+
+def test_each_parameter_counts_its_own_steps() -> None:
+    """As PyTorch's does: the correction for the start is that of the steps in which a parameter had a gradient."""
+    pairs = [[nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))] for _ in range(2)]
+    optimizers: list[Adam | torch.optim.Adam] = [Adam(pairs[0], 0.1), torch.optim.Adam(pairs[1], 0.1, fused=True)]
+    for late in (False, False, True, True):
+        for (always, sometimes), optimizer in zip(pairs, optimizers, strict=True):
+            optimizer.zero_grad()
+            loss: Tensor = always.square().sum() + (sometimes.square().sum() if late else 0.0)
+            loss.backward()
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(*pairs, strict=True))
+    assert not torch.equal(pairs[0][0], pairs[0][1])

@@ -1,8 +1,8 @@
 """Adam around PyTorch's own fused kernel, without ``torch.optim.Optimizer``.
 
 That class imports PyTorch's compiler when it is built, which takes as long as importing PyTorch, and looks its
-parameters over at every step, which on small networks takes as long as the step. The arithmetic is PyTorch's
-(``torch.optim.adam.adam``), so the numbers are those of ``torch.optim.Adam(fused=True)``, bit for bit.
+parameters over at every step, which on small networks takes as long as the step. The arithmetic is PyTorch's kernel, so
+the numbers are those of ``torch.optim.Adam(fused=True)``, bit for bit.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
 
 class Adam:
@@ -25,7 +24,9 @@ class Adam:
         self.lr, self.betas, self.eps = lr, betas, eps
         self.means = [torch.zeros_like(p) for p in self.parameters]
         self.squares = [torch.zeros_like(p) for p in self.parameters]
-        self.steps = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self.parameters]
+        device = self.parameters[0].device if self.parameters else None
+        self.count = torch.zeros(len(self.parameters), device=device)
+        self.steps = list(self.count.unbind())  # one addition counts them all
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -35,20 +36,26 @@ class Adam:
     @torch.no_grad()
     def step(self) -> None:
         """Move each parameter by its gradient. One that has none, because the loss does not reach it, stays."""
-        having = [i for i, parameter in enumerate(self.parameters) if parameter.grad is not None]
         gradients = [gradient for p in self.parameters if (gradient := p.grad) is not None]
-        adam(
-            [self.parameters[i] for i in having], gradients, [self.means[i] for i in having],
-            [self.squares[i] for i in having], [], [self.steps[i] for i in having],
-            foreach=False, fused=True, amsgrad=False, beta1=self.betas[0], beta2=self.betas[1], lr=self.lr,
-            weight_decay=0.0, eps=self.eps, maximize=False,
-        )  # fmt: skip
+        lists = [self.parameters, self.means, self.squares, self.steps]
+        if len(gradients) == len(self.parameters):
+            self.count += 1
+        else:
+            having = [i for i, parameter in enumerate(self.parameters) if parameter.grad is not None]
+            lists = [[each[i] for i in having] for each in lists]
+            torch._foreach_add_(lists[3], 1)
+        if gradients:
+            torch._fused_adam_(
+                lists[0], gradients, lists[1], lists[2], [], lists[3], lr=self.lr, beta1=self.betas[0],
+                beta2=self.betas[1], weight_decay=0.0, eps=self.eps, amsgrad=False, maximize=False,
+            )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
-        return {"lr": self.lr, "means": self.means, "squares": self.squares, "steps": self.steps}
+        return {"lr": self.lr, "means": self.means, "squares": self.squares, "steps": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.lr = float(state["lr"])
-        for name in ("means", "squares", "steps"):
+        self.count.copy_(state["steps"])
+        for name in ("means", "squares"):
             for own, stored in zip(getattr(self, name), state[name], strict=True):
                 own.copy_(stored)

@@ -15,7 +15,7 @@ from torchward.nets import spaces
 from torchward.nets.mlp import orthogonal
 from torchward.nets.spaces import Space, Tree
 
-_FORBIDDEN = -1e30  # its exponential is 0, and its product with a loss's weight is still finite: 0 times it is 0
+FORBIDDEN = -1e30  # its exponential is 0, and its product with a loss's weight is still finite: 0 times it is 0
 
 
 class Head(Protocol):
@@ -52,7 +52,7 @@ class Categorical(nn.Module):
         logits = affine(self, latent)
         if mask is not None:
             assert isinstance(mask, Tensor)
-            logits = logits.masked_fill(mask == 0, _FORBIDDEN)
+            logits = logits.masked_fill(mask == 0, FORBIDDEN)
         return logits.log_softmax(-1)
 
     def noise(self, batch: tuple[int, ...], generator: Generator) -> Tensor:
@@ -80,7 +80,7 @@ class MultiCategorical(nn.Module):
         logits = affine(self, latent)
         if mask is not None:
             assert isinstance(mask, Tensor)
-            logits = logits.masked_fill(mask == 0, _FORBIDDEN)
+            logits = logits.masked_fill(mask == 0, FORBIDDEN)
         return torch.cat([part.log_softmax(-1) for part in logits.split(self.nvec, -1)], -1)
 
     def noise(self, batch: tuple[int, ...], generator: Generator) -> Tensor:
@@ -110,7 +110,7 @@ class Bernoulli(nn.Module):
         logits = affine(self, latent)
         if mask is not None:
             assert isinstance(mask, Tensor)
-            logits = logits.masked_fill(mask == 0, _FORBIDDEN)
+            logits = logits.masked_fill(mask == 0, FORBIDDEN)
         return logits
 
     def noise(self, batch: tuple[int, ...], generator: Generator) -> Tensor:

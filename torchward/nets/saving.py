@@ -17,12 +17,20 @@ from torchward.nets.spaces import Space
 
 if TYPE_CHECKING:
     from torchward.nets.actor_critic import ActorCritic
+    from torchward.nets.deterministic_actor import DeterministicActor
     from torchward.nets.q_policy import QPolicy
+    from torchward.nets.soft_actor import SoftActor
     from torchward.nets.tabular import TabularPolicy
 
-Loaded: TypeAlias = "ActorCritic | QPolicy | TabularPolicy"
+Loaded: TypeAlias = "ActorCritic | DeterministicActor | QPolicy | SoftActor | TabularPolicy"
 FORMAT = 1
-HOMES = {"ActorCritic": "actor_critic", "QPolicy": "q_policy", "TabularPolicy": "tabular"}
+HOMES = {
+    "ActorCritic": "actor_critic",
+    "DeterministicActor": "deterministic_actor",
+    "QPolicy": "q_policy",
+    "SoftActor": "soft_actor",
+    "TabularPolicy": "tabular",
+}
 """The policies that can be saved, and the modules of this package that they are in."""
 
 S = TypeVar("S")

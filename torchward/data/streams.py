@@ -86,7 +86,8 @@ class Streams:
         """The steps in all windows: rows with ``loss_mask`` True."""
         self.saved: Ints = np.zeros(n, np.int64)
         """``written``, as the last :meth:`state_dict` of files has it."""
-        self.unproved = frame_stack > 1
+        self.unproved = 2 if frame_stack > 1 else 0
+        """Starts of episodes behind which stacks are still compared with those that came."""
 
     @property
     def nbytes(self) -> int:
@@ -152,7 +153,7 @@ class Streams:
         self.steps += int(loss_mask.sum())
         if self.unproved:
             self._prove_stacks(row, rollout)
-            self.unproved = not boundary[:, :-1].any()
+            self.unproved -= self.unproved == 1 or rollout.finals is not None or bool((boundary & ~loss_mask).any())
         return change
 
     def cut(self) -> Change:
@@ -213,8 +214,7 @@ class Streams:
             )
 
     def _prove_stacks(self, row: Ints, rollout: Rollout) -> None:
-        """Compare stacks as they are rebuilt with those that came. Asked until the start of a second episode was
-        seen."""
+        """Compare stacks as they are rebuilt with those that came."""
         rebuilt = self.observation.leaves(self.observe(np.repeat(self.every[:, None], row.shape[1], 1), row))
         given = self.observation.leaves(rollout.observation)
         if not all(torch.equal(mine, theirs.to(mine)) for mine, theirs in zip(rebuilt, given, strict=True)):
@@ -280,7 +280,7 @@ class Streams:
                 f"{tuple(state['shape'])}"
             )
         self._move(np.array(state["written"]))
-        self.unproved = bool(state["unproved"])
+        self.unproved = int(state["unproved"])
         for name, flag in self._flags().items():
             stored = state["flags"][name]
             flag.reshape(self.n, -1)[:, : stored.shape[1]] = stored

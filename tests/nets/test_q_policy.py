@@ -85,7 +85,7 @@ def test_noisy_weights_explore_and_each_row_has_its_own() -> None:
     seen = torch.randn(1, 4).expand(200, 4)
     noise = made.noise((200,), Generator().manual_seed(0))
     assert len(leaf(made.act(seen, (), noise).action).unique()) > 1
-    quiet: Any = (*noise[:2], torch.zeros_like(noise[2]))  # type: ignore[index, arg-type]
+    quiet: Any = (*noise[:3], torch.zeros_like(noise[3]))  # type: ignore[index, arg-type]
     assert len(leaf(made.act(seen, (), quiet).action).unique()) == 1
 
 

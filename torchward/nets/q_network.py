@@ -58,6 +58,8 @@ class QR:
 
     n_quantiles: int = 200
     """The number of quantiles."""
+    kappa: float = 1.0
+    """The error from which on their loss is linear."""
 
 
 Distribution: TypeAlias = C51 | QR
@@ -118,6 +120,7 @@ class QNetwork(nn.Module):
             self.core = Recurrent(inputs, network.lstm_hidden_size, network.recurrent)
             inputs = network.lstm_hidden_size
         self.history = self.core is not None
+        self.plain = distribution is None and mask is None  # outputs are values, and all of them are allowed
         self.size = 1  # outputs of an action
         match distribution:
             case C51():
@@ -215,7 +218,7 @@ class QNetwork(nn.Module):
 
     def read(self, latent: Tensor, noise: Tensor | None = None) -> Tensor:
         """The outputs that features, or what a recurrent layer made of them, stand for."""
-        parts = iter(noise.split(self.noises, -1)) if noise is not None and self.noisy else None
+        parts = None if noise is None or not self.noisy else iter(noise.split(self.noises, -1))
         shape = (self.actions, self.size)
         for layer in self.layers:
             latent = self.activation(_affine(layer, latent, parts))

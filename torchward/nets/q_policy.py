@@ -37,33 +37,39 @@ class QPolicy(nn.Module):
         self.q = QNetwork(observation_space, action_space, self.network, distribution, encoder)
         self.history = self.q.history
         self.epsilon, self.temperature = 0.0, 0.0
-
     def initial_state(self, batch: int) -> Tree:
         return self.q.initial_state(batch)
 
     def noise(self, batch: tuple[int, ...], generator: Generator) -> Tree:
-        """A uniform number for epsilon ``[*batch, 1]``, Gumbel noise for the actions ``[*batch, actions]``, and that
-        of noisy weights, where there are such."""
-        uniform = torch.rand((*batch, 1), generator=generator, device=generator.device)
+        """Whether to explore ``[*batch]``, Gumbel noise for the actions ``[*batch, actions]``, the action that it picks
+        if nothing is forbidden ``[*batch]``, and the noise of noisy weights, where there are such.
+
+        All that can be is done here, for whole rollouts at once: what :meth:`act` does is done at every step."""
+        explore = torch.rand(batch, generator=generator, device=generator.device) < self.epsilon
         choice = gumbel((*batch, self.q.actions), generator)
-        return (uniform, choice, self.q.noise(batch, generator)) if self.q.noisy else (uniform, choice)
+        drawn = (explore, choice, choice.argmax(-1))
+        return (*drawn, self.q.noise(batch, generator)) if self.q.noisy else drawn
 
     def act(self, observation: Tree, state: Tree, noise: Tree | None) -> Acted:
         q: Any = self._modules["q"]  # as in QNetwork: looking up an attribute of a module costs as much as a layer
-        parts: Any = noise
-        outputs, state = q.step(observation, state, parts[2] if noise is not None and q.noisy else None)
-        values = q.allowed(q.values(outputs), observation)
+        drawn: Any = noise
+        outputs, state = q.step(observation, state, drawn[3] if noise is not None and q.noisy else None)
+        values = outputs if q.plain else q.allowed(q.values(outputs), observation)
         best = values.argmax(-1)
-        if noise is None:
-            action = best
-        elif self.temperature > 0.0:
-            action = (values / self.temperature + parts[1]).argmax(-1)
-        elif self.epsilon > 0.0:
-            scores = torch.where(parts[0] < self.epsilon, q.allowed(parts[1], observation), values)
-            action = scores.argmax(-1)
-        else:
-            action = best
-        return Acted(action, self._log_prob(values, best, action), None, state)
+        action = best
+        if noise is not None:
+            explore, choice, picked = drawn[:3]
+            if self.temperature > 0.0:
+                action = (values / self.temperature + choice).argmax(-1)
+            elif self.epsilon > 0.0:
+                if not q.plain:
+                    picked = q.allowed(choice, observation).argmax(-1)
+                action = torch.where(explore, picked, best)
+        if q.plain and not self.temperature:  # as below, in fewer operations
+            other = self.epsilon / q.actions
+            log_prob = torch.where(action == best, math.log(other + 1.0 - self.epsilon), math.log(other or 1.0))
+            return Acted(action, log_prob, None, state)
+        return Acted(action, _chosen(self._log_probs(values, best), action), None, state)
 
     def value(self, observation: Tree, state: Tree) -> Tensor | None:
         """None: what is learnt from a replay is judged when it is sampled, so no source need judge what it collects.
@@ -118,10 +124,6 @@ class QPolicy(nn.Module):
         policy = cls(observation, action, saving.settings(QNet, data["network"]), distribution, encoder=encoder)
         policy.epsilon, policy.temperature = float(data["epsilon"]), float(data["temperature"])
         return policy
-
-    def _log_prob(self, values: Tensor, best: Tensor, action: Tensor) -> Tensor:
-        """The log-probability of actions ``[...]`` where the values are ``[..., actions]`` and ``best`` is greedy."""
-        return _chosen(self._log_probs(values, best), action)
 
     def _log_probs(self, values: Tensor, best: Tensor) -> Tensor:
         """Of all actions. Where several are the best it is the first of them that is taken."""

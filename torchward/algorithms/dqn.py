@@ -1,0 +1,388 @@
+"""Deep Q-learning (Mnih et al. 2015), with what was found since: double, duelling, n-step, prioritised, recurrent.
+
+From top to bottom: the config, the errors of what was sampled, the update, the loop. Its neighbour ``rainbow`` has
+other errors, and takes the update from here.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from torchward.config import ConfigError
+from torchward.data.exploration import Boltzmann, EpsilonGreedy, anneal
+from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
+from torchward.data.random import derive, generator, seeded
+from torchward.data.replay import Prioritised, Replay, Sequences, StackPadding, Transitions
+from torchward.data.tree import tree_map
+from torchward.functional.returns import n_step_returns
+from torchward.functional.value_losses import (
+    double_q_value,
+    greedy_value,
+    huber_loss,
+    n_step_target,
+    squared_error,
+)
+from torchward.nets.adam import Adam
+from torchward.nets.gradients import clip_gradients
+from torchward.nets.q_network import Distribution, QNet
+from torchward.nets.q_policy import QPolicy
+from torchward.nets.target import follow, twin
+from torchward.nets.uniform import UniformPolicy
+from torchward.run import Run
+
+LOG_STEPS = 500
+"""Environment steps to a line of metrics where the run's options say nothing: an iteration is only a few steps."""
+MAX_SHARE = 0.9
+"""Of the largest error in a sequence, beside the mean one, in its priority (Kapturowski et al. 2019, section 2.3)."""
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Any step that is kept is as likely to be learnt from as any other."""
+
+
+@dataclass(frozen=True)
+class Huber:
+    """Quadratic up to an error of delta, and linear from there."""
+
+    delta: float = 1.0
+    """The error at which the one becomes the other."""
+
+    def __call__(self, value: Tensor, target: Tensor) -> Tensor:
+        return huber_loss(value, target, self.delta)
+
+
+@dataclass(frozen=True)
+class Squared:
+    """The square of the error."""
+
+    def __call__(self, value: Tensor, target: Tensor) -> Tensor:
+        return squared_error(value, target)
+
+
+@dataclass(frozen=True)
+class Config:
+    """DQN's settings, by the names of Stable-Baselines3."""
+
+    total_timesteps: int = 100_000
+    """Environment steps to learn from, over all environments together."""
+    n_envs: int = 1
+    """Environments that are stepped together."""
+    train_freq: int = 4
+    """Steps of each environment between two updates."""
+    gradient_steps: int = 1
+    """Minibatches of an update; -1: as many as steps were taken since the last one."""
+    batch_size: int = 32
+    """Steps in a minibatch; with a recurrent network, sequences."""
+    buffer_size: int = 1_000_000
+    """Steps that the replay keeps."""
+    buffer_on_disk: bool = False
+    """Keep what was observed in files of the run, not in memory."""
+    replay: Uniform | Prioritised = field(default_factory=Uniform)
+    """How steps are drawn from it."""
+    frame_stack: int = 1
+    """Frames that an observed image is a stack of: the replay keeps each of them once."""
+    stack_padding: StackPadding = "first"
+    """What a stack shows before an episode's first frame, as the environment does it: that frame again, or zeros."""
+    learning_starts: int = 100
+    """Environment steps at random before the first update."""
+    learning_rate: float = 1e-4
+    """Adam's step size at the start."""
+    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    """linear: down to 0 at the last step."""
+    gamma: float = 0.99
+    """Discount of the future, per step."""
+    n_steps: int = 1
+    """Steps whose rewards are summed up before the target network takes over."""
+    tau: float = 1.0
+    """How far the target network moves towards the network at a time: 1 copies it."""
+    target_update_interval: int = 10_000
+    """Environment steps between two moves of the target network."""
+    double_q: bool = False
+    """Choose the best next action by the network, and judge it by the target network."""
+    loss: Huber | Squared = field(default_factory=Huber)
+    """What an error costs."""
+    exploration: EpsilonGreedy | Boltzmann = field(default_factory=lambda: EpsilonGreedy(1.0, 0.05, 0.1))
+    """How actions are chosen while learning."""
+    sequence_length: int = 40
+    """Steps of a sequence that a recurrent network learns from."""
+    burn_in: int = 20
+    """Steps before these which only bring the recurrent state up."""
+    max_grad_norm: float = 10.0
+    """Norm to which the gradient of all parameters together is clipped."""
+    adam_eps: float = 1e-8
+    """Adam's epsilon."""
+    network: QNet = field(default_factory=QNet)
+    """The network of action values."""
+    seed: int = 0
+    """Everything random follows from it."""
+    device: str = "cpu"
+    """Where the network and the replay live: cpu, cuda."""
+
+    def __post_init__(self) -> None:
+        verify(self)
+
+
+def verify(config: "Settings") -> None:
+    """Raises ConfigError for a number that cannot be."""
+    sizes = ("total_timesteps", "n_envs", "train_freq", "batch_size", "buffer_size", "n_steps", "frame_stack")
+    for name in (*sizes, "target_update_interval"):
+        if getattr(config, name) < 1:
+            raise ConfigError(f"expected {name} of at least 1, got {getattr(config, name)}")
+    for name in ("gamma", "tau"):
+        if not 0.0 <= getattr(config, name) <= 1.0:
+            raise ConfigError(f"expected {name} within [0, 1], got {getattr(config, name)}")
+    if config.gradient_steps < 1 and config.gradient_steps != -1:
+        raise ConfigError(f"expected gradient_steps of at least 1, or -1, got {config.gradient_steps}")
+    if config.learning_starts < 0:
+        raise ConfigError(f"expected learning_starts of at least 0, got {config.learning_starts}")
+
+
+class Judged(NamedTuple):
+    """What is thought of a minibatch ``[B]``."""
+
+    loss: Tensor
+    """What each step, or sequence, has in the loss, which is the mean."""
+    error: Tensor
+    """How far each value was from its target: the next priority."""
+    value: Tensor
+    """The value of each action that was taken."""
+
+
+def judge(learner: "Learner", batch: Transitions) -> Judged:
+    """The temporal-difference errors of steps (Mnih et al. 2015, equation 2; van Hasselt et al. 2016, equation 4)."""
+    network, target, config = learner.network, learner.target, learner.config
+    assert isinstance(config, Config) and isinstance(batch.action, Tensor)
+    following = batch.next_observation
+    with torch.no_grad():
+        q_next = target.allowed(target.forward(following, learner.noise()), following)
+        if config.double_q:
+            select = network.allowed(network.forward(following, learner.noise()), following)
+            next_value = double_q_value(select, q_next)
+        else:
+            next_value = greedy_value(q_next)
+        goal = n_step_target(batch.reward, batch.discount, next_value)
+    q = network.forward(batch.observation, learner.noise()).gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
+    return Judged(config.loss(q, goal), (goal - q.detach()).abs(), q.detach())
+
+
+def judge_sequences(learner: "Learner", batch: Sequences) -> Judged:
+    """The same for rows ``[B, T]`` of a recurrent network, whose state was not kept: it begins at zero, and the first
+    ``burn_in`` rows bring it up, without gradient (Kapturowski et al. 2019, section 2.3). The last ``n_steps`` rows are
+    there to be looked ahead at."""
+    network, target, config = learner.network, learner.target, learner.config
+    assert isinstance(config, Config) and isinstance(batch.action, Tensor)
+    begin, length = config.burn_in, config.sequence_length
+    # The state ends with the row that shows the final observation, not with the last step before it.
+    reset = batch.boundary & ~batch.loss_mask
+    before = tree_map(lambda leaf: leaf[:, :begin], batch.observation)
+    seen = tree_map(lambda leaf: leaf[:, begin:], batch.observation)
+    noise = learner.noise()
+    q = network.unroll(seen, network.burn_in(before, reset[:, :begin]), reset[:, begin:], noise)
+    with torch.no_grad():
+        state = target.burn_in(before, reset[:, :begin])
+        q_next = target.allowed(target.unroll(seen, state, reset[:, begin:], learner.noise()), seen)
+        value = double_q_value(network.allowed(q, seen), q_next) if config.double_q else greedy_value(q_next)
+        reward, terminated, boundary = (x[:, begin:-1] for x in (batch.reward, batch.terminated, batch.boundary))
+        goal = n_step_returns(reward, value[:, 1:], terminated, boundary, config.gamma, config.n_steps)[:, :length]
+        mask = batch.loss_mask[:, begin : begin + length]
+        count = mask.sum(1).clamp_min(1)
+        whole = mask.sum().clamp_min(1) / len(mask)
+    taken = batch.action[:, begin : begin + length].unsqueeze(-1)
+    chosen = q[:, :length].gather(-1, taken).squeeze(-1)
+    error = torch.where(mask, (goal - chosen.detach()).abs(), 0.0)
+    return Judged(
+        loss=torch.where(mask, config.loss(chosen, goal), 0.0).sum(1) / whole,  # every step weighs the same
+        error=MAX_SHARE * error.amax(1) + (1.0 - MAX_SHARE) * error.sum(1) / count,
+        value=torch.where(mask, chosen.detach(), 0.0).sum(1) / count,
+    )
+
+
+METRICS = ("loss", "error", "q")
+
+
+class Learner:
+    """The network, its target, the optimiser, and the update. ``judge`` is what differs between neighbours."""
+
+    def __init__(
+        self, policy: QPolicy, config: "Settings", judge: Callable[["Learner", Transitions], Judged] = judge
+    ) -> None:
+        self.policy, self.config, self.judge = policy, config, judge
+        self.network, self.target = policy.q, twin(policy.q)
+        self.parameters: list[Tensor] = list(self.network.parameters())
+        self.following: list[Tensor] = list(self.target.parameters())
+        self.optimizer = Adam(self.parameters, config.learning_rate, eps=config.adam_eps)
+        self.generator = generator(config.seed, "noisy weights", config.device)
+        self.sums = torch.zeros(len(METRICS), device=config.device)
+        self.count, self.updates = 0, 0
+        self.anneal(0.0)
+
+    def anneal(self, progress: float) -> None:
+        """Set the schedules; ``progress`` goes from 0 at the first step to 1 at the last."""
+        config = self.config
+        self.progress = progress
+        self.policy.epsilon, self.policy.temperature = config.exploration.at(progress)
+        self.optimizer.lr = config.learning_rate * (1.0 - progress * (config.learning_rate_schedule == "linear"))
+
+    def noise(self) -> Tensor | None:
+        """Noise for the weights, one for a whole minibatch (Fortunato et al. 2018, section 3.1); None where there are
+        no noisy ones."""
+        return self.network.noise((1,), self.generator) if self.network.noisy else None
+
+    def update(self, replay: Replay) -> None:
+        """``gradient_steps`` minibatches out of the replay."""
+        config = self.config
+        if replay.prioritised is not None:  # Schaul et al. 2016, section 3.4
+            replay.beta = anneal(replay.prioritised.beta, 1.0, 1.0, self.progress)
+        for _ in range(config.gradient_steps if config.gradient_steps > 0 else config.n_envs * config.train_freq):
+            if self.policy.history:
+                assert isinstance(config, Config)
+                rows = replay.sample_sequences(config.batch_size, rows_of(config))
+                judged, weight, index = judge_sequences(self, rows), rows.weight, rows.index
+            else:
+                batch = replay.sample(config.batch_size, config.gamma, config.n_steps)
+                judged, weight, index = self.judge(self, batch), batch.weight, batch.index
+            self.descend(judged.loss.mean() if replay.prioritised is None else (weight * judged.loss).mean())
+            replay.update_priorities(index, judged.error)
+            self.sums += torch.stack([judged.loss.detach().mean(), judged.error.mean(), judged.value.mean()])
+            self.count += 1
+            self.updates += 1
+
+    def descend(self, loss: Tensor) -> None:
+        """One step of the optimiser."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        clip_gradients(self.parameters, self.config.max_grad_norm)
+        self.optimizer.step()
+
+    def follow(self) -> None:
+        """Move the target network towards the network by ``tau``."""
+        follow(self.following, self.parameters, self.config.tau)
+
+    def metrics(self) -> dict[str, Tensor | float]:
+        """The means over the updates since the last call, not yet read; and the schedules."""
+        found: dict[str, Tensor | float] = {"learning_rate": self.optimizer.lr, "updates": float(self.updates)}
+        found["temperature" if self.policy.temperature else "epsilon"] = self.policy.temperature or self.policy.epsilon
+        if self.count:
+            found |= dict(zip(METRICS, (self.sums / self.count).unbind(), strict=True))
+            self.sums, self.count = torch.zeros_like(self.sums), 0
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "target": self.target.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "progress": self.progress,
+            "sums": self.sums,
+            "count": self.count,
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.target.load_state_dict(state["target"])
+        self.generator.set_state(state["generator"])
+        self.sums.copy_(state["sums"])
+        self.count, self.updates = int(state["count"]), int(state["updates"])
+        self.anneal(float(state["progress"]))
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def rows_of(config: Config) -> int:
+    """The rows of a sequence: to burn in, to learn from, to look ahead at."""
+    return config.burn_in + config.sequence_length + config.n_steps
+
+
+def memory(config: "Settings", task: Task, run: Run) -> Replay:
+    """The replay that a config asks for. On the disk it has room for all that may come between two checkpoints, where
+    behind every step there may be the final observation of its episode."""
+    period = run.options.checkpoint_freq or -(-run.total // 10)
+    steps = -(-(period if period > 0 else run.total) // config.n_envs) + config.train_freq
+    return Replay(
+        task.observation_space, task.action_space, config.n_envs, config.buffer_size,
+        seed=config.seed, device=config.device, frame_stack=config.frame_stack, stack_padding=config.stack_padding,
+        prioritised=config.replay if isinstance(config.replay, Prioritised) else None,
+        directory=run.path / "replay" if config.buffer_on_disk else None,
+        reserve=2 * steps + 2 if config.buffer_on_disk else 0,
+    )  # fmt: skip
+
+
+def check(config: "Settings", task: Task, distribution: Distribution | None = None) -> None:
+    """Raise a SpaceError if no network of action values or no replay takes the task's spaces: what is tried here is
+    thrown away."""
+    policy = QPolicy(task.observation_space, task.action_space, config.network, distribution)
+    Replay(task.observation_space, task.action_space, 1, 1, seed=0, frame_stack=config.frame_stack)
+    if policy.history and isinstance(config, Config) and config.buffer_size < config.n_envs * rows_of(config):
+        raise ConfigError(
+            f"expected buffer_size of at least n_envs * (burn_in + sequence_length + n_steps) = "
+            f"{config.n_envs * rows_of(config)}, got {config.buffer_size}"
+        )
+
+
+def begin(config: "Settings", task: Task, policy: Policy | None, distribution: Distribution | None = None) -> QPolicy:
+    """The policy to learn: a new one, or the one that is given. Raises ConfigError for one of another kind."""
+    if policy is None:
+        with seeded(config.seed, "policy"):
+            policy = QPolicy(task.observation_space, task.action_space, config.network, distribution)
+    if not isinstance(policy, QPolicy) or policy.distribution != distribution:
+        kind = "no distribution" if distribution is None else f"the distribution {distribution}"
+        raise ConfigError(f"expected to begin from a QPolicy with {kind}, got a {describe(policy)}")
+    return on_device(policy, config.device)
+
+
+def describe(policy: Policy) -> str:
+    """A policy in words."""
+    of = f" with {policy.distribution}" if isinstance(policy, QPolicy) else ""
+    return f"{type(policy).__name__}{of}"
+
+
+def train(
+    config: Config, task: Task, run: Run, policy: Policy | None = None, shaping: Sequence[Shaping] = ()
+) -> QPolicy:
+    """Learn ``task`` and return the policy. ``policy`` is one to begin from; ``shaping`` is applied to each rollout in
+    order before it is kept."""
+    policy = begin(config, task, policy)
+    learner = Learner(policy, config)
+    replay = memory(config, task, run)
+    source = task.source(config.n_envs, config.seed, config.device)
+    uniform = UniformPolicy(task.observation_space, task.action_space, policy.initial_state)
+    starts = max(config.learning_starts, config.n_envs * rows_of(config) if policy.history else 0)
+    with run:
+        tracked = {f"shaping{i}": each for i, each in enumerate(shaping)}
+        run.track(policy=policy, learner=learner, source=source, replay=replay, **tracked)
+        while not run.done:
+            learner.anneal(run.step / run.total)
+            warm = run.step < starts
+            rollout = source.collect(uniform if warm else policy, config.train_freq)
+            shaped: dict[str, Tensor | float] = {}
+            for each in shaping:
+                rollout, metrics = each.shape(rollout)
+                shaped |= metrics
+            replay.add(rollout)
+            if not warm:
+                learner.update(replay)
+            absorb(policy, rollout)
+            run.advance(config.n_envs * config.train_freq, source.episodes())
+            if run.due("target", config.target_update_interval):
+                learner.follow()
+            if run.due("log") and (run.options.log_freq or run.due("metrics", LOG_STEPS)):
+                run.log(learner.metrics() | shaped)
+            if run.due("evaluate"):
+                seed = derive(config.seed, "evaluation")
+                run.evaluation(task.evaluate(policy, run.options.n_eval_episodes, seed), policy)
+            if run.due("checkpoint"):
+                if source.cut():
+                    replay.cut()
+                run.save()
+        run.finish(policy)
+    source.close()
+    return policy
+
+
+if TYPE_CHECKING:
+    from torchward.algorithms.rainbow import Config as RainbowConfig
+
+    Settings: TypeAlias = Config | RainbowConfig

@@ -142,8 +142,30 @@ class ZeroPictures(Pictures):
         return {"near": picture, "far": (np.int64(self.random.randint(-1, 3)), where), "action_mask": bits}
 
 
+class Goals(World):
+    """What is achieved is a number that tells the world and the step behind which it was; what is desired, a chance."""
+
+    observation_space: Any = gym.spaces.Dict(
+        observation=gym.spaces.Box(-np.inf, np.inf, (4,)),
+        achieved_goal=gym.spaces.Box(-np.inf, np.inf, (2,)),
+        desired_goal=gym.spaces.Box(-np.inf, np.inf, (2,)),
+    )
+
+    def begin(self) -> None:
+        self.goal = np.array([self.random.randint(-9, -1), self.episode()], np.float32)
+
+    def episode(self) -> int:
+        return sum(step.ended for step in self.told)
+
+    def look(self) -> Any:
+        achieved = np.array([len(self.told), int(self.goal[1])], np.float32)
+        return {"observation": super().look(), "achieved_goal": achieved, "desired_goal": self.goal}
+
+
 def name_of(observation: Any) -> tuple[float, float]:
-    """The numbers that a world wrote into an observation, of either kind."""
+    """The numbers that a world wrote into an observation, of any kind."""
+    if isinstance(observation, dict) and "observation" in observation:
+        observation = observation["observation"]
     if isinstance(observation, dict):
         observation = np.moveaxis(np.asarray(observation["near"]), -1, 0)
     array = np.asarray(observation)

@@ -136,9 +136,10 @@ def test_every_step_has_the_same_chance(kind: str, length: int) -> None:
     assert within_chance(np.array(list(counts.values())), np.full(len(fit), draws / len(fit)))
 
 
-def within_chance(observed: Any, expected: Any) -> bool:
-    """Whether chi-square is where it lies in all but 1 case of 1000 (Wilson and Hilferty 1931)."""
-    statistic, degrees = float(((observed - expected) ** 2 / expected).sum()), len(observed) - 1
+def within_chance(observed: Any, expected: Any, groups: int = 1) -> bool:
+    """Whether chi-square is where it lies in all but 1 case of 1000 (Wilson and Hilferty 1931), of counts in so many
+    groups whose sums are given."""
+    statistic, degrees = float(((observed - expected) ** 2 / expected).sum()), len(observed) - groups
     spread = math.sqrt(2.0 / (9.0 * degrees))
     deviation: float = abs((statistic / degrees) ** (1.0 / 3.0) - (1.0 - 2.0 / (9.0 * degrees)))
     return deviation < 3.29 * spread

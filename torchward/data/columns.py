@@ -42,6 +42,12 @@ class Columns:
                 "at 1"
             )
 
+    def entry(self, name: str) -> "_Column":
+        """The column of an entry of a Dict that is a leaf."""
+        assert isinstance(self.space, spaces.Dict)
+        before = list(self.space.spaces).index(name)
+        return self.columns[sum(1 for part in list(self.space.spaces.values())[:before] for _ in spaces.leaves(part))]
+
     @property
     def nbytes(self) -> int:
         return sum(column.data.nbytes for column in self.columns)

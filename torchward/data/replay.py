@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchward.data.random import derive
 from torchward.data.rollout import Rollout
-from torchward.data.streams import Change, Ints, StackPadding, Streams
+from torchward.data.streams import Change, Ints, Outcome, StackPadding, Streams
 from torchward.data.sum_tree import SumTree
 from torchward.data.tree import Tree
 from torchward.nets.spaces import Space
@@ -175,7 +175,10 @@ class Replay:
         i-th is drawn from the i-th of ``batch_size`` equal shares of all chances (Schaul et al. 2016, appendix B.2.1).
         Raises ValueError where none is kept."""
         stream, row = self.draw(batch_size)
-        outcome = self.streams.follow(stream, row, gamma, n_steps)
+        return self.transitions(stream, row, self.streams.follow(stream, row, gamma, n_steps))
+
+    def transitions(self, stream: Ints, row: Ints, outcome: Outcome) -> Transitions:
+        """Steps that were drawn, with what came of them."""
         slots = self.streams.slots(stream, row)
         return Transitions(
             observation=self.streams.observe(stream, row),
@@ -183,7 +186,7 @@ class Replay:
             reward=self._tensor(outcome.reward),
             next_observation=self.streams.observe(stream, row + outcome.length),
             discount=self._tensor(outcome.discount),
-            weight=self.weight(slots),
+            weight=self._weight(slots),
             index=torch.from_numpy(row * self.n_envs + stream),
         )
 
@@ -200,7 +203,7 @@ class Replay:
             terminated=self._tensor(self.streams.terminated[slots]),
             boundary=self._tensor(self.streams.boundary[slots]),
             loss_mask=self._tensor(self.streams.loss_mask[slots]),
-            weight=self.weight(slots[:, 0]),
+            weight=self._weight(slots[:, 0]),
             index=torch.from_numpy(row * self.n_envs + stream),
         )
 
@@ -251,7 +254,7 @@ class Replay:
         at = np.minimum(self.generator.random(count) * sums[-1], np.nextafter(sums[-1], 0.0))
         return streams.rows(slots[sums.searchsorted(at, "right")])
 
-    def weight(self, slots: Ints) -> Float[Tensor, " batch"]:
+    def _weight(self, slots: Ints) -> Float[Tensor, " batch"]:
         """Importance weights ``(N P(i)) ** -beta`` of drawn rows, over the largest of them (Schaul et al. 2016, section
         3.4): the number N of steps and the sum of all chances drop out."""
         if self.priorities is None:

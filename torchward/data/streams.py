@@ -19,9 +19,10 @@ from torchward.data.rollout import Rollout
 from torchward.data.tree import Tree
 from torchward.nets.spaces import Space, SpaceError
 
-__all__ = ["Change", "Ints", "Outcome", "StackPadding", "Streams"]
+__all__ = ["Bools", "Change", "Ints", "Outcome", "StackPadding", "Streams", "fold"]
 
 Ints: TypeAlias = NDArray[np.int64]
+Bools: TypeAlias = NDArray[np.bool_]
 StackPadding: TypeAlias = Literal["first", "zero"]
 """What stands in a stack before an episode's first frame: that frame again, or zeros."""
 
@@ -167,9 +168,9 @@ class Streams:
         self.action.clear(behind)
         return change
 
-    def _closes(self, slots: Ints) -> NDArray[np.bool_]:
+    def _closes(self, slots: Ints) -> Bools:
         """Whether rows hold the observation in which an episode ended."""
-        closes: NDArray[np.bool_] = self.boundary[slots] & ~self.loss_mask[slots]
+        closes: Bools = self.boundary[slots] & ~self.loss_mask[slots]
         return closes
 
     def _advance(self, added: Ints) -> Change:
@@ -203,7 +204,7 @@ class Streams:
         self.reward[slots], self.terminated[slots] = reward, terminated
         self.boundary[slots], self.loss_mask[slots] = boundary, loss_mask
 
-    def _require_ends(self, unnamed: NDArray[np.bool_], loss_mask: NDArray[np.bool_]) -> None:
+    def _require_ends(self, unnamed: Bools, loss_mask: Bools) -> None:
         """Where an episode ended and no final observation is given, the next row has to be one that shows it."""
         newest = self.slots(self.every, self.written - 1)
         before = (self.written > 0) & self.boundary[newest] & self.loss_mask[newest]
@@ -243,16 +244,32 @@ class Streams:
             slots = self.slots(stream, row)
             discount = np.where(self.terminated[slots], np.float32(0.0), np.float32(gamma))
             return Outcome(np.ones_like(row), self.reward[slots], discount)
+        slots, counts = self.span(stream, row, n_steps)
+        return fold(self.reward[slots], self.terminated[slots], counts, gamma)
+
+    def span(self, stream: Ints, row: Ints, n_steps: int) -> tuple[Ints, Bools]:
+        """The slots ``[B, n_steps]`` of rows and of those behind them; and which of them follow each other: not those
+        behind a boundary, nor those that have not been."""
         rows = row[:, None] + np.arange(n_steps)
         slots = self.slots(stream[:, None], rows)
         goes_on = ~self.boundary[slots[:, :-1]] & (rows[:, 1:] < self.written[stream][:, None])
         counts = np.ones(rows.shape, bool)
         counts[:, 1:] = np.logical_and.accumulate(goes_on, 1)
-        length = counts.sum(1)
-        reward = np.where(counts, self.reward[slots] * gamma ** np.arange(n_steps), 0.0).sum(1)
-        end = slots[np.arange(len(row)), length - 1]
-        discount = np.where(self.terminated[end], 0.0, gamma**length)
-        return Outcome(length, reward.astype(np.float32), discount.astype(np.float32))
+        return slots, counts
+
+    def last(self, stream: Ints, row: Ints) -> Ints:
+        """The numbers of the rows in which the episodes of rows ``[B]`` ended; of a running one, the number of what was
+        seen last and is not acted on yet."""
+        last = self.written[stream]
+        open_, begin = np.arange(len(row)), row + 1
+        while len(open_):
+            rows = begin[:, None] + np.arange(64)
+            found = self._closes(self.slots(stream[open_, None], rows)) & (rows < self.written[stream[open_], None])
+            here = found.any(1)
+            last[open_[here]] = begin[here] + found[here].argmax(1)
+            more = ~here & (begin + 64 < self.written[stream[open_]])
+            open_, begin = open_[more], begin[more] + 64
+        return last
 
     # What is kept
 
@@ -310,3 +327,11 @@ class Streams:
         for data in (*self.observation.data(1), *self.action.data(1)):
             proof = zlib.crc32(data[0, torch.from_numpy(some)].numpy().tobytes(), proof)
         return proof
+
+
+def fold(reward: NDArray[np.float32], terminated: Bools, counts: Bools, gamma: float) -> Outcome:
+    """The outcome of the steps ``[B, k]`` that ``counts`` says."""
+    length = counts.sum(1)
+    total = np.where(counts, reward * gamma ** np.arange(counts.shape[1]), 0.0).sum(1)
+    discount = np.where((terminated & counts).any(1), 0.0, gamma**length)
+    return Outcome(length, total.astype(np.float32), discount.astype(np.float32))

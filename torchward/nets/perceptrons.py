@@ -61,10 +61,18 @@ class Perceptrons(nn.Module):
         """``inputs`` ``[N, ...]``, side by side, to ``[count, N, outputs]``. ``frozen``: the weights are constants.
         ``learnt``: only the first so many rows are learnt from, as if what comes of the others were constant; no
         gradient flows into the inputs then."""
+        return self._apply_layers(inputs, learnt, self._weights(frozen))
+
+    def first(self, *inputs: Float[Tensor, "batch _"]) -> Float[Tensor, "batch {self.outputs}"]:
+        """The first of them alone, with constant weights: ``[N, outputs]``."""
+        return self._apply_layers(inputs, None, [weight[:1] for weight in self._weights(True)])[0]
+
+    def _weights(self, frozen: bool) -> list[Tensor]:
         own: Any = self._parameters  # a module's attributes take longer to look up than a small operation
         weights = [own[name] for name in self.names]
-        if frozen:
-            weights = [weight.detach() for weight in weights]
+        return [weight.detach() for weight in weights] if frozen else weights
+
+    def _apply_layers(self, inputs: tuple[Tensor, ...], learnt: int | None, weights: list[Tensor]) -> Tensor:
         if not torch.is_grad_enabled():
             return _compute(self.activation, inputs, weights)[-1]
         outputs: Tensor = _Layers.apply(self.activation, learnt, len(inputs), *inputs, *weights)  # type: ignore[no-untyped-call]

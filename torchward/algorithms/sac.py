@@ -1,0 +1,362 @@
+"""Soft actor-critic (Haarnoja et al. 2018b): twin critics, a policy that is paid for its entropy, and a temperature
+that finds itself. For real numbers, for choices (Christodoulou 2019), and for both at once (Delalleau et al. 2019).
+
+From top to bottom: the config, the soft value, the two losses, the update, the loop.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from torchward.config import ConfigError
+from torchward.data.means import Means
+from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
+from torchward.data.random import derive, generator, seeded
+from torchward.data.replay import Replay, StackPadding, Transitions
+from torchward.functional.policy_losses import soft_policy_loss, soft_policy_loss_discrete, temperature_loss
+from torchward.functional.value_losses import (
+    n_step_target,
+    pessimistic_value,
+    soft_value,
+    soft_value_discrete,
+    squared_error,
+)
+from torchward.nets.actor_body import ActorNet
+from torchward.nets.adam import Adam
+from torchward.nets.heads import FORBIDDEN
+from torchward.nets.q_function import q_function, value_of
+from torchward.nets.soft_actor import Drawn, SoftActor
+from torchward.nets.target import follow, twin
+from torchward.nets.uniform import UniformPolicy
+from torchward.run import Run
+
+LOG_STEPS = 500
+"""Environment steps to a line of metrics where the run's options say nothing: an iteration is a single step."""
+
+
+@dataclass(frozen=True)
+class Auto:
+    """The temperature falls while the entropy is above its target, and rises while it is below."""
+
+    initial: float = 1.0
+    """The temperature at the start."""
+    target_entropy: float | None = None
+    """The entropy to keep of the real numbers in an action, in nats; None: minus how many they are."""
+    target_entropy_ratio: float = 0.5
+    """The entropy to keep of the choices in an action, as a part of the largest there is where they are made."""
+
+    def __post_init__(self) -> None:
+        if not self.initial > 0.0:
+            raise ConfigError(f"expected initial of Auto above 0, got {self.initial}")
+        if not 0.0 <= self.target_entropy_ratio <= 1.0:
+            raise ConfigError(f"expected target_entropy_ratio of Auto within [0, 1], got {self.target_entropy_ratio}")
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A temperature that stays as it is."""
+
+    value: float = 0.1
+    """The temperature, in units of reward per nat."""
+
+    def __post_init__(self) -> None:
+        if not self.value >= 0.0:
+            raise ConfigError(f"expected value of Fixed of at least 0, got {self.value}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """SAC's settings, by the names of Stable-Baselines3."""
+
+    total_timesteps: int = 100_000
+    """Environment steps to learn from, over all environments together."""
+    n_envs: int = 1
+    """Environments that are stepped together."""
+    train_freq: int = 1
+    """Steps of each environment between two updates."""
+    gradient_steps: int = 1
+    """Minibatches of an update; -1: as many as steps were taken since the last one."""
+    batch_size: int = 256
+    """Steps in a minibatch."""
+    buffer_size: int = 1_000_000
+    """Steps that the replay keeps."""
+    buffer_on_disk: bool = False
+    """Keep what was observed in files of the run, not in memory."""
+    frame_stack: int = 1
+    """Frames that an observed image is a stack of: the replay keeps each of them once."""
+    stack_padding: StackPadding = "first"
+    """What a stack shows before an episode's first frame, as the environment does it: that frame again, or zeros."""
+    learning_starts: int = 100
+    """Environment steps at random before the first update."""
+    learning_rate: float = 3e-4
+    """Adam's step size at the start, of actor, critics and temperature."""
+    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    """linear: down to 0 at the last step."""
+    gamma: float = 0.99
+    """Discount of the future, per step."""
+    n_steps: int = 1
+    """Steps whose rewards are summed up before the target critics take over."""
+    tau: float = 0.005
+    """How far the target critics move towards the critics at a time."""
+    target_update_interval: int = 1
+    """Minibatches between two moves of the target critics."""
+    policy_delay: int = 1
+    """Minibatches between two of which the actor and the temperature learn as well."""
+    n_critics: int = 2
+    """Critics, of which the lowest is believed."""
+    ent_coef: Auto | Fixed = field(default_factory=Auto)
+    """The temperature: what a nat of entropy is worth in rewards."""
+    adam_eps: float = 1e-8
+    """Adam's epsilon."""
+    network: ActorNet = field(default_factory=ActorNet)
+    """The actor, and the critics beside it."""
+    seed: int = 0
+    """Everything random follows from it."""
+    device: str = "cpu"
+    """Where the networks and the replay live: cpu, cuda."""
+
+    def __post_init__(self) -> None:
+        verify(self, "n_critics", "target_update_interval")
+
+
+def verify(config: "Settings", *more: str) -> None:
+    """Raises ConfigError for a number that cannot be."""
+    sizes = ("total_timesteps", "n_envs", "train_freq", "batch_size", "buffer_size", "frame_stack", "n_steps")
+    for name in (*sizes, "policy_delay", *more):
+        if getattr(config, name) < 1:
+            raise ConfigError(f"expected {name} of at least 1, got {getattr(config, name)}")
+    for name in ("gamma", "tau"):
+        if not 0.0 <= getattr(config, name) <= 1.0:
+            raise ConfigError(f"expected {name} within [0, 1], got {getattr(config, name)}")
+    if config.gradient_steps < 1 and config.gradient_steps != -1:
+        raise ConfigError(f"expected gradient_steps of at least 1, or -1, got {config.gradient_steps}")
+    if config.learning_starts < 0:
+        raise ConfigError(f"expected learning_starts of at least 0, got {config.learning_starts}")
+
+
+class Learner:
+    """Critics and their targets, the temperature, the optimisers, and the update."""
+
+    def __init__(self, policy: SoftActor, config: Config) -> None:
+        self.policy, self.config, self.parts = policy, config, policy.parts
+        with seeded(config.seed, "critics"):
+            self.critic = q_function(policy.body.size, policy.parts, policy.network, config.n_critics)
+        self.critic.to(config.device)
+        self.target = twin(self.critic)
+        self.leading: list[Tensor] = list(self.critic.parameters())
+        self.following: list[Tensor] = list(self.target.parameters())
+        # One temperature for the reals, one for the choices, whose entropies are of different kinds.
+        self.kinds = [
+            name for name, there in (("reals", policy.parts.reals), ("choices", policy.parts.factors)) if there
+        ]
+        auto = isinstance(config.ent_coef, Auto)
+        start = config.ent_coef.initial if isinstance(config.ent_coef, Auto) else config.ent_coef.value
+        self.log_ent_coef = {
+            kind: torch.tensor(start, device=config.device).log().requires_grad_(auto) for kind in self.kinds
+        }
+        actor = [*policy.body.perceptron.parameters(), *(self.log_ent_coef.values() if auto else ())]
+        self.actor_optimizer = Adam(actor, config.learning_rate, eps=config.adam_eps)
+        # An encoder of images is the critics' to train (Yarats et al. 2021, section 4).
+        critics = [*self.leading, *policy.body.encoder_parameters()]
+        self.critic_optimizer = Adam(critics, config.learning_rate, eps=config.adam_eps)
+        self.generator = generator(config.seed, "minibatches", config.device)
+        self.critic_means = Means("critic_loss", "q", device=config.device)
+        names = [*(f"entropy_{kind}" for kind in self.kinds), *(f"ent_coef_{kind}" for kind in self.kinds)]
+        self.actor_means = Means("actor_loss", *names, device=config.device)
+        self.updates = 0
+
+    def anneal(self, progress: float) -> None:
+        """Set the schedules; ``progress`` goes from 0 at the first step to 1 at the last."""
+        config = self.config
+        rate = config.learning_rate * (1.0 - progress * (config.learning_rate_schedule == "linear"))
+        self.actor_optimizer.lr = self.critic_optimizer.lr = rate
+
+    def soft_value(self, q: Tensor, drawn: Drawn, ent_coef: dict[str, Tensor]) -> Tensor:
+        """What states ``[N]`` are worth to the policy, its entropy included, by the values ``[N, choices]`` there."""
+        if drawn.log_probs is None:
+            return soft_value(q.squeeze(-1), drawn.log_prob, ent_coef["reals"])
+        value = soft_value_discrete(q, drawn.log_probs, ent_coef["choices"])
+        return soft_value(value, drawn.log_prob, ent_coef["reals"]) if self.parts.reals else value
+
+    def policy_loss(self, q: Tensor, drawn: Drawn, ent_coef: dict[str, Tensor]) -> Tensor:
+        """The policy's loss ``[N]``: for reals and choices together, the sum of what either adds."""
+        if drawn.log_probs is None:
+            return soft_policy_loss(drawn.log_prob, q.squeeze(-1), ent_coef["reals"])
+        loss = soft_policy_loss_discrete(drawn.log_probs, q, ent_coef["choices"])
+        return loss + ent_coef["reals"] * drawn.log_prob if self.parts.reals else loss
+
+    def entropy(self, drawn: Drawn) -> dict[str, tuple[Tensor, Tensor | float]]:
+        """The entropies ``[N]``, of reals by the sample that there is and of choices exactly; and their targets."""
+        auto = self.config.ent_coef if isinstance(self.config.ent_coef, Auto) else Auto()
+        found: dict[str, tuple[Tensor, Tensor | float]] = {}
+        if self.parts.reals:
+            target = -float(self.parts.reals) if auto.target_entropy is None else auto.target_entropy
+            found["reals"] = (-drawn.log_prob.detach(), target)
+        if drawn.log_probs is not None:
+            log_probs = drawn.log_probs.detach()
+            probs = log_probs.exp()
+            most = (log_probs > 0.5 * FORBIDDEN).sum(-1).log()
+            found["choices"] = (-(probs * log_probs).sum(-1), auto.target_entropy_ratio * most)
+        return found
+
+    def update(self, replay: Replay) -> None:
+        """``gradient_steps`` minibatches out of the replay."""
+        config = self.config
+        for _ in range(config.gradient_steps if config.gradient_steps > 0 else config.n_envs * config.train_freq):
+            self.step(replay.sample(config.batch_size, config.gamma, config.n_steps))
+
+    def step(self, batch: Transitions) -> None:
+        """Learn from one minibatch: the critics, now and then the policy and the temperature, and the targets."""
+        config, policy, body = self.config, self.policy, self.policy.body
+        n, acts = len(batch.reward), self.updates % config.policy_delay == 0
+        features = body.encode(batch.observation)
+        held = features.detach()
+        with torch.no_grad():
+            following = body.encode(batch.next_observation)
+            ent_coef = {kind: value.exp() for kind, value in self.log_ent_coef.items()}
+        # What the policy does now and what it does next, in one pass, of which it learns from the former alone.
+        allowed = together(policy.allowed(batch.observation), policy.allowed(batch.next_observation), acts)
+        seen = together(held, following, acts)
+        assert seen is not None
+        noise = torch.randn(len(seen), self.parts.reals, generator=self.generator, device=seen.device)
+        drawn = policy.draw(seen, allowed, noise, learnt=len(seen) - n)
+        self.learn_values(batch, features, following, drawn.rows(slice(-n, None)), ent_coef)
+        if acts:
+            self.learn_policy(held, drawn.rows(slice(n)), ent_coef)
+        self.updates += 1
+        if self.updates % config.target_update_interval == 0:
+            follow(self.following, self.leading, config.tau)
+
+    def learn_values(
+        self, batch: Transitions, features: Tensor, following: Tensor, after: Drawn, ent_coef: dict[str, Tensor]
+    ) -> None:
+        """One step of the critics towards what they and the policy's entropy promise (Haarnoja et al. 2018b, equations
+        3 and 5)."""
+        with torch.no_grad():
+            q_next = pessimistic_value(self.target.forward(following, after.reals))
+            goal = n_step_target(batch.reward, batch.discount, self.soft_value(q_next, after, ent_coef))
+        reals, choice = self.parts.split(batch.action)
+        q = value_of(self.critic.forward(features, reals), choice)
+        loss = squared_error(q, goal.expand_as(q)).mean()  # of two critics as Stable-Baselines3's half of the sum
+        self.critic_optimizer.zero_grad()
+        loss.backward()
+        self.critic_optimizer.step()
+        self.critic_means.add(loss.detach(), q.detach().mean())
+
+    def learn_policy(self, features: Tensor, now: Drawn, ent_coef: dict[str, Tensor]) -> None:
+        """One step of the policy towards what the critics value, and of the temperature towards its target (equations 7
+        and 18). The critics are constants here: no gradient is computed for them."""
+        q = pessimistic_value(self.critic.forward(features, now.reals, frozen=True))
+        each = self.policy_loss(q, now, ent_coef)
+        entropy = self.entropy(now)
+        loss = each
+        for kind, value in self.log_ent_coef.items():
+            if value.requires_grad:
+                loss = loss + temperature_loss(value, *entropy[kind])
+        self.actor_optimizer.zero_grad()
+        loss.mean().backward()
+        self.actor_optimizer.step()
+        seen = [entropy[kind][0].mean() for kind in self.kinds]
+        self.actor_means.add(each.detach().mean(), *seen, *ent_coef.values())
+
+    def metrics(self) -> dict[str, Tensor | float]:
+        """The means over the updates since the last call, not yet read."""
+        steps = {"learning_rate": self.actor_optimizer.lr, "updates": float(self.updates)}
+        return {**self.critic_means.take(), **self.actor_means.take(), **steps}
+
+    def state_dict(self) -> dict[str, Any]:
+        held = ("critic", "target", "actor_optimizer", "critic_optimizer", "critic_means", "actor_means")
+        return {
+            **{name: getattr(self, name).state_dict() for name in held},
+            "log_ent_coef": {kind: value.detach() for kind, value in self.log_ent_coef.items()},
+            "generator": self.generator.get_state(),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in ("critic", "target", "actor_optimizer", "critic_optimizer", "critic_means", "actor_means"):
+            getattr(self, name).load_state_dict(state[name])
+        for kind, value in self.log_ent_coef.items():
+            value.detach().copy_(state["log_ent_coef"][kind])
+        self.generator.set_state(state["generator"])
+        self.updates = int(state["updates"])
+
+
+def together(now: Tensor | None, following: Tensor | None, acts: bool) -> Tensor | None:
+    """``now`` over ``following``, or the latter alone; None where there is neither."""
+    if now is None or following is None or not acts:
+        return following
+    return torch.cat([now, following])
+
+
+def memory(config: "Settings", task: Task, run: Run) -> Replay:
+    """The replay that a config asks for. On the disk it has room for all that may come between two checkpoints, where
+    behind every step there may be the final observation of its episode."""
+    period = run.options.checkpoint_freq or -(-run.total // 10)
+    steps = -(-(period if period > 0 else run.total) // config.n_envs) + config.train_freq
+    return Replay(
+        task.observation_space, task.action_space, config.n_envs, config.buffer_size,
+        seed=config.seed, device=config.device, frame_stack=config.frame_stack, stack_padding=config.stack_padding,
+        directory=run.path / "replay" if config.buffer_on_disk else None,
+        reserve=2 * steps + 2 if config.buffer_on_disk else 0,
+    )  # fmt: skip
+
+
+def check(config: Config, task: Task) -> None:
+    """Raise a SpaceError if no policy or no replay takes the task's spaces: what is tried here is thrown away."""
+    SoftActor(task.observation_space, task.action_space, config.network)
+    Replay(task.observation_space, task.action_space, 1, 1, seed=0, frame_stack=config.frame_stack)
+
+
+def train(
+    config: Config, task: Task, run: Run, policy: Policy | None = None, shaping: Sequence[Shaping] = ()
+) -> SoftActor:
+    """Learn ``task`` and return the policy. ``policy`` is a SoftActor to begin from; ``shaping`` is applied to each
+    rollout in order before it is kept."""
+    if policy is None:
+        with seeded(config.seed, "policy"):
+            policy = SoftActor(task.observation_space, task.action_space, config.network)
+    if not isinstance(policy, SoftActor):
+        raise ConfigError(f"sac begins from a SoftActor, got {type(policy).__name__}")
+    policy = on_device(policy, config.device)
+    learner = Learner(policy, config)
+    replay = memory(config, task, run)
+    source = task.source(config.n_envs, config.seed, config.device)
+    uniform = UniformPolicy(task.observation_space, task.action_space)
+    with run:
+        tracked = {f"shaping{i}": each for i, each in enumerate(shaping)}
+        run.track(policy=policy, learner=learner, source=source, replay=replay, **tracked)
+        while not run.done:
+            learner.anneal(run.step / run.total)
+            warm = run.step < config.learning_starts
+            rollout = source.collect(uniform if warm else policy, config.train_freq)
+            shaped: dict[str, Tensor | float] = {}
+            for each in shaping:
+                rollout, metrics = each.shape(rollout)
+                shaped |= metrics
+            replay.add(rollout)
+            if not warm:
+                learner.update(replay)
+            absorb(policy, rollout)
+            run.advance(config.n_envs * config.train_freq, source.episodes())
+            if run.due("log") and (run.options.log_freq or run.due("metrics", LOG_STEPS)):
+                run.log(learner.metrics() | shaped)
+            if run.due("evaluate"):
+                seed = derive(config.seed, "evaluation")
+                run.evaluation(task.evaluate(policy, run.options.n_eval_episodes, seed), policy)
+            if run.due("checkpoint"):
+                if source.cut():
+                    replay.cut()
+                run.save()
+        run.finish(policy)
+    source.close()
+    return policy
+
+
+if TYPE_CHECKING:
+    from torchward.algorithms.td3 import Config as TD3Config
+
+    Settings: TypeAlias = Config | TD3Config

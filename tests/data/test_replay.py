@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.data.stories import LIVES, N, Pictures, World, ZeroPictures, begun, same
-from tests.nets.examples import leaf, row
+from tests.nets.examples import equal, leaf, row
 from torchward.data.replay import Prioritised, Replay
 from torchward.data.rollout import Finals, Rollout
 from torchward.envs.collect import EnvSource
@@ -94,6 +94,7 @@ def test_where_worlds_were_broken_off_nothing_follows(kind: str, world: Any) -> 
     source.resumable = False
     replay = replay_of(source, N * 40, **STACKED[world])
     replay.cut()
+    assert not replay.streams.written.any()
     for horizon in HORIZONS * 2:
         replay.add(source.collect(policy, horizon))
         for _ in range(horizon % 3):
@@ -105,6 +106,21 @@ def test_where_worlds_were_broken_off_nothing_follows(kind: str, world: Any) -> 
             reward, discount, following = story.outcome(*story.find(row(batch.observation, i)), 0.5, 3)
             assert same(row(batch.next_observation, i), following)
             assert float(batch.reward[i]) == reward and float(batch.discount[i]) == discount
+
+
+@pytest.mark.parametrize("world", STACKED)
+def test_the_way_of_a_gpu_gives_the_same(world: Any) -> None:
+    """Rows are written by another operation where NumPy cannot: here NumPy is taken away."""
+    _, source, policy = begun("same step", world)
+    here, there = (replay_of(source, N * 40, **STACKED[world]) for _ in range(2))
+    for column in [*there.streams.observation.columns, *there.streams.action.columns]:
+        column.array = None
+    for horizon in HORIZONS:
+        rollout = source.collect(policy, horizon)
+        here.add(rollout)
+        there.add(rollout)
+        mine, its = here.sample(20, 0.9, 3), there.sample(20, 0.9, 3)
+        assert all(equal(getattr(mine, f.name), getattr(its, f.name)) for f in fields(mine))
 
 
 def test_only_a_source_that_cut_says_so() -> None:

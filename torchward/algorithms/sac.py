@@ -16,7 +16,7 @@ from torchward.data.means import Means
 from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, generator, seeded
 from torchward.data.replay import Replay, StackPadding, Transitions
-from torchward.functional.policy_losses import soft_policy_loss, soft_policy_loss_discrete, temperature_loss
+from torchward.functional.policy_losses import soft_policy_loss, soft_policy_loss_discrete
 from torchward.functional.value_losses import (
     n_step_target,
     pessimistic_value,
@@ -27,6 +27,7 @@ from torchward.functional.value_losses import (
 from torchward.nets.actor_body import ActorNet
 from torchward.nets.adam import Adam
 from torchward.nets.heads import FORBIDDEN
+from torchward.nets.perceptrons import Recorded
 from torchward.nets.q_function import q_function, value_of
 from torchward.nets.soft_actor import Drawn, SoftActor
 from torchward.nets.target import follow, twin
@@ -35,6 +36,8 @@ from torchward.run import Run
 
 LOG_STEPS = 500
 """Environment steps to a line of metrics where the run's options say nothing: an iteration is a single step."""
+MEASURED = 16
+"""Of so many minibatches one is measured: losses and entropies cost as much as an update of the target."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,10 @@ def verify(config: "Settings", *more: str) -> None:
 
 
 class Learner:
-    """Critics and their targets, the temperature, the optimisers, and the update."""
+    """Critics and their targets, the temperature, the optimisers, and the update.
+
+    Gradients are written out. Of losses as simple as these autograd's bookkeeping would be a seventh of the time of an
+    update (docs/log.md); only through an encoder, of images or of the user's own, it is autograd that goes on."""
 
     def __init__(self, policy: SoftActor, config: Config) -> None:
         self.policy, self.config, self.parts = policy, config, policy.parts
@@ -148,23 +154,20 @@ class Learner:
         self.target = twin(self.critic)
         self.leading: list[Tensor] = list(self.critic.parameters())
         self.following: list[Tensor] = list(self.target.parameters())
-        # One temperature for the reals, one for the choices, whose entropies are of different kinds.
-        self.kinds = [
-            name for name, there in (("reals", policy.parts.reals), ("choices", policy.parts.factors)) if there
-        ]
-        auto = isinstance(config.ent_coef, Auto)
+        # A temperature for the reals and one for the choices: their entropies are not of one kind.
+        kinds = {"reals": bool(policy.parts.reals), "choices": bool(policy.parts.factors)}
         start = config.ent_coef.initial if isinstance(config.ent_coef, Auto) else config.ent_coef.value
-        self.log_ent_coef = {
-            kind: torch.tensor(start, device=config.device).log().requires_grad_(auto) for kind in self.kinds
-        }
-        actor = [*policy.body.perceptron.parameters(), *(self.log_ent_coef.values() if auto else ())]
-        self.actor_optimizer = Adam(actor, config.learning_rate, eps=config.adam_eps)
-        # An encoder of images is the critics' to train (Yarats et al. 2021, section 4).
-        critics = [*self.leading, *policy.body.encoder_parameters()]
-        self.critic_optimizer = Adam(critics, config.learning_rate, eps=config.adam_eps)
+        self.log_ent_coef = {kind: torch.tensor(start, device=config.device).log() for kind in kinds if kinds[kind]}
+        self.actor: list[Tensor] = list(policy.body.perceptron.parameters())
+        learnt = [*self.actor, *(self.log_ent_coef.values() if isinstance(config.ent_coef, Auto) else ())]
+        self.actor_optimizer = Adam(learnt, config.learning_rate, eps=config.adam_eps)
+        # An encoder is the critics' to train (Yarats et al. 2021, section 4).
+        self.encoder: list[Tensor] = list(policy.body.encoder_parameters())
+        self.critic_optimizer = Adam([*self.leading, *self.encoder], config.learning_rate, eps=config.adam_eps)
         self.generator = generator(config.seed, "minibatches", config.device)
         self.critic_means = Means("critic_loss", "q", device=config.device)
-        names = [*(f"entropy_{kind}" for kind in self.kinds), *(f"ent_coef_{kind}" for kind in self.kinds)]
+        ending = [f"_{kind}" for kind in self.log_ent_coef] if len(self.log_ent_coef) > 1 else [""]
+        names = [what + end for what in ("entropy", "ent_coef") for end in ending]
         self.actor_means = Means("actor_loss", *names, device=config.device)
         self.updates = 0
 
@@ -176,30 +179,29 @@ class Learner:
 
     def soft_value(self, q: Tensor, drawn: Drawn, ent_coef: dict[str, Tensor]) -> Tensor:
         """What states ``[N]`` are worth to the policy, its entropy included, by the values ``[N, choices]`` there."""
-        if drawn.log_probs is None:
-            return soft_value(q.squeeze(-1), drawn.log_prob, ent_coef["reals"])
-        value = soft_value_discrete(q, drawn.log_probs, ent_coef["choices"])
-        return soft_value(value, drawn.log_prob, ent_coef["reals"]) if self.parts.reals else value
+        value = q.squeeze(-1)
+        if drawn.log_probs is not None:
+            value = soft_value_discrete(q, drawn.log_probs, ent_coef["choices"])
+        return soft_value(value, drawn.reals.log_prob, ent_coef["reals"]) if self.parts.reals else value
 
     def policy_loss(self, q: Tensor, drawn: Drawn, ent_coef: dict[str, Tensor]) -> Tensor:
-        """The policy's loss ``[N]``: for reals and choices together, the sum of what either adds."""
+        """The policy's loss ``[N]``: with reals and choices, the sum of what either adds."""
         if drawn.log_probs is None:
-            return soft_policy_loss(drawn.log_prob, q.squeeze(-1), ent_coef["reals"])
+            return soft_policy_loss(drawn.reals.log_prob, q.squeeze(-1), ent_coef["reals"])
         loss = soft_policy_loss_discrete(drawn.log_probs, q, ent_coef["choices"])
-        return loss + ent_coef["reals"] * drawn.log_prob if self.parts.reals else loss
+        return loss + ent_coef["reals"] * drawn.reals.log_prob if self.parts.reals else loss
 
-    def entropy(self, drawn: Drawn) -> dict[str, tuple[Tensor, Tensor | float]]:
+    def entropies(self, drawn: Drawn) -> dict[str, tuple[Tensor, Tensor | float]]:
         """The entropies ``[N]``, of reals by the sample that there is and of choices exactly; and their targets."""
         auto = self.config.ent_coef if isinstance(self.config.ent_coef, Auto) else Auto()
         found: dict[str, tuple[Tensor, Tensor | float]] = {}
         if self.parts.reals:
             target = -float(self.parts.reals) if auto.target_entropy is None else auto.target_entropy
-            found["reals"] = (-drawn.log_prob.detach(), target)
+            found["reals"] = (-drawn.reals.log_prob, target)
         if drawn.log_probs is not None:
-            log_probs = drawn.log_probs.detach()
-            probs = log_probs.exp()
-            most = (log_probs > 0.5 * FORBIDDEN).sum(-1).log()
-            found["choices"] = (-(probs * log_probs).sum(-1), auto.target_entropy_ratio * most)
+            most = (drawn.log_probs > 0.5 * FORBIDDEN).sum(-1).log()
+            entropy = -(drawn.log_probs.exp() * drawn.log_probs).sum(-1)
+            found["choices"] = (entropy, auto.target_entropy_ratio * most)
         return found
 
     def update(self, replay: Replay) -> None:
@@ -208,24 +210,28 @@ class Learner:
         for _ in range(config.gradient_steps if config.gradient_steps > 0 else config.n_envs * config.train_freq):
             self.step(replay.sample(config.batch_size, config.gamma, config.n_steps))
 
+    @torch.no_grad()
     def step(self, batch: Transitions) -> None:
         """Learn from one minibatch: the critics, now and then the policy and the temperature, and the targets."""
         config, policy, body = self.config, self.policy, self.policy.body
         n, acts = len(batch.reward), self.updates % config.policy_delay == 0
-        features = body.encode(batch.observation)
-        held = features.detach()
-        with torch.no_grad():
-            following = body.encode(batch.next_observation)
-            ent_coef = {kind: value.exp() for kind, value in self.log_ent_coef.items()}
-        # What the policy does now and what it does next, in one pass, of which it learns from the former alone.
-        allowed = together(policy.allowed(batch.observation), policy.allowed(batch.next_observation), acts)
-        seen = together(held, following, acts)
-        assert seen is not None
+        with torch.set_grad_enabled(bool(self.encoder)):
+            features = body.encode(batch.observation)
+        following, allowed = body.encode(batch.next_observation), policy.allowed(batch.next_observation)
+        ent_coef = {kind: value.exp() for kind, value in self.log_ent_coef.items()}
+        seen = following
+        if acts:  # what the policy does now and what it does next, in one pass
+            seen = torch.cat([features, following])
+            if allowed is not None:
+                now_allowed = policy.allowed(batch.observation)
+                assert now_allowed is not None
+                allowed = torch.cat([now_allowed, allowed])
+        actor = body.perceptron.record(seen)
         noise = torch.randn(len(seen), self.parts.reals, generator=self.generator, device=seen.device)
-        drawn = policy.draw(seen, allowed, noise, learnt=len(seen) - n)
+        drawn = policy.draw(actor.outputs[0], allowed, noise)
         self.learn_values(batch, features, following, drawn.rows(slice(-n, None)), ent_coef)
         if acts:
-            self.learn_policy(held, drawn.rows(slice(n)), ent_coef)
+            self.learn_policy(features, actor.rows(slice(n)), drawn.rows(slice(n)), ent_coef)
         self.updates += 1
         if self.updates % config.target_update_interval == 0:
             follow(self.following, self.leading, config.tau)
@@ -233,34 +239,50 @@ class Learner:
     def learn_values(
         self, batch: Transitions, features: Tensor, following: Tensor, after: Drawn, ent_coef: dict[str, Tensor]
     ) -> None:
-        """One step of the critics towards what they and the policy's entropy promise (Haarnoja et al. 2018b, equations
-        3 and 5)."""
-        with torch.no_grad():
-            q_next = pessimistic_value(self.target.forward(following, after.reals))
-            goal = n_step_target(batch.reward, batch.discount, self.soft_value(q_next, after, ent_coef))
+        """One step of the critics down their mean squared error from what they and the policy's entropy promise
+        (Haarnoja et al. 2018b, equations 3 and 5)."""
+        q_next = pessimistic_value(self.target.forward(following, after.reals.action))
+        goal = n_step_target(batch.reward, batch.discount, self.soft_value(q_next, after, ent_coef))
         reals, choice = self.parts.split(batch.action)
-        q = value_of(self.critic.forward(features, reals), choice)
-        loss = squared_error(q, goal.expand_as(q)).mean()  # of two critics as Stable-Baselines3's half of the sum
-        self.critic_optimizer.zero_grad()
-        loss.backward()
+        critic = self.critic.record(features, reals)
+        q = value_of(critic.outputs, choice)
+        by_q = (q - goal) * (2.0 / q.numel())  # with two critics this is Stable-Baselines3's half of the sum over them
+        by_outputs = by_q.unsqueeze(-1)
+        if choice is not None:
+            where = choice.expand_as(q).unsqueeze(-1)
+            by_outputs = torch.zeros_like(critic.outputs).scatter_(-1, where, by_outputs)
+        gradients, by_features = critic.gradients(by_outputs, slice(features.shape[-1]) if self.encoder else None)
+        assign(self.leading, gradients)
+        if by_features is not None:
+            assign(self.encoder, [None] * len(self.encoder))
+            features.backward(by_features)
         self.critic_optimizer.step()
-        self.critic_means.add(loss.detach(), q.detach().mean())
+        if self.updates % MEASURED == 0:
+            self.critic_means.add(squared_error(q, goal.expand_as(q)).mean(), q.mean())
 
-    def learn_policy(self, features: Tensor, now: Drawn, ent_coef: dict[str, Tensor]) -> None:
-        """One step of the policy towards what the critics value, and of the temperature towards its target (equations 7
-        and 18). The critics are constants here: no gradient is computed for them."""
-        q = pessimistic_value(self.critic.forward(features, now.reals, frozen=True))
-        each = self.policy_loss(q, now, ent_coef)
-        entropy = self.entropy(now)
-        loss = each
-        for kind, value in self.log_ent_coef.items():
-            if value.requires_grad:
-                loss = loss + temperature_loss(value, *entropy[kind])
-        self.actor_optimizer.zero_grad()
-        loss.mean().backward()
+    def learn_policy(self, features: Tensor, actor: Recorded, now: Drawn, ent_coef: dict[str, Tensor]) -> None:
+        """One step of the policy down its loss, and of the temperature (equations 7 and 18). The critics are constants:
+        what is asked of them is their gradient by the reals alone."""
+        critic = self.critic.record(features, now.reals.action)
+        q, lowest = critic.outputs.min(0)
+        share = 1.0 / len(q)
+        by_q, by_log_probs = torch.full_like(q, -share), None
+        if now.log_probs is not None:
+            by_q *= now.log_probs.exp()
+            by_log_probs = by_q * (q - ent_coef["choices"] * now.log_probs)
+        by_reals = now.reals.action  # of width 0, where there are none
+        if self.parts.reals:
+            by_outputs = torch.zeros_like(critic.outputs).scatter_(0, lowest.unsqueeze(0), by_q.unsqueeze(0))
+            by_reals = critic.by_inputs(by_outputs, slice(features.shape[-1], None))
+        by_log_prob = share * ent_coef["reals"] if self.parts.reals else 0.0
+        assign(self.actor, actor.gradients(now.by_outputs(by_reals, by_log_prob, by_log_probs).unsqueeze(0))[0])
+        entropies = self.entropies(now)
+        for kind, (entropy, target) in entropies.items():
+            self.log_ent_coef[kind].grad = (entropy - target).mean()
         self.actor_optimizer.step()
-        seen = [entropy[kind][0].mean() for kind in self.kinds]
-        self.actor_means.add(each.detach().mean(), *seen, *ent_coef.values())
+        if self.updates % MEASURED == 0:
+            means = [entropy.mean() for entropy, _ in entropies.values()]
+            self.actor_means.add(self.policy_loss(q, now, ent_coef).mean(), *means, *ent_coef.values())
 
     def metrics(self) -> dict[str, Tensor | float]:
         """The means over the updates since the last call, not yet read."""
@@ -271,7 +293,7 @@ class Learner:
         held = ("critic", "target", "actor_optimizer", "critic_optimizer", "critic_means", "actor_means")
         return {
             **{name: getattr(self, name).state_dict() for name in held},
-            "log_ent_coef": {kind: value.detach() for kind, value in self.log_ent_coef.items()},
+            "log_ent_coef": self.log_ent_coef,
             "generator": self.generator.get_state(),
             "updates": self.updates,
         }
@@ -280,16 +302,15 @@ class Learner:
         for name in ("critic", "target", "actor_optimizer", "critic_optimizer", "critic_means", "actor_means"):
             getattr(self, name).load_state_dict(state[name])
         for kind, value in self.log_ent_coef.items():
-            value.detach().copy_(state["log_ent_coef"][kind])
+            value.copy_(state["log_ent_coef"][kind])
         self.generator.set_state(state["generator"])
         self.updates = int(state["updates"])
 
 
-def together(now: Tensor | None, following: Tensor | None, acts: bool) -> Tensor | None:
-    """``now`` over ``following``, or the latter alone; None where there is neither."""
-    if now is None or following is None or not acts:
-        return following
-    return torch.cat([now, following])
+def assign(parameters: list[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    """Give each parameter its gradient."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
 
 
 def memory(config: "Settings", task: Task, run: Run) -> Replay:

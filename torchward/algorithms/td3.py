@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from torchward.algorithms.sac import LOG_STEPS, memory, verify
+from torchward.algorithms.sac import LOG_STEPS, MEASURED, assign, memory, verify
 from torchward.config import ConfigError
 from torchward.data.means import Means
 from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
@@ -89,7 +89,8 @@ class Config:
 
 
 class Learner:
-    """Critics, the targets of critics and actor, the optimisers, and the update."""
+    """Critics, the targets of critics and actor, the optimisers, and the update. Gradients are written out, as in
+    ``sac``."""
 
     def __init__(self, policy: DeterministicActor, config: Config) -> None:
         self.policy, self.config = policy, config
@@ -98,12 +99,13 @@ class Learner:
             self.critic = q_function(policy.body.size, policy.parts, policy.network, config.n_critics)
         self.critic.to(config.device)
         self.target, self.target_actor = twin(self.critic), twin(policy.body.perceptron)
-        self.leading: list[Tensor] = [*self.critic.parameters(), *policy.body.perceptron.parameters()]
+        self.critics: list[Tensor] = list(self.critic.parameters())
+        self.actor: list[Tensor] = list(policy.body.perceptron.parameters())
         self.following: list[Tensor] = [*self.target.parameters(), *self.target_actor.parameters()]
-        self.actor_optimizer = Adam(policy.body.perceptron.parameters(), config.learning_rate, eps=config.adam_eps)
-        # An encoder of images is the critics' to train (Yarats et al. 2021, section 4).
-        critics = [*self.critic.parameters(), *policy.body.encoder_parameters()]
-        self.critic_optimizer = Adam(critics, config.learning_rate, eps=config.adam_eps)
+        self.actor_optimizer = Adam(self.actor, config.learning_rate, eps=config.adam_eps)
+        # An encoder is the critics' to train (Yarats et al. 2021, section 4).
+        self.encoder: list[Tensor] = list(policy.body.encoder_parameters())
+        self.critic_optimizer = Adam([*self.critics, *self.encoder], config.learning_rate, eps=config.adam_eps)
         self.generator = generator(config.seed, "minibatches", config.device)
         self.critic_means = Means("critic_loss", "q", device=config.device)
         self.actor_means = Means("actor_loss", device=config.device)
@@ -121,44 +123,52 @@ class Learner:
         for _ in range(config.gradient_steps if config.gradient_steps > 0 else config.n_envs * config.train_freq):
             self.step(replay.sample(config.batch_size, config.gamma, config.n_steps))
 
+    @torch.no_grad()
     def step(self, batch: Transitions) -> None:
         """Learn from one minibatch: the critics, now and then the actor and with it the targets (algorithm 1)."""
         body = self.policy.body
-        features = body.encode(batch.observation)
-        with torch.no_grad():
-            following = body.encode(batch.next_observation)
-        self.learn_values(batch, features, following)
+        with torch.set_grad_enabled(bool(self.encoder)):
+            features = body.encode(batch.observation)
+        self.learn_values(batch, features, body.encode(batch.next_observation))
         self.updates += 1
         if self.updates % self.config.policy_delay == 0:  # [2] Delayed policy updates.
-            self.learn_policy(features.detach())
-            follow(self.following, self.leading, self.config.tau)
+            self.learn_policy(features)
+            follow(self.following, [*self.critics, *self.actor], self.config.tau)
 
     def learn_values(self, batch: Transitions, features: Tensor, following: Tensor) -> None:
-        """One step of the critics."""
-        with torch.no_grad():
-            mode = self.target_actor.forward(following)[0].tanh()
-            # [3] Target policy smoothing: actions alike are worth alike.
-            noise = torch.randn(mode.shape, generator=self.generator, device=mode.device)
-            bound = self.config.target_noise_clip
-            smooth = mode + (noise * self.config.target_policy_noise).clamp(-bound, bound)
-            q_next = self.target.forward(following, smooth.clamp(-1.0, 1.0)).squeeze(-1)
-            goal = n_step_target(batch.reward, batch.discount, pessimistic_value(q_next))  # [1] Clipped double Q.
+        """One step of the critics down their mean squared error."""
+        mode = self.target_actor.forward(following)[0].tanh()
+        # [3] Target policy smoothing: actions that are alike are worth alike.
+        noise = torch.randn(mode.shape, generator=self.generator, device=mode.device)
+        bound = self.config.target_noise_clip
+        smooth = mode + (noise * self.config.target_policy_noise).clamp(-bound, bound)
+        q_next = self.target.forward(following, smooth.clamp(-1.0, 1.0)).squeeze(-1)
+        goal = n_step_target(batch.reward, batch.discount, pessimistic_value(q_next))  # [1] Clipped double Q.
         reals, _ = self.policy.parts.split(batch.action)
-        q = self.critic.forward(features, reals).squeeze(-1)
-        loss = squared_error(q, goal.expand_as(q)).mean()
-        self.critic_optimizer.zero_grad()
-        loss.backward()
+        critic = self.critic.record(features, reals)
+        q = critic.outputs.squeeze(-1)
+        by_outputs = ((q - goal) * (2.0 / q.numel())).unsqueeze(-1)
+        gradients, by_features = critic.gradients(by_outputs, slice(features.shape[-1]) if self.encoder else None)
+        assign(self.critics, gradients)
+        if by_features is not None:
+            assign(self.encoder, [None] * len(self.encoder))
+            features.backward(by_features)
         self.critic_optimizer.step()
-        self.critic_means.add(loss.detach(), q.detach().mean())
+        if self.updates % MEASURED == 0:
+            self.critic_means.add(squared_error(q, goal.expand_as(q)).mean(), q.mean())
 
     def learn_policy(self, features: Tensor) -> None:
-        """One step of the actor up the first critic, which is a constant here: no gradient is computed for it."""
-        q = self.critic.first(features, self.policy.reals(features)).squeeze(-1)
-        loss = deterministic_policy_loss(q).mean()
-        self.actor_optimizer.zero_grad()
-        loss.backward()
+        """One step of the actor up the first critic, which is a constant here: what is asked of it is its gradient by
+        the action alone."""
+        actor = self.policy.body.perceptron.record(features)
+        action = actor.outputs[0].tanh()
+        critic = self.critic.record(features, action, count=1)
+        by_outputs = torch.full_like(critic.outputs, -1.0 / len(action))
+        by_action = critic.by_inputs(by_outputs, slice(features.shape[-1], None))
+        assign(self.actor, actor.gradients((by_action * (1.0 - action.square())).unsqueeze(0))[0])
         self.actor_optimizer.step()
-        self.actor_means.add(loss.detach())
+        if self.updates % MEASURED == 0:
+            self.actor_means.add(deterministic_policy_loss(critic.outputs).mean())
 
     def metrics(self) -> dict[str, Tensor | float]:
         """The means over the updates since the last call, not yet read."""

@@ -60,12 +60,11 @@ class ActorBody(nn.Module):
         assert encoder is not None
         return [parameter for parameter in encoder.parameters() if parameter.requires_grad]
 
-    def outputs(self, features: Tensor, learnt: int | None = None) -> Tensor:
-        """The perceptron's answer ``[..., outputs]`` to features; ``learnt`` as in
-        :class:`~torchward.nets.perceptrons.Perceptrons`."""
+    def outputs(self, features: Tensor) -> Tensor:
+        """The perceptron's answer ``[..., outputs]`` to features."""
         perceptron: Any = self._modules["perceptron"]
-        answer = perceptron.forward(features.reshape(-1, features.shape[-1]), learnt=learnt)[0]
-        return answer if features.ndim == 2 else answer.reshape(*features.shape[:-1], -1)  # type: ignore[no-any-return]
+        answer: Tensor = perceptron.forward(features.reshape(-1, features.shape[-1]))[0]
+        return answer if features.ndim == 2 else answer.reshape(*features.shape[:-1], -1)
 
     def mask(self, observation: Tree) -> Tree | None:
         """The action mask that observations carry, or None."""

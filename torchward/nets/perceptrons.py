@@ -1,20 +1,19 @@
-"""Perceptrons side by side, with a gradient written by hand: the actor of SAC and TD3, and their twin critics.
+"""Perceptrons side by side: the actor of SAC and TD3, and their twin critics. Their gradient can be had by hand.
 
-What autograd would do of itself takes a sixth longer on a CPU (docs/log.md). Written by hand, activations and their
-gradients stay in the memory that they are in, matrices of one column are multiplied the fast way round, each critic's
-output layer included, and no gradient is computed that nobody asked for: not that of a critic's weights in an actor's
-step, nor that of what was observed.
+``forward`` is what anybody calls, and autograd differentiates it. ``record`` and ``Recorded`` are the same two ways
+without autograd, for learners to which its bookkeeping would cost a seventh of the time (docs/log.md): values and their
+gradients stay in the memory that they are in, matrices of a single column are multiplied the fast way round, and
+nothing is computed that is not asked for.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 Activation: TypeAlias = Literal["relu", "tanh", "elu"]
 """Those whose derivative can be told from their value, so that they may overwrite what they were given."""
@@ -31,6 +30,56 @@ _BACKWARD: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "elu": lambda g, y: _aten.elu_backward.grad_input(g, 1.0, 1.0, 1.0, True, y, grad_input=g),
 }
 """The gradient before an activation, from that behind it, which it overwrites, and the activation's value."""
+
+
+class Recorded(NamedTuple):
+    """What perceptrons answered, and what they need to be differentiated: weights and biases in turn, and what went
+    into each layer."""
+
+    outputs: Tensor
+    """``[count, N, outputs]``"""
+    activation: str
+    weights: list[Tensor]
+    values: list[Tensor]
+    """``[count, N, ...]`` each."""
+
+    def rows(self, rows: slice) -> "Recorded":
+        """Of some rows alone."""
+        values = [value[:, rows] for value in self.values]
+        return Recorded(self.outputs[:, rows], self.activation, self.weights, values)
+
+    def gradients(self, by_outputs: Tensor, inputs: slice | None = None) -> tuple[list[Tensor], Tensor | None]:
+        """The gradients of a loss by weights and biases in turn, from that by the outputs ``[count, N, outputs]``; and,
+        if asked for, that by some of the inputs."""
+        found = [by_outputs.sum(1).unsqueeze(-1), torch.bmm(by_outputs.transpose(1, 2), self.values[-1])]
+        gradient = by_outputs
+        for layer in range(len(self.values) - 1, 0, -1):
+            gradient = self._before(layer, gradient)
+            found += [gradient.sum(1, keepdim=True), torch.bmm(self.values[layer - 1].transpose(1, 2), gradient)]
+        return found[::-1], None if inputs is None else self._first(gradient, inputs)
+
+    def by_inputs(self, by_outputs: Tensor, inputs: slice) -> Tensor:
+        """The gradient ``[N, ...]`` by some of the inputs, which all perceptrons share, and by nothing else."""
+        gradient = by_outputs
+        for layer in range(len(self.values) - 1, 0, -1):
+            gradient = self._before(layer, gradient)
+        return self._first(gradient, inputs)
+
+    def _first(self, gradient: Tensor, inputs: slice) -> Tensor:
+        """The gradient before the first layer, from that behind it."""
+        weight = self.weights[0] if len(self.values) == 1 else self.weights[0].transpose(1, 2)
+        return torch.bmm(gradient, weight[..., inputs]).sum(0)
+
+    def _before(self, layer: int, gradient: Tensor) -> Tensor:
+        """The gradient before the activation whose value goes into ``layer``, from that behind the layer."""
+        weight = self.weights[2 * layer]
+        if layer < len(self.values) - 1:
+            before = torch.bmm(gradient, weight.transpose(1, 2))
+        elif gradient.shape[-1] == 1:  # an outer product: as such it takes a third of the time
+            before = gradient * weight
+        else:
+            before = torch.bmm(gradient, weight)
+        return _BACKWARD[self.activation](before, self.values[layer])
 
 
 class Perceptrons(nn.Module):
@@ -55,78 +104,24 @@ class Perceptrons(nn.Module):
                 self.register_parameter(name, nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
                 self.names.append(name)
 
-    def forward(
-        self, *inputs: Float[Tensor, "batch _"], frozen: bool = False, learnt: int | None = None
-    ) -> Float[Tensor, "{self.count} batch {self.outputs}"]:
-        """``inputs`` ``[N, ...]``, side by side, to ``[count, N, outputs]``. ``frozen``: the weights are constants.
-        ``learnt``: only the first so many rows are learnt from, as if what comes of the others were constant; no
-        gradient flows into the inputs then."""
-        return self._apply_layers(inputs, learnt, self._weights(frozen))
+    def forward(self, *inputs: Float[Tensor, "batch _"]) -> Float[Tensor, "{self.count} batch {self.outputs}"]:
+        """``inputs`` ``[N, ...]``, side by side, to ``[count, N, outputs]``."""
+        return self._layers(inputs, self.count)[0]
 
-    def first(self, *inputs: Float[Tensor, "batch _"]) -> Float[Tensor, "batch {self.outputs}"]:
-        """The first of them alone, with constant weights: ``[N, outputs]``."""
-        return self._apply_layers(inputs, None, [weight[:1] for weight in self._weights(True)])[0]
+    @torch.no_grad()
+    def record(self, *inputs: Float[Tensor, "batch _"], count: int | None = None) -> Recorded:
+        """The same, remembered so that gradients can be asked for; of the first ``count`` alone, if it is given."""
+        return Recorded(*self._layers(inputs, count or self.count))
 
-    def _weights(self, frozen: bool) -> list[Tensor]:
+    def _layers(self, inputs: tuple[Tensor, ...], count: int) -> tuple[Tensor, str, list[Tensor], list[Tensor]]:
         own: Any = self._parameters  # a module's attributes take longer to look up than a small operation
         weights = [own[name] for name in self.names]
-        return [weight.detach() for weight in weights] if frozen else weights
-
-    def _apply_layers(self, inputs: tuple[Tensor, ...], learnt: int | None, weights: list[Tensor]) -> Tensor:
-        if not torch.is_grad_enabled():
-            return _compute(self.activation, inputs, weights)[-1]
-        outputs: Tensor = _Layers.apply(self.activation, learnt, len(inputs), *inputs, *weights)  # type: ignore[no-untyped-call]
-        return outputs
-
-
-def _compute(activation: str, inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
-    """What goes into each layer, and what comes out of the last; ``weights`` and biases take turns."""
-    whole = inputs[0] if len(inputs) == 1 else torch.cat(list(inputs), -1)
-    values = [whole.expand(len(weights[0]), *whole.shape)]
-    for weight, bias in zip(weights[:-2:2], weights[1:-2:2], strict=True):
-        values.append(_FORWARD[activation](torch.baddbmm(bias, values[-1], weight)))
-    # Rows of weights times columns of values: so round, a few outputs take half the time that they take the other way.
-    return [*values, torch.baddbmm(weights[-1], weights[-2], values[-1].transpose(1, 2)).transpose(1, 2)]
-
-
-class _Layers(torch.autograd.Function):
-    """All layers as one operation."""
-
-    @staticmethod
-    def forward(ctx: Any, activation: str, learnt: int | None, parts: int, *tensors: Tensor) -> Tensor:
-        *values, outputs = _compute(activation, tensors[:parts], tensors[parts:])
-        ctx.activation, ctx.learnt, ctx.widths = activation, learnt, [part.shape[-1] for part in tensors[:parts]]
-        ctx.save_for_backward(*tensors[parts::2], *(values if learnt is None else [v[:, :learnt] for v in values]))
-        return outputs
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        depth, parts = len(ctx.saved_tensors) // 2, len(ctx.widths)
-        weights, values = ctx.saved_tensors[:depth], ctx.saved_tensors[depth:]
-        wanted = list(ctx.needs_input_grad[3:])
-        if ctx.learnt is not None:
-            gradient = gradient[:, : ctx.learnt]
-            wanted[:parts] = [False] * parts
-        found: list[Tensor | None] = [None] * len(wanted)
-        for layer in reversed(range(depth)):
-            last, place = layer == depth - 1, parts + 2 * layer
-            if not last:
-                _BACKWARD[ctx.activation](gradient, values[layer + 1])
-            if wanted[place]:
-                pair = (gradient, values[layer]) if last else (values[layer], gradient)
-                found[place] = torch.bmm(pair[0].transpose(1, 2), pair[1])
-                bias = gradient.sum(1, keepdim=True)
-                found[place + 1] = bias.transpose(1, 2) if last else bias
-            forth = weights[layer] if last else weights[layer].transpose(1, 2)
-            if layer:
-                if not any(wanted[:place]):
-                    break
-                # A matrix of one column times one of one row is an outer product: as such it takes a third of the time.
-                gradient = gradient * forth if gradient.shape[-1] == 1 else torch.bmm(gradient, forth)
-        start = 0
-        for i, width in enumerate(ctx.widths):
-            if wanted[i]:
-                found[i] = torch.bmm(gradient, forth[..., start : start + width]).sum(0)
-            start += width
-        return None, None, None, *found
+        if count < self.count:
+            weights = [weight[:count] for weight in weights]
+        whole = inputs[0] if len(inputs) == 1 else torch.cat(inputs, -1)
+        values = [whole.expand(count, *whole.shape)]
+        for weight, bias in zip(weights[:-2:2], weights[1:-2:2], strict=True):
+            values.append(_FORWARD[self.activation](torch.baddbmm(bias, values[-1], weight)))
+        # Rows of weights times columns of values: so a few outputs take half the time that they take the other way.
+        outputs = torch.baddbmm(weights[-1], weights[-2], values[-1].transpose(1, 2)).transpose(1, 2)
+        return outputs, self.activation, weights, values

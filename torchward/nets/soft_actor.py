@@ -13,23 +13,31 @@ from torchward.nets.actor_body import ActorBody, ActorNet
 from torchward.nets.heads import FORBIDDEN, gumbel
 from torchward.nets.outputs import Acted, Evaluated
 from torchward.nets.spaces import Space, Tree
-from torchward.nets.squashed import squashed_entropy, squashed_log_prob, squashed_sample
+from torchward.nets.squashed import Squashed, squash, squashed_entropy, squashed_log_prob
 
 
 class Drawn(NamedTuple):
-    """What a policy thinks of doing, so that a gradient flows through it: a sample of the real numbers, and the
-    probabilities of all choices, which need no sample."""
+    """What a policy thinks of doing: a sample of the real numbers, and the probabilities of all choices, which need no
+    sample."""
 
-    reals: Tensor
-    """``[N, reals]``, within (-1, 1)."""
-    log_prob: Tensor
-    """``[N]``, of the reals."""
+    reals: Squashed
+    """``[N, reals]``"""
     log_probs: Tensor | None
     """``[N, choices]``; None where nothing is to be chosen."""
 
     def rows(self, rows: slice) -> "Drawn":
         """Some of them."""
-        return Drawn(self.reals[rows], self.log_prob[rows], None if self.log_probs is None else self.log_probs[rows])
+        return Drawn(self.reals.rows(rows), None if self.log_probs is None else self.log_probs[rows])
+
+    def by_outputs(self, by_reals: Tensor, by_log_prob: Tensor | float, by_log_probs: Tensor | None) -> Tensor:
+        """The gradient ``[N, outputs]`` of a loss by what the network said, from those by the reals ``[N, reals]``, by
+        their log-probability (one number for all), and by the log-probabilities of the choices ``[N, choices]``."""
+        found = self.reals.by_outputs(by_reals, by_log_prob)
+        if by_log_probs is None:
+            return found
+        assert self.log_probs is not None
+        by_logits = by_log_probs - self.log_probs.exp() * by_log_probs.sum(-1, keepdim=True)
+        return torch.cat([found, by_logits], -1)
 
 
 class SoftActor(nn.Module):
@@ -63,15 +71,13 @@ class SoftActor(nn.Module):
         normal = torch.randn((*batch, self.parts.reals), generator=generator, device=generator.device)
         return (normal, gumbel((*batch, self.parts.choices), generator)) if self.parts.factors else (normal,)
 
-    def draw(self, features: Tensor, allowed: Tensor | None, noise: Tensor, learnt: int | None = None) -> Drawn:
-        """What it thinks of at ``features`` ``[N, size]`` with normal ``noise`` ``[N, reals]``, where ``allowed`` ``[N,
-        choices]`` (None: everything is) are the choices. ``learnt``: see
-        :class:`~torchward.nets.perceptrons.Perceptrons`."""
-        outputs = self.body.outputs(features, learnt)
+    def draw(self, outputs: Tensor, allowed: Tensor | None, noise: Tensor) -> Drawn:
+        """What the network's ``outputs`` ``[..., outputs]`` make of normal ``noise`` ``[..., reals]``, where
+        ``allowed`` ``[..., choices]`` (None: everything is) are the choices."""
         if not self.parts.factors:
-            return Drawn(*squashed_sample(outputs, noise), None)
+            return Drawn(squash(outputs, noise), None)
         reals, logits = outputs.split([2 * self.parts.reals, self.parts.choices], -1)
-        return Drawn(*squashed_sample(reals, noise), _log_probs(logits, allowed))
+        return Drawn(squash(reals, noise), _log_probs(logits, allowed))
 
     def allowed(self, observation: Tree) -> Tensor | None:
         """The choices ``[..., choices]`` that are allowed; None where observations carry no mask."""
@@ -79,14 +85,14 @@ class SoftActor(nn.Module):
 
     def act(self, observation: Tree, state: Tree, noise: Tree | None) -> Acted:
         drawn: Any = noise
-        features = self.body.encode(observation)
-        normal = features.new_zeros(*features.shape[:-1], self.parts.reals) if drawn is None else drawn[0]
-        reals, log_prob, log_probs = self.draw(features, self.allowed(observation), normal)
-        choice = None
+        outputs = self.body.outputs(self.body.encode(observation))
+        normal = outputs.new_zeros(*outputs.shape[:-1], self.parts.reals) if drawn is None else drawn[0]
+        reals, log_probs = self.draw(outputs, self.allowed(observation), normal)
+        log_prob, choice = reals.log_prob, None
         if log_probs is not None:
             choice = (log_probs if drawn is None else log_probs + drawn[1]).argmax(-1)
             log_prob = log_prob + _chosen(log_probs, choice)
-        return Acted(self.parts.join(reals, choice), log_prob, None, state)
+        return Acted(self.parts.join(reals.action, choice), log_prob, None, state)
 
     def value(self, observation: Tree, state: Tree) -> Tensor | None:
         """None: the critics belong to the learner."""

@@ -9,11 +9,10 @@ The last logarithm is 2 (log 2 - u - softplus(-2u)), which is as exact where tan
 """
 
 import math
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 LOG_STD = (-20.0, 2.0)
@@ -21,11 +20,40 @@ LOG_STD = (-20.0, 2.0)
 _CONSTANT = 0.5 * math.log(2.0 * math.pi) + 2.0 * math.log(2.0)
 
 
-def squashed_sample(outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """The action ``[..., C]`` that ``outputs`` ``[..., 2 C]`` make of standard normal ``noise`` ``[..., C]`` (of zeros:
-    the median), and its log-probability ``[...]``. Both have a gradient by ``outputs``, and none by the noise."""
-    sample: tuple[Tensor, Tensor] = _Sample.apply(outputs, noise)  # type: ignore[no-untyped-call]
-    return sample
+class Squashed(NamedTuple):
+    """A sample, and what is needed to differentiate it."""
+
+    action: Tensor
+    """``[..., C]``"""
+    log_prob: Tensor
+    """``[...]``, of the action."""
+    outputs: Tensor
+    log_std: Tensor
+    spread: Tensor
+    """The deviation times the noise."""
+
+    def rows(self, rows: slice) -> "Squashed":
+        """Some of them."""
+        return Squashed(*(part[rows] for part in self))
+
+    def by_outputs(self, by_action: Tensor, by_log_prob: Tensor | float) -> Tensor:
+        """The gradient ``[..., 2 C]`` of a loss by the outputs, from those by action ``[..., C]`` and log-probability
+        (one number for all, or ``[..., 1]``).
+
+        da/du is 1 - a^2, and d log pi/du is 2 a: what the normal's exponent gives cancels, because the noise stays."""
+        by_u = torch.addcmul(by_action, self.action, 2.0 * by_log_prob - by_action * self.action)
+        by_log_std = by_u * self.spread - by_log_prob
+        by_log_std *= self.outputs[..., self.action.shape[-1] :] == self.log_std  # none where it is held
+        return torch.cat([by_u, by_log_std], -1)
+
+
+def squash(outputs: Tensor, noise: Tensor) -> Squashed:
+    """What ``outputs`` ``[..., 2 C]`` make of standard normal ``noise`` ``[..., C]``; of zeros, the median."""
+    mean, log_std = _parameters(outputs)
+    spread = log_std.exp() * noise
+    u = mean + spread
+    each = torch.addcmul(log_std, noise, noise, value=0.5).sub_(F.softplus(-2.0 * u) + u, alpha=2.0)
+    return Squashed(u.tanh(), torch.rsub(each.sum(-1), -_CONSTANT * noise.shape[-1]), outputs, log_std, spread)
 
 
 def squashed_log_prob(outputs: Tensor, action: Tensor) -> Tensor:
@@ -52,28 +80,3 @@ def squashed_entropy(outputs: Tensor) -> Tensor:
 def _parameters(outputs: Tensor) -> tuple[Tensor, Tensor]:
     mean, log_std = outputs.chunk(2, -1)
     return mean, log_std.clamp(*LOG_STD)
-
-
-class _Sample(torch.autograd.Function):
-    """:func:`squashed_sample`. Autograd's own gradient has three times the operations, on a few numbers each."""
-
-    @staticmethod
-    def forward(ctx: Any, outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_std = _parameters(outputs)
-        spread = log_std.exp() * noise
-        u = mean + spread
-        action = u.tanh()
-        each = torch.addcmul(log_std, noise, noise, value=0.5).sub_(F.softplus(-2.0 * u).add_(u), alpha=2.0)
-        ctx.save_for_backward(outputs, log_std, spread, action)
-        return action, torch.rsub(each.sum(-1), -_CONSTANT * noise.shape[-1])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, by_action: Tensor, by_log_prob: Tensor) -> tuple[Tensor, None]:
-        outputs, log_std, spread, action = ctx.saved_tensors
-        by_log_prob = by_log_prob.unsqueeze(-1)
-        # da/du = 1 - a^2, and d log pi/du = 2 a: what the normal's exponent gives cancels, for the noise stays.
-        by_u = torch.addcmul(by_action, action, 2.0 * by_log_prob - by_action * action)
-        by_log_std = torch.addcmul(-by_log_prob, by_u, spread)
-        by_log_std = by_log_std * (outputs[..., action.shape[-1] :] == log_std)  # none where it is held
-        return torch.cat([by_u, by_log_std], -1), None

@@ -130,6 +130,58 @@ def q_learning_frozen_lake_8x8() -> Preset:
     return Preset(Config(total_timesteps=500_000, exploration=exploration, learning_rate=rate, initial_q=1.0))
 
 
+def sac_pendulum() -> Preset:
+    """The rl-baselines3-zoo's setting."""
+    from torchward.algorithms import sac
+
+    return Preset(sac.Config(total_timesteps=20_000, learning_rate=1e-3))
+
+
+def sac_lunar_lander_continuous() -> Preset:
+    """The rl-baselines3-zoo's setting."""
+    from torchward.algorithms import sac
+    from torchward.nets.actor_body import ActorNet
+
+    return Preset(
+        sac.Config(
+            total_timesteps=500_000,
+            learning_starts=10_000,
+            learning_rate=7.3e-4,
+            learning_rate_schedule="linear",
+            tau=0.01,
+            network=ActorNet(net_arch=(400, 300)),
+        )
+    )
+
+
+def sac_mujoco() -> Preset:
+    """The rl-baselines3-zoo's setting: the defaults, after 10,000 steps at random."""
+    from torchward.algorithms import sac
+
+    return Preset(sac.Config(total_timesteps=1_000_000, learning_starts=10_000))
+
+
+def td3_pendulum() -> Preset:
+    """The rl-baselines3-zoo's setting."""
+    from torchward.algorithms import td3
+
+    return Preset(td3.Config(total_timesteps=20_000, gamma=0.98, buffer_size=200_000, learning_starts=10_000))
+
+
+def td3_lunar_lander_continuous() -> Preset:
+    """The rl-baselines3-zoo's setting."""
+    from torchward.algorithms import td3
+
+    return Preset(td3.Config(total_timesteps=300_000, gamma=0.98, buffer_size=200_000, learning_starts=10_000))
+
+
+def td3_mujoco() -> Preset:
+    """The rl-baselines3-zoo's setting: the defaults, after 10,000 steps at random."""
+    from torchward.algorithms import td3
+
+    return Preset(td3.Config(total_timesteps=1_000_000, learning_starts=10_000))
+
+
 PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("ppo", "CartPole-v1"): ppo_cartpole,
     ("ppo", "Acrobot-v1"): ppo_acrobot,
@@ -140,5 +192,13 @@ PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("q_learning", "Taxi-v4"): q_learning_taxi,
     ("q_learning", "FrozenLake-v1"): q_learning_frozen_lake,
     ("q_learning", "FrozenLake8x8-v1"): q_learning_frozen_lake_8x8,
+    ("sac", "Pendulum-v1"): sac_pendulum,
+    ("sac", "LunarLanderContinuous-v3"): sac_lunar_lander_continuous,
+    ("sac", "HalfCheetah-v5"): sac_mujoco,
+    ("sac", "Hopper-v5"): sac_mujoco,
+    ("td3", "Pendulum-v1"): td3_pendulum,
+    ("td3", "LunarLanderContinuous-v3"): td3_lunar_lander_continuous,
+    ("td3", "HalfCheetah-v5"): td3_mujoco,
+    ("td3", "Hopper-v5"): td3_mujoco,
 }
 """(algorithm, task) -> preset."""

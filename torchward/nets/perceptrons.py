@@ -48,6 +48,7 @@ class Recorded(NamedTuple):
         values = [value[:, rows] for value in self.values]
         return Recorded(self.outputs[:, rows], self.activation, self.weights, values)
 
+    @torch.no_grad()
     def gradients(self, by_outputs: Tensor, inputs: slice | None = None) -> tuple[list[Tensor], Tensor | None]:
         """The gradients of a loss by weights and biases in turn, from that by the outputs ``[count, N, outputs]``; and,
         if asked for, that by some of the inputs."""
@@ -58,6 +59,7 @@ class Recorded(NamedTuple):
             found += [gradient.sum(1, keepdim=True), torch.bmm(self.values[layer - 1].transpose(1, 2), gradient)]
         return found[::-1], None if inputs is None else self._first(gradient, inputs)
 
+    @torch.no_grad()
     def by_inputs(self, by_outputs: Tensor, inputs: slice) -> Tensor:
         """The gradient ``[N, ...]`` by some of the inputs, which all perceptrons share, and by nothing else."""
         gradient = by_outputs

@@ -36,6 +36,7 @@ class Squashed(NamedTuple):
         """Some of them."""
         return Squashed(*(part[rows] for part in self))
 
+    @torch.no_grad()
     def by_outputs(self, by_action: Tensor, by_log_prob: Tensor | float) -> Tensor:
         """The gradient ``[..., 2 C]`` of a loss by the outputs, from those by action ``[..., C]`` and log-probability
         (one number for all, or ``[..., 1]``).

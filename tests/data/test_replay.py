@@ -13,6 +13,7 @@ from tests.data.stories import LIVES, N, Pictures, World, ZeroPictures, begun, s
 from tests.nets.examples import equal, leaf, row
 from torchward.data.replay import Prioritised, Replay
 from torchward.data.rollout import Finals, Rollout
+from torchward.data.tree import tree_leaves
 from torchward.envs.collect import EnvSource
 from torchward.nets.spaces import Box, Dict, Discrete, MultiBinary, SpaceError
 
@@ -78,6 +79,8 @@ def test_sequences_are_what_happened(kind: str, world: Any) -> None:
                     before = story.worlds[place][rows[begin + t - 1] or 0]
                     assert (chosen, boundary, bool(batch.terminated[i, t])) == (False, True, False)
                     assert float(batch.reward[i, t]) == 0.0 and same(seen, before.following)
+                    action = row(batch.action, i, t)
+                    assert kind == "next step" or not any(leaf.any() for leaf in tree_leaves(action))
                     continue
                 step = story.worlds[place][number_]
                 assert (chosen, boundary, bool(batch.terminated[i, t])) == (True, step.ended, step.terminated)

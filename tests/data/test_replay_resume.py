@@ -94,6 +94,18 @@ def test_what_was_killed_goes_on_bit_for_bit(
     assert saved(again, tmp_path / "last") == saved(whole, tmp_path / "last of whole")
 
 
+@pytest.mark.parametrize("stop", [4, 16])
+def test_what_was_seen_last_is_there_before_more_is_added(stop: int, tmp_path: Path) -> None:
+    replay, again = (replay_of("pictures", None, False) for _ in range(2))
+    list(live(replay, "pictures", 0, stop))
+    saved(replay, tmp_path)
+    again.load_state_dict(checkpoint.load_tree(tmp_path))
+    mine, its = replay.sample(300, 0.9), again.sample(300, 0.9)
+    newest = replay.streams.written * N + torch.arange(N).numpy() - N
+    assert set(newest.tolist()) & set(mine.index.tolist())
+    assert all(torch.equal(a, b) for a, b in zip(vars(mine).values(), vars(its).values(), strict=True))
+
+
 def test_the_rings_of_these_tests_go_round() -> None:
     replay = replay_of("pictures", None, False)
     list(live(replay, "pictures", 0, 4))
@@ -165,11 +177,24 @@ def test_files_refuse_to_write_over_what_a_checkpoint_may_sample(rows: int, ends
             assert same(row(batch.observation, i), story.worlds[world][number].seen)
             assert same(row(batch.next_observation, i), story.worlds[world][number].following)
     assert found <= kept and len(found) > 0.8 * len(kept)
-    again.state_dict()
     source.resumable = False
     assert source.cut()
     again.cut()
+    with pytest.raises(RuntimeError, match="keep what the last checkpoint may sample"):
+        for _ in range(100):
+            again.add(source.collect(policy, 1))
+    again.state_dict()
+    assert source.cut()
+    again.cut()
     again.add(source.collect(policy, 1))
+
+
+def test_a_checkpoint_of_nothing_keeps_nothing(tmp_path: Path) -> None:
+    """Every run begins with one."""
+    replay = replay_of("plain", tmp_path, False)
+    replay.state_dict()
+    list(live(replay, "plain", 0, 24, saves=False))
+    assert replay.streams.written.min() > replay.streams.size
 
 
 def test_files_of_something_else_are_refused(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_noisy_weights_explore_and_each_row_has_its_own() -> None:
     seen = torch.randn(1, 4).expand(200, 4)
     noise = made.noise((200,), Generator().manual_seed(0))
     assert len(leaf(made.act(seen, (), noise).action).unique()) > 1
-    quiet: Any = (*noise[:3], torch.zeros_like(noise[3]))  # type: ignore[index, arg-type]
+    quiet: Any = (*noise[:2], torch.zeros_like(noise[2]))  # type: ignore[index, arg-type]
     assert len(leaf(made.act(seen, (), quiet).action).unique()) == 1
 
 
@@ -154,3 +154,38 @@ def test_a_users_encoder_is_handed_in(tmp_path: Path) -> None:
     made.save(tmp_path)
     loaded = torchward.load(tmp_path, encoder=Encoder())
     assert isinstance(loaded, QPolicy) and equal(loaded.q_values(seen), made.q_values(seen))
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("net_arch", [(), (7,), (7, 5)])
+def test_acting_in_arrays_is_acting(net_arch: tuple[int, ...], activation: Any) -> None:
+    """In inference mode a small network is computed in NumPy: the same actions and log-probabilities."""
+    made = policy(net=QNet(net_arch=net_arch, activation_fn=activation))
+    made.epsilon = 0.3
+    seen, noise = torch.randn(200, 4), made.noise((200,), Generator().manual_seed(0))
+    assert made.quick is not None and not made.quick.serves(seen)
+    with torch.inference_mode():
+        assert made.quick.serves(seen)
+    for _ in range(2):
+        with torch.no_grad():
+            slow = made.act(seen, (), noise)
+        with torch.inference_mode():
+            fast = made.act(seen, (), noise)
+            assert equal(leaf(fast.action), leaf(slow.action)) and fast.log_prob.dtype == torch.float32
+            torch.testing.assert_close(fast.log_prob, slow.log_prob)
+            torch.testing.assert_close(torch.from_numpy(made.quick(seen)), made.q_values(seen))
+        with torch.no_grad():  # what is learnt is seen, in place and elsewhere
+            for parameter in made.parameters():
+                parameter.neg_()
+                parameter.data = parameter.clone() if net_arch else parameter.data
+
+
+def test_only_what_is_small_and_plain_is_computed_in_arrays() -> None:
+    for net in (QNet(dueling=True), QNet(noisy=True), QNet(recurrent="gru"), QNet(activation_fn="silu")):
+        assert policy(net=net).quick is None
+    assert policy(MASKED).quick is None and policy(distribution=QR(3)).quick is None
+    assert policy(net=QNet(normalize_observation=True)).quick is None
+    wide = policy(net=QNet(net_arch=(512, 512)))
+    assert wide.quick is not None
+    with torch.inference_mode():
+        assert not wide.quick.serves(torch.zeros(1, 4))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torchward.config import ConfigError
 from torchward.data.exploration import Boltzmann, EpsilonGreedy, anneal
+from torchward.data.means import Means
 from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, generator, seeded
 from torchward.data.replay import Prioritised, Replay, Sequences, StackPadding, Transitions
@@ -26,7 +27,7 @@ from torchward.functional.value_losses import (
     squared_error,
 )
 from torchward.nets.adam import Adam
-from torchward.nets.gradients import clip_gradients
+from torchward.nets.flat import Flat
 from torchward.nets.q_network import Distribution, QNet
 from torchward.nets.q_policy import QPolicy
 from torchward.nets.target import follow, twin
@@ -124,6 +125,9 @@ class Config:
 
     def __post_init__(self) -> None:
         verify(self)
+        for name, least in (("sequence_length", 1), ("burn_in", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"expected {name} of at least {least}, got {getattr(self, name)}")
 
 
 def verify(config: "Settings") -> None:
@@ -201,9 +205,6 @@ def judge_sequences(learner: "Learner", batch: Sequences) -> Judged:
     )
 
 
-METRICS = ("loss", "error", "q")
-
-
 class Learner:
     """The network, its target, the optimiser, and the update. ``judge`` is what differs between neighbours."""
 
@@ -212,12 +213,12 @@ class Learner:
     ) -> None:
         self.policy, self.config, self.judge = policy, config, judge
         self.network, self.target = policy.q, twin(policy.q)
-        self.parameters: list[Tensor] = list(self.network.parameters())
-        self.following: list[Tensor] = list(self.target.parameters())
-        self.optimizer = Adam(self.parameters, config.learning_rate, eps=config.adam_eps)
+        pairs = list(zip(self.network.parameters(), self.target.parameters(), strict=True))
+        self.parameters = Flat(own for own, _ in pairs if own.requires_grad)
+        self.copies = Flat(copied for own, copied in pairs if own.requires_grad)
+        self.optimizer = Adam([self.parameters.value], config.learning_rate, eps=config.adam_eps)
         self.generator = generator(config.seed, "noisy weights", config.device)
-        self.sums = torch.zeros(len(METRICS), device=config.device)
-        self.count, self.updates = 0, 0
+        self.means, self.updates = Means("loss", "error", "q", device=config.device), 0
         self.anneal(0.0)
 
     def anneal(self, progress: float) -> None:
@@ -245,31 +246,28 @@ class Learner:
             else:
                 batch = replay.sample(config.batch_size, config.gamma, config.n_steps)
                 judged, weight, index = self.judge(self, batch), batch.weight, batch.index
-            self.descend(judged.loss.mean() if replay.prioritised is None else (weight * judged.loss).mean())
+            loss = judged.loss.mean() if replay.prioritised is None else (weight * judged.loss).mean()
+            self.descend(loss)
             replay.update_priorities(index, judged.error)
-            self.sums += torch.stack([judged.loss.detach().mean(), judged.error.mean(), judged.value.mean()])
-            self.count += 1
+            self.means.add(loss.detach(), judged.error.mean(), judged.value.mean())
             self.updates += 1
 
     def descend(self, loss: Tensor) -> None:
         """One step of the optimiser."""
-        self.optimizer.zero_grad()
+        self.parameters.zero_grad()
         loss.backward()
-        clip_gradients(self.parameters, self.config.max_grad_norm)
+        self.parameters.clip(self.config.max_grad_norm)
         self.optimizer.step()
 
     def follow(self) -> None:
         """Move the target network towards the network by ``tau``."""
-        follow(self.following, self.parameters, self.config.tau)
+        follow([self.copies.value], [self.parameters.value], self.config.tau)
 
     def metrics(self) -> dict[str, Tensor | float]:
         """The means over the updates since the last call, not yet read; and the schedules."""
         found: dict[str, Tensor | float] = {"learning_rate": self.optimizer.lr, "updates": float(self.updates)}
         found["temperature" if self.policy.temperature else "epsilon"] = self.policy.temperature or self.policy.epsilon
-        if self.count:
-            found |= dict(zip(METRICS, (self.sums / self.count).unbind(), strict=True))
-            self.sums, self.count = torch.zeros_like(self.sums), 0
-        return found
+        return found | self.means.take()
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -277,16 +275,15 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "progress": self.progress,
-            "sums": self.sums,
-            "count": self.count,
+            "means": self.means.state_dict(),
             "updates": self.updates,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.target.load_state_dict(state["target"])
         self.generator.set_state(state["generator"])
-        self.sums.copy_(state["sums"])
-        self.count, self.updates = int(state["count"]), int(state["updates"])
+        self.means.load_state_dict(state["means"])
+        self.updates = int(state["updates"])
         self.anneal(float(state["progress"]))
         self.optimizer.load_state_dict(state["optimizer"])
 

@@ -1,6 +1,7 @@
 """Action values: from an observation to a value for each action, or to a distribution of the return for each."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -9,11 +10,16 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from torchward.functional.value_losses import categorical_value
+from torchward.nets import quick
 from torchward.nets.features import Encoder, Features, action_mask, encode_rows, width_of
 from torchward.nets.heads import require_mask
 from torchward.nets.mlp import ACTIVATIONS, Activation
+from torchward.nets.quick import Quick
 from torchward.nets.recurrent import Recurrent, State
 from torchward.nets.spaces import Discrete, Space, SpaceError, Tree, describe, mask_space
+
+_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "tanh": torch.tanh_, "elu": F.elu_}
+"""Activations whose gradient follows from their value: they may overwrite what they are given."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,8 @@ class QNetwork(nn.Module):
             case QR():
                 self.size = distribution.n_quantiles
         self.noisy, self.dueling = network.noisy, network.dueling
-        self.activation = ACTIVATIONS[network.activation_fn]
+        self.activation_fn = network.activation_fn
+        self.activation = _IN_PLACE.get(network.activation_fn, ACTIVATIONS[network.activation_fn])
         self.hidden = nn.ModuleList()
         self.noises: list[int] = []  # how many numbers each noisy layer takes, for its inputs and for its outputs
 
@@ -208,6 +215,16 @@ class QNetwork(nn.Module):
         open_ = mask != 0
         return values.masked_fill(open_.any(-1, keepdim=True) & ~open_, -math.inf)
 
+    def in_arrays(self) -> Quick | None:
+        """What gives its outputs in arrays; None where it is more than some layers upon a vector."""
+        features = self.features
+        vectors = features is not None and features.is_plain and features.norm is None
+        if not vectors or not self.plain or self.history or self.noisy or self.dueling:
+            return None
+        return (
+            Quick([*self.layers, *self.heads], self.activation_fn) if self.activation_fn in quick.ACTIVATIONS else None
+        )
+
     def encode(self, observation: Tree) -> Tensor:
         """The features ``[..., F]``."""
         features: Any = self._modules.get("features")
@@ -218,16 +235,15 @@ class QNetwork(nn.Module):
 
     def read(self, latent: Tensor, noise: Tensor | None = None) -> Tensor:
         """The outputs that features, or what a recurrent layer made of them, stand for."""
-        parts = None if noise is None or not self.noisy else iter(noise.split(self.noises, -1))
-        shape = (self.actions, self.size)
+        parts = iter(noise.split(self.noises, -1)) if noise is not None and self.noisy else None
         for layer in self.layers:
             latent = self.activation(_affine(layer, latent, parts))
         if not self.dueling:
             plain = _affine(self.heads[0], latent, parts).float()
-            return plain.unflatten(-1, shape) if self.distribution is not None else plain
+            return plain.unflatten(-1, (self.actions, self.size)) if self.distribution is not None else plain
         # Wang et al. 2016, equation 9: the mean is taken from the advantages, or only their sum with V would be learnt.
         left, right = (latent[..., : self.width], latent[..., -self.width :]) if self.layers else (latent, latent)
-        advantage = _affine(self.heads[0], left, parts).float().unflatten(-1, shape)
+        advantage = _affine(self.heads[0], left, parts).float().unflatten(-1, (self.actions, self.size))
         value = _affine(self.heads[1], right, parts).float().unsqueeze(-2)
         combined: Tensor = value + advantage - advantage.mean(-2, keepdim=True)
         return combined.squeeze(-1) if self.distribution is None else combined

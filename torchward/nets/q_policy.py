@@ -5,7 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from torchward.nets import predict, saving
@@ -37,39 +39,51 @@ class QPolicy(nn.Module):
         self.q = QNetwork(observation_space, action_space, self.network, distribution, encoder)
         self.history = self.q.history
         self.epsilon, self.temperature = 0.0, 0.0
+        self.actions, self.quick = self.q.actions, self.q.in_arrays()
+
     def initial_state(self, batch: int) -> Tree:
         return self.q.initial_state(batch)
 
     def noise(self, batch: tuple[int, ...], generator: Generator) -> Tree:
-        """Whether to explore ``[*batch]``, Gumbel noise for the actions ``[*batch, actions]``, the action that it picks
-        if nothing is forbidden ``[*batch]``, and the noise of noisy weights, where there are such.
+        """Whether to explore ``[*batch]``, and by what: an action ``[*batch]``, or, where that depends on values or
+        masks, Gumbel noise for each ``[*batch, actions]``; and the noise of noisy weights, where there are such.
 
-        All that can be is done here, for whole rollouts at once: what :meth:`act` does is done at every step."""
-        explore = torch.rand(batch, generator=generator, device=generator.device) < self.epsilon
-        choice = gumbel((*batch, self.q.actions), generator)
-        drawn = (explore, choice, choice.argmax(-1))
-        return (*drawn, self.q.noise(batch, generator)) if self.q.noisy else drawn
+        What can be drawn for a whole rollout is, as what :meth:`act` does is done at every step."""
+        q, device = self.q, generator.device
+        explore = torch.rand(batch, generator=generator, device=device) < self.epsilon
+        if q.plain and not self.temperature:
+            choice = torch.randint(q.actions, batch, generator=generator, device=device)
+        else:
+            choice = gumbel((*batch, q.actions), generator)
+        return (explore, choice, q.noise(batch, generator)) if q.noisy else (explore, choice)
 
     def act(self, observation: Tree, state: Tree, noise: Tree | None) -> Acted:
-        q: Any = self._modules["q"]  # as in QNetwork: looking up an attribute of a module costs as much as a layer
         drawn: Any = noise
-        outputs, state = q.step(observation, state, drawn[3] if noise is not None and q.noisy else None)
+        if self.quick is not None and noise is not None and self.temperature == 0.0:
+            assert isinstance(observation, Tensor)
+            if self.quick.serves(observation):
+                return self._act_quickly(self.quick(observation), state, drawn)
+        q: Any = self._modules["q"]  # as in QNetwork: looking up an attribute of a module costs as much as a layer
+        outputs, state = q.step(observation, state, drawn[2] if noise is not None and q.noisy else None)
         values = outputs if q.plain else q.allowed(q.values(outputs), observation)
-        best = values.argmax(-1)
-        action = best
-        if noise is not None:
-            explore, choice, picked = drawn[:3]
-            if self.temperature > 0.0:
-                action = (values / self.temperature + choice).argmax(-1)
-            elif self.epsilon > 0.0:
-                if not q.plain:
-                    picked = q.allowed(choice, observation).argmax(-1)
-                action = torch.where(explore, picked, best)
+        action = best = values.argmax(-1)
+        if noise is not None and self.temperature > 0.0:
+            action = (values / self.temperature + drawn[1]).argmax(-1)
+        elif noise is not None and self.epsilon > 0.0:
+            other = drawn[1] if q.plain else q.allowed(drawn[1], observation).argmax(-1)
+            action = torch.where(drawn[0], other, best)
         if q.plain and not self.temperature:  # as below, in fewer operations
-            other = self.epsilon / q.actions
-            log_prob = torch.where(action == best, math.log(other + 1.0 - self.epsilon), math.log(other or 1.0))
+            share = self.epsilon / q.actions
+            log_prob = torch.where(action == best, math.log(share + 1.0 - self.epsilon), math.log(share or 1.0))
             return Acted(action, log_prob, None, state)
         return Acted(action, _chosen(self._log_probs(values, best), action), None, state)
+
+    def _act_quickly(self, values: NDArray[Any], state: Tree, drawn: tuple[Tensor, Tensor]) -> Acted:
+        """Epsilon-greedily, in arrays."""
+        best, share = values.argmax(-1), self.epsilon / self.actions
+        action = np.where(drawn[0].numpy(), drawn[1].numpy(), best)
+        log_probs = np.array([math.log(share or 1.0), math.log(share + 1.0 - self.epsilon)], np.float32)
+        return Acted(torch.from_numpy(action), torch.from_numpy(log_probs[(action == best).view(np.int8)]), None, state)
 
     def value(self, observation: Tree, state: Tree) -> Tensor | None:
         """None: what is learnt from a replay is judged when it is sampled, so no source need judge what it collects.

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -187,6 +188,13 @@ def test_files_refuse_to_write_over_what_a_checkpoint_may_sample(rows: int, ends
     assert source.cut()
     again.cut()
     again.add(source.collect(policy, 1))
+
+
+def test_a_checkpoint_forces_the_files_onto_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replay, forced = replay_of("mixed", tmp_path, False), list[str]()
+    monkeypatch.setattr(np.memmap, "flush", lambda file: forced.append(Path(file.filename).name))
+    replay.state_dict()
+    assert sorted(forced) == sorted(path.name for path in tmp_path.iterdir()) and len(forced) == 6
 
 
 def test_a_checkpoint_of_nothing_keeps_nothing(tmp_path: Path) -> None:

@@ -61,3 +61,20 @@ class Recall(gym.Env[Any, Any]):
         last = self.time == 3
         seen = np.array([0.0, float(self.time == 2)], np.float32)
         return seen, float(last and action == self.cue), last, False, {}
+
+
+class Serve(gym.Env[Any, Any]):
+    """One step, a choice and a number: which side the shown number lies on, and how far out. Best: 0."""
+
+    def __init__(self) -> None:
+        self.observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.action_space = gym.spaces.Dict({"side": gym.spaces.Discrete(2), "width": gym.spaces.Box(0.0, 1.0, (1,))})
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.target = self.np_random.uniform(-1.0, 1.0, 1).astype(np.float32)
+        return self.target, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        missed = float(action["side"] != (self.target[0] > 0.0))
+        return self.target, -missed - float(abs(action["width"] - abs(self.target))[0]), True, False, {}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from torchward.algorithms import a2c, dynamic_programming, ppo, q_learning, reinforce
+from torchward.algorithms import a2c, dqn, dynamic_programming, ppo, q_learning, rainbow, reinforce
 from torchward.config import ConfigError
 from torchward.envs.make import EnvOptions
 from torchward.fields import change, docstrings, settings
@@ -92,7 +92,7 @@ def test_docstrings_stand_below_their_fields() -> None:
     assert docstrings(Config)["speed"] == "Which of the two."
 
 
-@pytest.mark.parametrize("module", [a2c, dynamic_programming, ppo, q_learning, reinforce])
+@pytest.mark.parametrize("module", [a2c, dqn, dynamic_programming, ppo, q_learning, rainbow, reinforce])
 def test_every_setting_of_a_run_has_one_name_and_a_docstring(module: Any) -> None:
     found = [setting for part in (module.Config(), RunOptions(), EnvOptions()) for setting in settings(part)]
     names = [setting.name for setting in found]

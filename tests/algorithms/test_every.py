@@ -13,17 +13,23 @@ from torch import Tensor, nn
 
 import torchward.algorithms
 from tests.algorithms.training import start
-from tests.algorithms.worlds import Aim, Corridor, Recall
-from torchward.algorithms import a2c, dynamic_programming, ppo, q_learning, reinforce
+from tests.algorithms.worlds import Aim, Corridor, Recall, Serve
+from torchward.algorithms import a2c, dqn, dynamic_programming, ppo, q_learning, rainbow, reinforce, sac, td3
 from torchward.config import from_json, to_json
+from torchward.data.exploration import Boltzmann, EpsilonGreedy
 from torchward.data.protocols import Task
+from torchward.data.replay import Prioritised
 from torchward.envs.make import EnvOptions
 from torchward.envs.task import Control
 from torchward.metrics import read_metrics
+from torchward.nets.actor_body import ActorNet
 from torchward.nets.actor_critic import Network
+from torchward.nets.q_network import C51, QR, QNet
 
 FILES = sorted(path.stem for path in Path(torchward.algorithms.__file__).parent.glob("[a-z]*.py"))
 CLOCKS = ("time", "steps_per_second")
+REPLAY: dict[str, Any] = {"total_timesteps": 1200, "learning_starts": 100, "buffer_size": 300, "learning_rate": 1e-3}
+"""Of an off-policy run: the replay has wrapped around when it is stopped."""
 LSTM = Network(recurrent="lstm", net_arch=(16,), lstm_hidden_size=8)
 
 
@@ -67,6 +73,51 @@ RUNS: dict[str, tuple[ModuleType, Any, Any]] = {
     ),
     "a2c": (a2c, a2c.Config(total_timesteps=640, n_envs=4, n_steps=8), lambda: Control(Corridor)),
     "reinforce": (reinforce, reinforce.Config(total_timesteps=2000, n_envs=4), lambda: Control(Corridor)),
+    "dqn": (dqn, dqn.Config(**REPLAY, target_update_interval=50), lambda: Control(Corridor)),
+    "dqn, native": (
+        dqn,
+        dqn.Config(**REPLAY, n_envs=4, gradient_steps=-1, n_steps=3, tau=0.1, target_update_interval=1, double_q=True,
+                   replay=Prioritised(), network=QNet(dueling=True, normalize_observation=True),
+                   exploration=Boltzmann(2.0, 0.5)),
+        lambda: Control("CartPole-v1"),
+    ),
+    "dqn, processes, on the disk": (
+        dqn,
+        dqn.Config(**REPLAY, n_envs=2, buffer_on_disk=True, target_update_interval=50),
+        lambda: Control(Corridor, EnvOptions(vectorization="async")),
+    ),
+    "dqn, lstm": (
+        dqn,
+        dqn.Config(**REPLAY, n_envs=2, burn_in=2, sequence_length=6, replay=Prioritised(), target_update_interval=50,
+                   network=QNet(recurrent="lstm", net_arch=(16,), lstm_hidden_size=8),
+                   exploration=EpsilonGreedy(1.0, 0.1, 0.5)),
+        lambda: Control(Recall),
+    ),
+    "rainbow": (rainbow, rainbow.Config(**REPLAY, distribution=C51(11, -2.0, 1.0)), lambda: Control(Corridor)),
+    "rainbow, quantiles": (
+        rainbow, rainbow.Config(**REPLAY, n_envs=4, distribution=QR(8)), lambda: Control("CartPole-v1")
+    ),
+    "sac": (
+        sac,
+        sac.Config(**REPLAY, n_envs=2, policy_delay=2, n_steps=3, batch_size=32,
+                   network=ActorNet(net_arch=(16,), normalize_observation=True)),
+        lambda: Control(Aim),
+    ),
+    "sac, hybrid, on the disk": (
+        sac,
+        sac.Config(**REPLAY, batch_size=32, buffer_on_disk=True, learning_rate_schedule="linear",
+                   network=ActorNet(net_arch=(16,))),
+        lambda: Control(Serve),
+    ),
+    "sac, masks, processes": (
+        sac,
+        sac.Config(**REPLAY, n_envs=2, gradient_steps=-1, batch_size=32, ent_coef=sac.Fixed(0.1),
+                   network=ActorNet(net_arch=(16,))),
+        lambda: Control(Corridor, EnvOptions(vectorization="async", action_mask=True)),
+    ),
+    "td3": (
+        td3, td3.Config(**REPLAY, n_envs=2, batch_size=32, network=ActorNet(net_arch=(16,))), lambda: Control(Aim)
+    ),
     "q_learning": (q_learning, q_learning.Config(total_timesteps=12_000), lambda: Control("FrozenLake-v1")),
     "value iteration": (
         dynamic_programming,

@@ -16,6 +16,7 @@ from torchward.algorithms import dqn
 from torchward.algorithms.dqn import Config, Huber, Learner, Squared, judge, judge_sequences
 from torchward.config import ConfigError
 from torchward.data.exploration import Boltzmann, EpsilonGreedy
+from torchward.data.random import generator
 from torchward.data.replay import Prioritised, Replay, Sequences, Transitions
 from torchward.envs.task import Control
 from torchward.metrics import read_metrics
@@ -253,11 +254,11 @@ def test_schedules() -> None:
     made = learner(replace(SMALL, exploration=EpsilonGreedy(0.9, 0.1, 0.4), learning_rate_schedule="linear"))
     for progress, epsilon in ((0.0, 0.9), (0.1, 0.7), (0.2, 0.5), (0.4, 0.1), (1.0, 0.1)):
         made.anneal(progress)
-        assert (made.policy.epsilon, made.policy.temperature) == (pytest.approx(epsilon), 0.0)
+        assert made.policy.epsilon == pytest.approx(epsilon) and made.policy.temperature == 0.0
         assert made.optimizer.lr == pytest.approx(3e-3 * (1 - progress))
     made = learner(replace(SMALL, exploration=Boltzmann(2.0, 0.5, 1.0)))
     made.anneal(0.5)
-    assert (made.policy.epsilon, made.policy.temperature) == (0.0, pytest.approx(1.25))
+    assert made.policy.temperature == pytest.approx(1.25) and made.policy.epsilon == 0.0
     assert made.optimizer.lr == 3e-3
 
 
@@ -442,5 +443,5 @@ def test_a_generator_of_its_own_for_noisy_weights() -> None:
     made = learner(replace(SMALL, network=QNet(noisy=True)))
     first, second = made.noise(), made.noise()
     assert first is not None and second is not None and not torch.equal(first, second)
-    assert torch.equal(first, made.network.noise((1,), dqn.generator(0, "noisy weights")))
+    assert torch.equal(first, made.network.noise((1,), generator(0, "noisy weights")))
     assert learner(SMALL).noise() is None

@@ -96,6 +96,109 @@ def ppo_pendulum() -> Preset:
     )
 
 
+def dqn_cartpole() -> Preset:
+    """The rl-baselines3-zoo's setting: few collections, many updates behind each."""
+    from torchward.algorithms import dqn
+    from torchward.data.exploration import EpsilonGreedy
+    from torchward.nets.q_network import QNet
+
+    return Preset(
+        dqn.Config(
+            total_timesteps=50_000,
+            train_freq=256,
+            gradient_steps=128,
+            batch_size=64,
+            buffer_size=100_000,
+            learning_starts=1_000,
+            learning_rate=2.3e-3,
+            target_update_interval=10,
+            exploration=EpsilonGreedy(1.0, 0.04, 0.16),
+            network=QNet(net_arch=(256, 256)),
+        )
+    )
+
+
+def dqn_acrobot() -> Preset:
+    """The rl-baselines3-zoo's setting, for LunarLander as well: an update for each step."""
+    from torchward.algorithms import dqn
+    from torchward.data.exploration import EpsilonGreedy
+    from torchward.nets.q_network import QNet
+
+    return Preset(
+        dqn.Config(
+            total_timesteps=100_000,
+            train_freq=4,
+            gradient_steps=-1,
+            batch_size=128,
+            buffer_size=50_000,
+            learning_starts=0,
+            learning_rate=6.3e-4,
+            target_update_interval=250,
+            exploration=EpsilonGreedy(1.0, 0.1, 0.12),
+            network=QNet(net_arch=(256, 256)),
+        )
+    )
+
+
+def dqn_mountain_car() -> Preset:
+    """The rl-baselines3-zoo's setting."""
+    from torchward.algorithms import dqn
+    from torchward.data.exploration import EpsilonGreedy
+    from torchward.nets.q_network import QNet
+
+    return Preset(
+        dqn.Config(
+            total_timesteps=120_000,
+            train_freq=16,
+            gradient_steps=8,
+            batch_size=128,
+            buffer_size=10_000,
+            learning_starts=1_000,
+            learning_rate=4e-3,
+            gamma=0.98,
+            target_update_interval=600,
+            exploration=EpsilonGreedy(1.0, 0.07, 0.2),
+            network=QNet(net_arch=(256, 256)),
+        )
+    )
+
+
+def rainbow_cartpole() -> Preset:
+    """DQN's setting with a distribution between no step and all that are worth counting at this discount."""
+    return _rainbow(dqn_cartpole(), 0.0, 100.0)
+
+
+def rainbow_acrobot() -> Preset:
+    """DQN's setting with a distribution between an episode that never ends and none."""
+    return _rainbow(dqn_acrobot(), -100.0, 0.0)
+
+
+def rainbow_lunar_lander() -> Preset:
+    """DQN's setting with a distribution around what landings and crashes pay."""
+    return _rainbow(dqn_acrobot(), -200.0, 300.0)
+
+
+def rainbow_mountain_car() -> Preset:
+    """DQN's setting with a distribution between an episode that never ends and none."""
+    return _rainbow(dqn_mountain_car(), -50.0, 0.0)
+
+
+def _rainbow(start: Preset, v_min: float, v_max: float) -> Preset:
+    """Rainbow where DQN stands, with atoms from ``v_min`` to ``v_max``."""
+    from torchward.algorithms import rainbow
+    from torchward.nets.q_network import C51, QNet
+
+    same = ("total_timesteps", "train_freq", "gradient_steps", "batch_size", "buffer_size", "learning_rate", "gamma")
+    return Preset(
+        rainbow.Config(
+            **{name: getattr(start.config, name) for name in (*same, "target_update_interval")},
+            learning_starts=1_000,
+            distribution=C51(51, v_min, v_max),
+            network=QNet(net_arch=(128, 128), dueling=True, noisy=True),
+        )
+    )
+
+
 def q_learning_cliff_walking() -> Preset:
     """Deterministic steps: a constant, large rate is exact (benchmarks/tabular.py)."""
     from torchward.algorithms.q_learning import Config, Linear
@@ -187,6 +290,14 @@ PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("ppo", "Acrobot-v1"): ppo_acrobot,
     ("ppo", "LunarLander-v3"): ppo_lunar_lander,
     ("ppo", "Pendulum-v1"): ppo_pendulum,
+    ("dqn", "CartPole-v1"): dqn_cartpole,
+    ("dqn", "Acrobot-v1"): dqn_acrobot,
+    ("dqn", "LunarLander-v3"): dqn_acrobot,
+    ("dqn", "MountainCar-v0"): dqn_mountain_car,
+    ("rainbow", "CartPole-v1"): rainbow_cartpole,
+    ("rainbow", "Acrobot-v1"): rainbow_acrobot,
+    ("rainbow", "LunarLander-v3"): rainbow_lunar_lander,
+    ("rainbow", "MountainCar-v0"): rainbow_mountain_car,
     ("q_learning", "CliffWalking-v1"): q_learning_cliff_walking,
     ("q_learning", "Taxi-v3"): q_learning_taxi,
     ("q_learning", "Taxi-v4"): q_learning_taxi,

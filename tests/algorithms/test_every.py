@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import torchward.algorithms
 from tests.algorithms.training import start
-from tests.algorithms.worlds import Aim, Corridor, Recall, Serve
+from tests.algorithms.worlds import Aim, Corridor, Railing, Recall, Serve
 from torchward.algorithms import a2c, dqn, dynamic_programming, ppo, q_learning, rainbow, reinforce, sac, td3
 from torchward.config import from_json, to_json
 from torchward.data.exploration import Boltzmann, EpsilonGreedy
@@ -30,6 +30,7 @@ FILES = sorted(path.stem for path in Path(torchward.algorithms.__file__).parent.
 CLOCKS = ("time", "steps_per_second")
 REPLAY: dict[str, Any] = {"total_timesteps": 1200, "learning_starts": 100, "buffer_size": 300, "learning_rate": 1e-3}
 """Of an off-policy run: the replay has wrapped around when it is stopped."""
+SHORT = REPLAY | {"total_timesteps": 600, "buffer_size": 150}
 LSTM = Network(recurrent="lstm", net_arch=(16,), lstm_hidden_size=8)
 
 
@@ -99,24 +100,24 @@ RUNS: dict[str, tuple[ModuleType, Any, Any]] = {
     ),
     "sac": (
         sac,
-        sac.Config(**REPLAY, n_envs=2, policy_delay=2, n_steps=3, batch_size=32,
+        sac.Config(**SHORT, n_envs=2, policy_delay=2, n_steps=3, batch_size=32,
                    network=ActorNet(net_arch=(16,), normalize_observation=True)),
         lambda: Control(Aim),
     ),
     "sac, hybrid, on the disk": (
         sac,
-        sac.Config(**REPLAY, batch_size=32, buffer_on_disk=True, learning_rate_schedule="linear",
+        sac.Config(**SHORT, batch_size=32, buffer_on_disk=True, learning_rate_schedule="linear",
                    network=ActorNet(net_arch=(16,))),
         lambda: Control(Serve),
     ),
     "sac, masks, processes": (
         sac,
-        sac.Config(**REPLAY, n_envs=2, gradient_steps=-1, batch_size=32, ent_coef=sac.Fixed(0.1),
+        sac.Config(**SHORT, n_envs=2, gradient_steps=-1, batch_size=32, ent_coef=sac.Fixed(0.1),
                    network=ActorNet(net_arch=(16,))),
-        lambda: Control(Corridor, EnvOptions(vectorization="async", action_mask=True)),
+        lambda: Control(Railing, EnvOptions(vectorization="async", action_mask=True)),
     ),
     "td3": (
-        td3, td3.Config(**REPLAY, n_envs=2, batch_size=32, network=ActorNet(net_arch=(16,))), lambda: Control(Aim)
+        td3, td3.Config(**SHORT, n_envs=2, batch_size=32, network=ActorNet(net_arch=(16,))), lambda: Control(Aim)
     ),
     "q_learning": (q_learning, q_learning.Config(total_timesteps=12_000), lambda: Control("FrozenLake-v1")),
     "value iteration": (

@@ -28,6 +28,23 @@ class Corridor(gym.Env[Any, Any]):
         return np.eye(5, dtype=np.float32)[self.place]
 
 
+class Railing(Corridor):
+    """A corridor that tells which way is forbidden, to the left of its first place, and raises if one goes it."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        seen, _ = super().reset(seed=seed, options=options)
+        return seen, self._tell()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if action == 0 and self.place == 0:
+            raise ValueError("there is a railing")
+        seen, reward, terminated, truncated, _ = super().step(action)
+        return seen, reward, terminated, truncated, self._tell()
+
+    def _tell(self) -> dict[str, Any]:
+        return {"action_mask": np.array([self.place > 0, True])}
+
+
 class Aim(gym.Env[Any, Any]):
     """One step: the reward is how near the action, in [-3, 3], comes to the number that is shown. Best: 0."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torchward.config import ConfigError
 from torchward.data.exploration import Boltzmann, EpsilonGreedy, anneal
+from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
 from torchward.data.means import Means
 from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, generator, seeded
@@ -108,6 +109,8 @@ class Config:
     """What an error costs."""
     exploration: EpsilonGreedy | Boltzmann = field(default_factory=lambda: EpsilonGreedy(1.0, 0.05, 0.1))
     """How actions are chosen while learning."""
+    exploration_bonus: ExplorationBonus = field(default_factory=NoBonus)
+    """What is paid for the new, beside the rewards."""
     sequence_length: int = 40
     """Steps of a sequence that a recurrent network learns from."""
     burn_in: int = 20
@@ -345,6 +348,7 @@ def train(
     learner = Learner(policy, config)
     replay = memory(config, task, run)
     source = task.source(config.n_envs, config.seed, config.device)
+    shaping = [*shaping, *bonuses(config.exploration_bonus, task, config.gamma, config.seed, config.device)]
     uniform = UniformPolicy(task.observation_space, task.action_space, policy.initial_state)
     starts = max(config.learning_starts, config.n_envs * rows_of(config) if policy.history else 0)
     with run:
@@ -381,5 +385,6 @@ def train(
 
 if TYPE_CHECKING:
     from torchward.algorithms.rainbow import Config as RainbowConfig
+    from torchward.algorithms.soft_q import Config as SoftConfig
 
-    Settings: TypeAlias = Config | RainbowConfig
+    Settings: TypeAlias = Config | RainbowConfig | SoftConfig

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from torchward.config import ConfigError
+from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
 from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, generator, seeded
 from torchward.data.rollout import Batch
@@ -71,6 +72,8 @@ class Config:
     """Stop the epochs of an update once its KL divergence is above 1.5 times this; None: never."""
     micro_batch_size: int | None = None
     """Steps whose activations are held at a time; the result does not depend on it. None: a whole minibatch."""
+    exploration_bonus: ExplorationBonus = field(default_factory=NoBonus)
+    """What is paid for the new, beside the rewards."""
     normalize_reward: bool = False
     """Divide rewards by the running deviation of the discounted return."""
     adam_eps: float = 1e-5
@@ -198,6 +201,7 @@ def train(
     policy = on_device(policy, config.device)
     source = task.source(config.n_envs, config.seed, config.device)  # [1]
     learner = Learner(policy, config)
+    shaping = [*shaping, *bonuses(config.exploration_bonus, task, config.gamma, config.seed, config.device)]
     shapings = [*shaping, *([RewardScale(config.gamma)] if config.normalize_reward else [])]
     with run:
         tracked = {f"shaping{i}": each for i, each in enumerate(shapings)}

@@ -1,4 +1,4 @@
-"""Q-learning (Watkins 1989) on a table, and its kin: Sarsa, expected Sarsa, double Q-learning.
+"""Q-learning (Watkins 1989) on a table, and its kin: Sarsa, expected Sarsa, double Q-learning, soft Q-learning.
 
 From top to bottom: the config, the update, the worlds, the loop. They differ in one thing, the value of what comes
 next: see :meth:`Learner.next_value`. Its parts are the functions that the deep algorithms use as well.
@@ -22,6 +22,7 @@ from torchward.functional.value_losses import (
     epsilon_greedy_probs,
     expected_value,
     greedy_value,
+    soft_maximum,
     td_target,
 )
 from torchward.nets.spaces import Discrete, SpaceError, describe
@@ -75,9 +76,10 @@ class VisitCount:
 class Config:
     """The settings of tabular learning."""
 
-    method: Literal["q_learning", "sarsa", "expected_sarsa", "double_q"] = "q_learning"
+    method: Literal["q_learning", "sarsa", "expected_sarsa", "double_q", "soft_q"] = "q_learning"
     """What the next state is worth: that of its best action (q_learning), of the action taken there (sarsa), of the
-    policy's actions on average (expected_sarsa), of the best action by another table's judgement (double_q)."""
+    policy's actions on average (expected_sarsa), of the best action by another table's judgement (double_q), of the
+    policy's actions and its entropy, at the temperature of boltzmann exploration (soft_q)."""
     exploration: EpsilonGreedy | Boltzmann = field(default_factory=EpsilonGreedy)
     """How actions are chosen while learning."""
     learning_rate: Linear | VisitCount = VisitCount()
@@ -100,6 +102,11 @@ class Config:
             if getattr(self, name) < 1:
                 raise ConfigError(f"expected {name} of at least 1, got {getattr(self, name)}")
         within_unit("Config", gamma=self.gamma)
+        if self.method == "soft_q" and not isinstance(self.exploration, Boltzmann):
+            raise ConfigError(
+                "soft_q needs the temperature of boltzmann exploration, which is that of its values; got "
+                f"{type(self.exploration).__name__}"
+            )
 
 
 class Worlds(Protocol):
@@ -184,6 +191,8 @@ class Learner:
                 return expected_value(self.q[0, following], self.behaviour(following))
             case "double_q":
                 return double_q_value(self.q[table, following], self.q[1 - table, following])
+            case "soft_q":  # Haarnoja et al. 2017, equations 5 and 7; Fox et al. 2016 call it G-learning
+                return soft_maximum(self.q[0, following], self.config.exploration.at(self.progress)[1])
 
     def update(self, step: Transition, chosen: Tensor, table: Tensor) -> Tensor:
         """Move Q(state, action) towards its target, and return the errors that there were.
@@ -208,9 +217,9 @@ class Learner:
 
     def write(self, policy: TabularPolicy) -> None:
         """Bring the policy up to the table. It is the one that the values are of: the greedy policy; for Sarsa, which
-        learns the worth of what it does, the exploring one."""
+        learns the worth of what it does, and for soft values, the exploring one."""
         q = self.q.mean(0)
-        on_policy = self.config.method in ("sarsa", "expected_sarsa")
+        on_policy = self.config.method in ("sarsa", "expected_sarsa", "soft_q")
         probs = self.config.exploration.probs(q, self.progress) if on_policy else epsilon_greedy_probs(q, 0.0)
         policy.q.copy_(q)
         policy.probs.copy_(probs)

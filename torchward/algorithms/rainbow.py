@@ -15,6 +15,7 @@ from torchward.algorithms import dqn
 from torchward.algorithms.dqn import LOG_STEPS, Judged, Learner, Uniform, begin, memory, verify
 from torchward.config import ConfigError
 from torchward.data.exploration import Boltzmann, EpsilonGreedy
+from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
 from torchward.data.protocols import Policy, Shaping, Task, absorb
 from torchward.data.random import derive
 from torchward.data.replay import Prioritised, StackPadding, Transitions
@@ -74,6 +75,8 @@ class Config:
     """What is learnt of the return: probabilities of fixed atoms, or quantiles."""
     exploration: EpsilonGreedy | Boltzmann = field(default_factory=lambda: EpsilonGreedy(0.0, 0.0))
     """How actions are chosen while learning, beside noisy weights."""
+    exploration_bonus: ExplorationBonus = field(default_factory=NoBonus)
+    """What is paid for the new, beside the rewards."""
     max_grad_norm: float = 10.0
     """Norm to which the gradient of all parameters together is clipped."""
     adam_eps: float = 1.5e-4
@@ -146,6 +149,7 @@ def train(
     learner = Learner(policy, config, judge)
     replay = memory(config, task, run)
     source = task.source(config.n_envs, config.seed, config.device)
+    shaping = [*shaping, *bonuses(config.exploration_bonus, task, config.gamma, config.seed, config.device)]
     uniform = UniformPolicy(task.observation_space, task.action_space)
     with run:
         tracked = {f"shaping{i}": each for i, each in enumerate(shaping)}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from torchward.config import ConfigError
+from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
 from torchward.data.means import Means
 from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, generator, seeded
@@ -112,6 +113,8 @@ class Config:
     """Critics, of which the lowest is believed."""
     ent_coef: Auto | Fixed = field(default_factory=Auto)
     """The temperature: what a nat of entropy is worth in rewards."""
+    exploration_bonus: ExplorationBonus = field(default_factory=NoBonus)
+    """What is paid for the new, beside the rewards."""
     adam_eps: float = 1e-8
     """Adam's epsilon."""
     network: ActorNet = field(default_factory=ActorNet)
@@ -346,6 +349,7 @@ def train(
     learner = Learner(policy, config)
     replay = memory(config, task, run)
     source = task.source(config.n_envs, config.seed, config.device)
+    shaping = [*shaping, *bonuses(config.exploration_bonus, task, config.gamma, config.seed, config.device)]
     uniform = UniformPolicy(task.observation_space, task.action_space)
     with run:
         tracked = {f"shaping{i}": each for i, each in enumerate(shaping)}

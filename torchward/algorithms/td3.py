@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torchward.algorithms.sac import LOG_STEPS, MEASURED, assign, memory, verify
 from torchward.config import ConfigError
+from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
 from torchward.data.means import Means
 from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, generator, seeded
@@ -72,6 +73,8 @@ class Config:
     """Deviation of the normal noise on the actions that explore; a bounded action space is [-1, 1]."""
     n_critics: int = 2
     """Critics, of which the lowest is believed."""
+    exploration_bonus: ExplorationBonus = field(default_factory=NoBonus)
+    """What is paid for the new, beside the rewards."""
     adam_eps: float = 1e-8
     """Adam's epsilon."""
     network: ActorNet = field(default_factory=lambda: ActorNet(net_arch=(400, 300)))
@@ -209,6 +212,7 @@ def train(
     learner = Learner(policy, config)
     replay = memory(config, task, run)
     source = task.source(config.n_envs, config.seed, config.device)
+    shaping = [*shaping, *bonuses(config.exploration_bonus, task, config.gamma, config.seed, config.device)]
     uniform = UniformPolicy(task.observation_space, task.action_space)
     with run:
         tracked = {f"shaping{i}": each for i, each in enumerate(shaping)}

@@ -211,6 +211,20 @@ def pessimistic_value(q: Float[Tensor, "critics *batch"]) -> Float[Tensor, "*bat
     return q.min(dim=0).values
 
 
+def soft_maximum(q: Float[Tensor, "*batch actions"], temperature: float) -> Float[Tensor, "*batch"]:
+    """The soft value of the best policy there is, max_pi sum_a pi(a) Q(s, a) + temperature * H(pi).
+
+        temperature * log sum_a exp(Q(s, a) / temperature)
+
+    It lies between max_a Q and that plus temperature * log(actions); its gradient is the policy that attains it,
+    `boltzmann_probs`. An action with a Q of -inf is forbidden. Raises ValueError where temperature is not above 0.
+    Source: Haarnoja et al. 2017 (Reinforcement Learning with Deep Energy-Based Policies), equation 5.
+    """
+    positive(temperature=temperature)
+    best = q.amax(dim=-1, keepdim=True)  # taken out first, so that nothing overflows, however low the temperature
+    return best.squeeze(-1) + temperature * torch.logsumexp((q - best) / temperature, dim=-1)
+
+
 def soft_value(
     q: Float[Tensor, "*batch"], log_prob: Float[Tensor, "*batch"], ent_coef: float | Float[Tensor, ""]
 ) -> Float[Tensor, "*batch"]:

@@ -196,6 +196,16 @@ def test_steps_are_found_among_many_rows_that_are_none(prioritised: Prioritised 
     assert set(sequences) == {0, 1, 2, 2000, 2001, 2002} and min(sequences.values()) > 40
 
 
+@pytest.mark.parametrize("prioritised", [None, Prioritised()])
+def test_long_sequences_are_found_that_only_a_few_steps_begin(prioritised: Prioritised | None) -> None:
+    replay = Replay(Box((1,)), Discrete(2), 2, 2000, seed=0, prioritised=prioritised)
+    replay.add(padded(2, 1000, list(range(1000))))
+    begins = Counter(leaf(replay.sample_sequences(120, 999).observation)[:, 0, 0].tolist())
+    assert set(begins) == {0, 1, 1000, 1001} and min(begins.values()) > 15
+    with pytest.raises(ValueError, match="expected a step with 1000 rows behind it in the replay"):
+        replay.sample_sequences(1, 1001)
+
+
 def test_a_million_frames_take_less_than_seven_and_a_half_gigabytes() -> None:
     images = Box((4, 84, 84), 0, 255, "uint8")
     for prioritised in (None, Prioritised()):

@@ -1,10 +1,12 @@
 """Worlds to rollouts: whatever steps them and however they reset themselves, the same rows, values and advantages."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from gymnasium.vector import SyncVectorEnv
 from torch import Tensor
 
 from tests.envs.worlds import KINDS, LIMIT, Row, Walk, always_the_mode, close, lively, rows, walk_start, walk_step
@@ -12,7 +14,7 @@ from tests.nets.examples import equal, leaf
 from torchward.data.protocols import Episode
 from torchward.data.rollout import Rollout, concatenate
 from torchward.envs.collect import EnvSource
-from torchward.envs.vector import Worlds
+from torchward.envs.vector import Native, Worlds
 from torchward.functional.advantages import gae
 
 N, HORIZONS = 3, (7, 1, 12, 20)
@@ -238,6 +240,14 @@ def test_a_state_begins_anew_as_the_policy_says(kind: str) -> None:
         for row in rows([rollout], world):
             assert row.value == 5 + time and row.next_value == 6 + time
             time = 0 if row.boundary else time + 1
+
+
+def test_what_was_seen_last_stays_when_worlds_write_over_it() -> None:
+    vector = SyncVectorEnv([partial(Walk, i) for i in range(N)], copy=False)
+    source = EnvSource(Native("walk", vector), seed=0)
+    policy = lively(source.worlds.observation_space, source.worlds.action_space)
+    first, second = source.collect(policy, 3), source.collect(policy, 3)
+    assert first.last is not None and torch.equal(leaf(first.last), leaf(second.observation)[:, 0])
 
 
 def test_one_seed_one_rollout() -> None:

@@ -85,8 +85,8 @@ class Replay:
     Steps are drawn uniformly, or as ``prioritised`` says. With ``frame_stack`` k an observation's images are stacks
     of k frames, the newest last, with ``stack_padding`` before an episode's first; each frame is kept once.
     Observations and actions lie on ``device``, where samples come; or as files in ``directory``, with ``reserve``
-    rows more of each world than are drawn from: as many may come between two checkpoints. All that is random follows
-    from ``seed``.
+    rows more of each world than are drawn from. As many may come between two checkpoints: steps, and a row for each
+    episode that ends. All that is random follows from ``seed``.
 
     Raises ValueError for sizes that cannot be, SpaceError for a ``frame_stack`` that the observations do not fit."""
 

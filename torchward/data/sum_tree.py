@@ -45,7 +45,7 @@ class SumTree:
         """For each of ``share`` ``[K]``, within [0, 1): the first index up to which the numbers add up to more than
         that share of all. The i-th is so found on a stretch as long as its own share; one that is zero, never."""
         top = self.levels[-1].cumsum()
-        at = np.minimum(share * top[-1], np.nextafter(top[-1], 0.0))
+        at = share * top[-1]
         node: NDArray[np.int64] = top.searchsorted(at, "right")
         at -= np.where(node > 0, top[node - 1], 0.0)
         each = np.arange(len(at))

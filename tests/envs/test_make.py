@@ -175,7 +175,10 @@ class TestEnvironments:
         ("CartPole-v9", "Did you mean 'CartPole-v"),
         ("LunarLander-v2", "Did you mean 'LunarLander-v3'?"),
         ("Sudoku-v0", "got 'Sudoku-v0'. `torchward list` shows them."),
-        ("ALE/Pong-v5", "pip install ale-py, and say 'ale_py:ALE/Pong-v5'"),
+        (
+            "SudokuNoFrameskip-v4",
+            "Atari games are called as in 'ALE/Sudoku-v5'; EnvOptions.atari says how they are played.",
+        ),
         ("no_such_package:Walk-v0", "'no_such_package:Walk-v0' cannot be imported (No module named 'no_such_package'"),
         ("a b", "'a b' cannot be made: Malformed environment ID"),
     ],

@@ -43,7 +43,6 @@ def run(args: Sequence[str]) -> int:
         return 0 if args else 2
     words, options = positional(args, ("ALGORITHM", "TASK"), "train")
     from torchward import launch
-    from torchward.tasks.control import PRESETS
 
     algorithm = find.algorithm(words[0])
     start = launch.defaults(algorithm, words[1] if len(words) > 1 else "TASK")
@@ -57,7 +56,8 @@ def run(args: Sequence[str]) -> int:
     settings = launch.change_all(start, {name: value for part in changed for name, value in part.items()})
     ready = launch.begin(algorithm, words[1], settings, **launched)
     if ready.run.options.progress:
-        tuned = "its tuned settings" if (algorithm.source, words[1]) in PRESETS else "default settings"
+        known = algorithm.source == algorithm.name and find.preset(algorithm.name, words[1]) is not None
+        tuned = "its tuned settings" if known else "default settings"
         say(f"{algorithm.name} on {ready.task.name} from {tuned}; the run lies in {ready.run.path}")
     return go(ready)
 

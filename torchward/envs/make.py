@@ -3,14 +3,16 @@
 import copy
 import difflib
 import os
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
+from torchward.envs.atari import AtariVector, Classic, Machado, envpool_arguments, is_atari, single
 from torchward.envs.vector import (
     Factory,
     InProcess,
@@ -44,6 +46,8 @@ class EnvOptions:
     """Time limit of an episode in steps; 0: the environment's own."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the environment, as JSON."""
+    atari: Machado | Classic = field(default_factory=Machado)
+    """How the games of ALE are played and seen: as Machado et al. (2018) recommend, or as DQN was made known."""
 
 
 def make_env(environment: Environment, options: EnvOptions | None = None, **kwargs: Any) -> "gym.Env[Any, Any]":
@@ -63,6 +67,8 @@ def build(
     arguments = {**options.env_kwargs, **kwargs}
     limit = options.max_episode_steps
     made: Any = None
+    if is_atari(environment):
+        return single(str(environment), _atari(str(environment), options), **kwargs)
     if isinstance(environment, str):
         return _from_id(environment, limit, arguments)
     if isinstance(environment, VectorEnv):
@@ -129,8 +135,9 @@ def _limited(env: "gym.Env[Any, Any]", limit: int) -> "gym.Env[Any, Any]":
     return gym.wrappers.TimeLimit(env, limit)
 
 
-def make(environment: Environment, n_envs: int, options: EnvOptions | None = None) -> Worlds:
-    """``n_envs`` worlds of one kind. Raises :class:`WorldError` where that cannot be."""
+def make(environment: Environment, n_envs: int, options: EnvOptions | None = None, whole_games: bool = False) -> Worlds:
+    """``n_envs`` worlds of one kind. ``whole_games`` is for evaluations: nothing is cut or clipped for learning's sake.
+    Raises :class:`WorldError` where that cannot be."""
     options = options or EnvOptions()
     name = name_of(environment)
     if n_envs < 1:
@@ -138,7 +145,13 @@ def make(environment: Environment, n_envs: int, options: EnvOptions | None = Non
     if isinstance(environment, VectorEnv):
         return _vector(name, environment, n_envs, options)
     if options.vectorization == "envpool":
-        return Native(name, _envpool(environment, n_envs, options), options.action_mask)
+        return Native(name, _envpool(environment, n_envs, options, whole_games), options.action_mask)
+    if is_atari(environment):
+        if options.vectorization not in ("auto", "native"):
+            raise WorldError(
+                f"{name} is stepped by ALE's own vector; leave vectorization={options.vectorization!r} out"
+            )
+        return Native(name, AtariVector(name, n_envs, _atari(name, options), whole_games), options.action_mask)
     if options.vectorization == "native" or (
         options.vectorization == "auto" and has_native(environment, options, n_envs)
     ):
@@ -201,9 +214,21 @@ def _native(name: str, environment: Environment, n_envs: int, options: EnvOption
     raise WorldError(f"{name} has no vector form of its own; use vectorization='sync' or 'async'")
 
 
-def _envpool(environment: Environment, n_envs: int, options: EnvOptions) -> "VectorEnv[Any, Any, Any]":
+def _atari(name: str, options: EnvOptions) -> Machado | Classic:
+    """How a game of ALE is played, with the time limit of the options."""
+    if options.env_kwargs:
+        raise WorldError(f"{name} takes no env_kwargs: the fields of EnvOptions.atari say how it is played")
+    steps = options.max_episode_steps
+    return replace(options.atari, max_frames=steps * options.atari.frameskip) if steps else options.atari
+
+
+def _envpool(
+    environment: Environment, n_envs: int, options: EnvOptions, whole_games: bool
+) -> "VectorEnv[Any, Any, Any]":
     if not isinstance(environment, str):
         raise WorldError(f"EnvPool makes environments from ids, got {name_of(environment)}; leave vectorization out")
+    if is_atari(environment):
+        environment = environment.rpartition("/")[2]  # EnvPool calls them Pong-v5
     try:
         import envpool
     except ImportError as error:
@@ -211,15 +236,24 @@ def _envpool(environment: Environment, n_envs: int, options: EnvOptions) -> "Vec
     from torchward.envs.envpool import EnvPoolVector
 
     limit = {"max_episode_steps": options.max_episode_steps} if options.max_episode_steps else {}
+    games = envpool_arguments(options.atari, whole_games) if _is_envpool_game(envpool, environment) else {}
     try:
-        return EnvPoolVector(envpool, environment, n_envs, {**limit, **options.env_kwargs})
+        return EnvPoolVector(envpool, environment, n_envs, {**games, **limit, **options.env_kwargs})
     except Exception as error:
         raise WorldError(f"EnvPool cannot make {environment!r}: {_first_line(error)}") from error
 
 
+def _is_envpool_game(envpool: Any, environment: str) -> bool:
+    """Whether EnvPool knows an id for a game of Atari: all of them see a stack of frames."""
+    try:
+        return "episodic_life" in envpool.make_spec(environment).config._fields
+    except Exception:  # make says what is wrong
+        return False
+
+
 def _nearest_id(environment: str) -> str:
-    if environment.startswith("ALE/"):
-        return f" Atari is a package of its own: pip install ale-py, and say 'ale_py:{environment}'."
+    if game := re.fullmatch(r"(\w+?)(NoFrameskip|Deterministic)-v\d", environment):
+        return f" Atari games are called as in 'ALE/{game[1]}-v5'; EnvOptions.atari says how they are played."
     close = difflib.get_close_matches(environment, gym.registry, 1, 0.5)
     return f" Did you mean {close[0]!r}?" if close else " `torchward list` shows them."
 

@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 from torchward.data.protocols import Evaluation, Policy
 from torchward.data.tree import replace_rows
 from torchward.envs import spaces as sp
+from torchward.envs.atari import is_atari
 from torchward.envs.collect import EnvSource, device_of
 from torchward.envs.make import Environment, EnvOptions, build, make, make_env, name_of
 from torchward.envs.models import Model, tabular_model
@@ -34,7 +35,8 @@ class Control:
         self.name = name_of(environment)
         self.is_vector = False
         self.limit: int | None = 0  # vectors keep their limits to themselves
-        if self.options.vectorization == "envpool":
+        self.is_native = is_atari(environment) or self.options.vectorization == "envpool"
+        if self.is_native:
             worlds = self.worlds(1)
             self.action_space, self.observation_space = worlds.action_space, worlds.observation_space
             worlds.close()
@@ -110,8 +112,8 @@ class Control:
     def _evaluation_worlds(self, n: int) -> Worlds:
         """In this process: an evaluation is short, and processes of its own would cost more to start than to step.
         A vector of the user's has as many worlds as it has."""
-        if self.options.vectorization == "envpool":
-            return make(self.environment, n, self.options)
+        if self.is_native:
+            return make(self.environment, n, self.options, whole_games=True)
         if self.is_vector:
             vector = self._another_vector()
             return make(vector, vector.num_envs, self.options)

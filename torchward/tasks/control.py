@@ -199,6 +199,74 @@ def _rainbow(start: Preset, v_min: float, v_max: float) -> Preset:
     )
 
 
+def ppo_atari() -> Preset:
+    """The rl-baselines3-zoo's setting."""
+    from torchward.algorithms import ppo
+    from torchward.nets.actor_critic import Network
+
+    return Preset(
+        ppo.Config(
+            total_timesteps=10_000_000,
+            n_envs=8,
+            n_steps=128,
+            batch_size=256,
+            n_epochs=4,
+            learning_rate=2.5e-4,
+            learning_rate_schedule="linear",
+            clip_range=0.1,
+            clip_range_schedule="linear",
+            ent_coef=0.01,
+            network=Network(net_arch=()),
+        )
+    )
+
+
+def dqn_atari() -> Preset:
+    """The rl-baselines3-zoo's setting, with its four steps to an update taken by four games at once."""
+    from torchward.algorithms import dqn
+    from torchward.data.exploration import EpsilonGreedy
+    from torchward.nets.q_network import QNet
+
+    return Preset(
+        dqn.Config(
+            total_timesteps=10_000_000,
+            n_envs=4,
+            train_freq=1,
+            batch_size=32,
+            buffer_size=100_000,
+            frame_stack=4,
+            stack_padding="zero",
+            learning_starts=100_000,
+            learning_rate=1e-4,
+            target_update_interval=1_000,
+            exploration=EpsilonGreedy(1.0, 0.01, 0.1),
+            network=QNet(net_arch=()),
+        )
+    )
+
+
+def rainbow_atari() -> Preset:
+    """The paper's setting (Hessel et al. 2018, table 1), in steps of four frames, with a replay a tenth as large."""
+    from torchward.algorithms import rainbow
+    from torchward.nets.q_network import QNet
+
+    return Preset(
+        rainbow.Config(
+            total_timesteps=10_000_000,
+            n_envs=4,
+            train_freq=1,
+            batch_size=32,
+            buffer_size=100_000,
+            frame_stack=4,
+            stack_padding="zero",
+            learning_starts=20_000,
+            learning_rate=6.25e-5,
+            target_update_interval=8_000,
+            network=QNet(net_arch=(), dueling=True, noisy=True),
+        )
+    )
+
+
 def q_learning_cliff_walking() -> Preset:
     """Deterministic steps: a constant, large rate is exact (benchmarks/tabular.py)."""
     from torchward.algorithms.q_learning import Config, Linear
@@ -290,6 +358,7 @@ PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("ppo", "Acrobot-v1"): ppo_acrobot,
     ("ppo", "LunarLander-v3"): ppo_lunar_lander,
     ("ppo", "Pendulum-v1"): ppo_pendulum,
+    ("ppo", "ALE/*"): ppo_atari,
     ("dqn", "CartPole-v1"): dqn_cartpole,
     ("dqn", "Acrobot-v1"): dqn_acrobot,
     ("dqn", "LunarLander-v3"): dqn_acrobot,
@@ -298,6 +367,8 @@ PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("rainbow", "Acrobot-v1"): rainbow_acrobot,
     ("rainbow", "LunarLander-v3"): rainbow_lunar_lander,
     ("rainbow", "MountainCar-v0"): rainbow_mountain_car,
+    ("dqn", "ALE/*"): dqn_atari,
+    ("rainbow", "ALE/*"): rainbow_atari,
     ("q_learning", "CliffWalking-v1"): q_learning_cliff_walking,
     ("q_learning", "Taxi-v3"): q_learning_taxi,
     ("q_learning", "Taxi-v4"): q_learning_taxi,
@@ -312,4 +383,4 @@ PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("td3", "HalfCheetah-v5"): td3_mujoco,
     ("td3", "Hopper-v5"): td3_mujoco,
 }
-"""(algorithm, task) -> preset."""
+"""(algorithm, task) -> preset; ``ALE/*`` stands for all games of ALE."""

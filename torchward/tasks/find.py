@@ -125,7 +125,10 @@ def is_file(named: Any) -> bool:
 
 def preset(name: str, task_source: Any) -> Preset | None:
     """The tuned settings of an algorithm on a task, where there are some."""
-    found = PRESETS.get((name, task_source)) if isinstance(task_source, str) else None
+    if not isinstance(task_source, str):
+        return None
+    family = task_source.rpartition(":")[2].partition("/")[0] + "/*"
+    found = PRESETS.get((name, task_source)) or PRESETS.get((name, family))
     return None if found is None else found()
 
 

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 import torchward.algorithms
 from tests.algorithms.training import start
 from tests.algorithms.worlds import Aim, Corridor, Railing, Recall, Serve
-from torchward.algorithms import a2c, dqn, dynamic_programming, ppo, q_learning, rainbow, reinforce, sac, td3
+from torchward.algorithms import a2c, dqn, dynamic_programming, ppo, q_learning, rainbow, reinforce, sac, soft_q, td3
 from torchward.config import from_json, to_json
+from torchward.data.counts import Counts
+from torchward.data.curiosity import Curiosity
 from torchward.data.exploration import Boltzmann, EpsilonGreedy
 from torchward.data.protocols import Task
+from torchward.data.random_distillation import RandomDistillation
 from torchward.data.replay import Prioritised
 from torchward.envs.make import EnvOptions
 from torchward.envs.task import Control
@@ -118,6 +121,29 @@ RUNS: dict[str, tuple[ModuleType, Any, Any]] = {
     ),
     "td3": (
         td3, td3.Config(**SHORT, n_envs=2, batch_size=32, network=ActorNet(net_arch=(16,))), lambda: Control(Aim)
+    ),
+    "soft_q, random distillation": (
+        soft_q,
+        soft_q.Config(**SHORT, target_update_interval=50, temperature=0.5, temperature_end=0.1,
+                      exploration_bonus=RandomDistillation(batch_size=50, warm_up=100)),
+        lambda: Control(Corridor),
+    ),
+    "ppo, curiosity": (
+        ppo,
+        ppo.Config(total_timesteps=640, n_envs=4, n_steps=32, batch_size=64, n_epochs=2,
+                   exploration_bonus=Curiosity(batch_size=50, warm_up=100)),
+        lambda: Control(Corridor),
+    ),
+    "td3, curiosity": (
+        td3,
+        td3.Config(**SHORT, batch_size=32, network=ActorNet(net_arch=(16,)),
+                   exploration_bonus=Curiosity(batch_size=50, warm_up=100, episodic=False)),
+        lambda: Control(Aim),
+    ),
+    "sac, counts": (
+        sac,
+        sac.Config(**SHORT, batch_size=32, network=ActorNet(net_arch=(16,)), exploration_bonus=Counts(of="pairs")),
+        lambda: Control(Serve),
     ),
     "q_learning": (q_learning, q_learning.Config(total_timesteps=12_000), lambda: Control("FrozenLake-v1")),
     "value iteration": (

@@ -267,6 +267,29 @@ def rainbow_atari() -> Preset:
     )
 
 
+def ppo_mountain_car() -> Preset:
+    """Paid for what a network cannot yet foretell: nothing else leads to the goal (benchmarks/exploration.py)."""
+    from torchward.algorithms import ppo
+    from torchward.data.random_distillation import RandomDistillation
+    from torchward.nets.actor_critic import Network
+
+    return Preset(
+        ppo.Config(
+            total_timesteps=300_000,
+            n_envs=16,
+            n_steps=128,
+            batch_size=256,
+            n_epochs=6,
+            gae_lambda=0.98,
+            ent_coef=0.01,
+            learning_rate=1e-3,
+            learning_rate_schedule="linear",
+            exploration_bonus=RandomDistillation(coef=10.0),
+            network=Network(normalize_observation=True),
+        )
+    )
+
+
 def q_learning_cliff_walking() -> Preset:
     """Deterministic steps: a constant, large rate is exact (benchmarks/tabular.py)."""
     from torchward.algorithms.q_learning import Config, Linear
@@ -358,6 +381,7 @@ PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("ppo", "Acrobot-v1"): ppo_acrobot,
     ("ppo", "LunarLander-v3"): ppo_lunar_lander,
     ("ppo", "Pendulum-v1"): ppo_pendulum,
+    ("ppo", "MountainCar-v0"): ppo_mountain_car,
     ("ppo", "ALE/*"): ppo_atari,
     ("dqn", "CartPole-v1"): dqn_cartpole,
     ("dqn", "Acrobot-v1"): dqn_acrobot,

@@ -54,6 +54,15 @@ def test_what_is_zero_is_never_found(size: int) -> None:
         assert numbers[tree.find(share)].all()
 
 
+def test_the_last_share_is_that_of_the_last_number() -> None:
+    """Sums of a node's children differ in their last digit, one after the other and in numpy's order."""
+    random, last = np.random.default_rng(0), np.nextafter(np.ones(1), 0.0)
+    for _ in range(300):
+        tree = SumTree(TOP + 1)
+        tree.set(np.arange(FAN), random.random(FAN))
+        assert tree.find(last) == FAN - 1
+
+
 @pytest.mark.parametrize("size", [300, 20 * TOP])
 def test_a_tree_is_what_its_numbers_are_not_how_they_came(size: int) -> None:
     random = np.random.default_rng(0)

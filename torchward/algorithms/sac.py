@@ -28,6 +28,7 @@ from torchward.functional.value_losses import (
 from torchward.nets.actor_body import ActorNet
 from torchward.nets.adam import Adam
 from torchward.nets.heads import FORBIDDEN
+from torchward.nets.heap import keep_freed
 from torchward.nets.perceptrons import Recorded
 from torchward.nets.q_function import q_function, value_of
 from torchward.nets.soft_actor import Drawn, SoftActor
@@ -345,6 +346,7 @@ def train(
             policy = SoftActor(task.observation_space, task.action_space, config.network)
     if not isinstance(policy, SoftActor):
         raise ConfigError(f"sac begins from a SoftActor, got {type(policy).__name__}")
+    keep_freed()
     policy = on_device(policy, config.device)
     learner = Learner(policy, config)
     replay = memory(config, task, run)

@@ -23,6 +23,7 @@ from torchward.functional.value_losses import n_step_target, pessimistic_value, 
 from torchward.nets.actor_body import ActorNet
 from torchward.nets.adam import Adam
 from torchward.nets.deterministic_actor import DeterministicActor
+from torchward.nets.heap import keep_freed
 from torchward.nets.q_function import q_function
 from torchward.nets.target import follow, twin
 from torchward.nets.uniform import UniformPolicy
@@ -208,6 +209,7 @@ def train(
             policy = DeterministicActor(task.observation_space, task.action_space, config.network)
     if not isinstance(policy, DeterministicActor):
         raise ConfigError(f"td3 begins from a DeterministicActor, got {type(policy).__name__}")
+    keep_freed()
     policy = on_device(policy, config.device)
     learner = Learner(policy, config)
     replay = memory(config, task, run)

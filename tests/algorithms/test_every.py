@@ -131,14 +131,8 @@ RUNS: dict[str, tuple[ModuleType, Any, Any]] = {
     "ppo, curiosity": (
         ppo,
         ppo.Config(total_timesteps=640, n_envs=4, n_steps=32, batch_size=64, n_epochs=2,
-                   exploration_bonus=Curiosity(batch_size=50, warm_up=100)),
-        lambda: Control(Corridor),
-    ),
-    "td3, curiosity": (
-        td3,
-        td3.Config(**SHORT, batch_size=32, network=ActorNet(net_arch=(16,)),
                    exploration_bonus=Curiosity(batch_size=50, warm_up=100, episodic=False)),
-        lambda: Control(Aim),
+        lambda: Control(Corridor),
     ),
     "sac, counts": (
         sac,

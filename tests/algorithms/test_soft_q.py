@@ -28,6 +28,7 @@ from torchward.metrics import read_metrics
 from torchward.nets.q_network import QNet
 from torchward.nets.q_policy import QPolicy
 from torchward.nets.spaces import MASK, Discrete
+from torchward.nets.tabular import TabularPolicy
 
 GAMMA, TEMPERATURE = 0.9, 0.5
 SMALL = Config(
@@ -66,7 +67,7 @@ def test_sweeps_of_a_deterministic_world_end_at_the_soft_optimum() -> None:
     for _ in range(400):
         learner.update(step, zeros, zeros)
     torch.testing.assert_close(learner.q[0], optimum.q, rtol=0.0, atol=1e-11)
-    policy = q_learning.TabularPolicy.empty(Discrete(5), Discrete(3))
+    policy = TabularPolicy.empty(Discrete(5), Discrete(3))
     learner.write(policy)
     torch.testing.assert_close(policy.probs, optimum.policy, rtol=0.0, atol=1e-11)
 
@@ -142,7 +143,7 @@ def test_a_table_learns_the_soft_optimum_from_samples(tmp_path: Path) -> None:
 
 
 def test_a_table_without_a_temperature_is_refused() -> None:
-    with pytest.raises(ConfigError, match="needs the temperature of boltzmann exploration.*got EpsilonGreedy"):
+    with pytest.raises(ConfigError, match="needs the temperature of boltzmann exploration"):
         q_learning.Config(method="soft_q")
 
 

@@ -98,6 +98,7 @@ class Foresight:
         surprise, error = self.models(self.whiten(observation), action, self.whiten(following))
         return surprise, error
 
+    @torch.no_grad()
     def measure(self, steps: Steps) -> Tensor:
         return self.judge(steps)[1]
 

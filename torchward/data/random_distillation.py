@@ -65,6 +65,7 @@ class Distillation:
         errors: Tensor = (self.predictor(seen) - self.target(seen)).square().mean(-1)
         return errors
 
+    @torch.no_grad()
     def measure(self, steps: Steps) -> Tensor:
         return self.errors(self.whiten(steps[2]))
 

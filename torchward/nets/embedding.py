@@ -46,7 +46,7 @@ class Whiten(nn.Module):
         def taken_in(box: spaces.Box, x: Tensor) -> Tensor:
             norm = next(norms)
             for piece in x.reshape(len(x), -1).split(PIECE):
-                norm.absorb(piece)
+                norm.absorb(piece.float())
             return x
 
         _map_boxes(taken_in, self.space, observation)

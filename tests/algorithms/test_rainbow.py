@@ -13,10 +13,11 @@ from tests.algorithms.test_dqn import Trap, rows, transitions
 from tests.algorithms.training import score, start
 from tests.algorithms.worlds import Corridor
 from torchward.algorithms import dqn, rainbow
-from torchward.algorithms.dqn import Learner, Uniform
+from torchward.algorithms.dqn import Learner
 from torchward.algorithms.rainbow import Config, judge
 from torchward.config import ConfigError
 from torchward.data.exploration import EpsilonGreedy
+from torchward.data.replay import Uniform
 from torchward.envs.task import Control
 from torchward.nets.q_network import C51, QR, QNet
 from torchward.nets.q_policy import QPolicy

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from torchward.algorithms import dqn
-from torchward.algorithms.dqn import LOG_STEPS, Judged, Learner, Uniform, begin, memory, verify
+from torchward.algorithms.dqn import LOG_STEPS, Judged, Learner, begin, memory, verify
 from torchward.config import ConfigError
 from torchward.data.exploration import Boltzmann, EpsilonGreedy
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
 from torchward.data.protocols import Policy, Shaping, Task, absorb
 from torchward.data.random import derive
-from torchward.data.replay import Prioritised, StackPadding, Transitions
+from torchward.data.replay import Prioritised, StackPadding, Transitions, Uniform
 from torchward.functional.value_losses import (
     categorical_cross_entropy,
     categorical_value,

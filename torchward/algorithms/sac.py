@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from torchward.config import ConfigError
+from torchward.data.hindsight import HER, Memory, with_goals
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
 from torchward.data.means import Means
 from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, generator, seeded
-from torchward.data.replay import Replay, StackPadding, Transitions
+from torchward.data.replay import Replay, StackPadding, Transitions, Uniform
 from torchward.functional.policy_losses import soft_policy_loss, soft_policy_loss_discrete
 from torchward.functional.value_losses import (
     n_step_target,
@@ -90,6 +91,8 @@ class Config:
     """Steps that the replay keeps."""
     buffer_on_disk: bool = False
     """Keep what was observed in files of the run, not in memory."""
+    replay: Uniform | HER = field(default_factory=Uniform)
+    """How steps are drawn from it."""
     frame_stack: int = 1
     """Frames that an observed image is a stack of: the replay keeps each of them once."""
     stack_padding: StackPadding = "first"
@@ -208,7 +211,7 @@ class Learner:
             found["choices"] = (entropy, auto.target_entropy_ratio * most)
         return found
 
-    def update(self, replay: Replay) -> None:
+    def update(self, replay: Memory) -> None:
         """``gradient_steps`` minibatches out of the replay."""
         config = self.config
         for _ in range(config.gradient_steps if config.gradient_steps > 0 else config.n_envs * config.train_freq):
@@ -317,23 +320,25 @@ def assign(parameters: list[Tensor], gradients: Sequence[Tensor | None]) -> None
         parameter.grad = gradient
 
 
-def memory(config: "Settings", task: Task, run: Run) -> Replay:
+def memory(config: "Settings", task: Task, run: Run) -> Memory:
     """The replay that a config asks for. On the disk it has room for all that may come between two checkpoints, where
     behind every step there may be the final observation of its episode."""
     period = run.options.checkpoint_freq or -(-run.total // 10)
     steps = -(-(period if period > 0 else run.total) // config.n_envs) + config.train_freq
-    return Replay(
+    replay = Replay(
         task.observation_space, task.action_space, config.n_envs, config.buffer_size,
         seed=config.seed, device=config.device, frame_stack=config.frame_stack, stack_padding=config.stack_padding,
         directory=run.path / "replay" if config.buffer_on_disk else None,
         reserve=2 * steps + 2 if config.buffer_on_disk else 0,
     )  # fmt: skip
+    return with_goals(replay, config.replay, task)
 
 
 def check(config: Config, task: Task) -> None:
     """Raise a SpaceError if no policy or no replay takes the task's spaces: what is tried here is thrown away."""
     SoftActor(task.observation_space, task.action_space, config.network)
-    Replay(task.observation_space, task.action_space, 1, 1, seed=0, frame_stack=config.frame_stack)
+    replay = Replay(task.observation_space, task.action_space, 1, 1, seed=0, frame_stack=config.frame_stack)
+    with_goals(replay, config.replay, task)
 
 
 def train(

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from torchward.algorithms import dqn
-from torchward.algorithms.dqn import LOG_STEPS, Huber, Judged, Learner, Squared, Uniform, begin, memory, verify
+from torchward.algorithms.dqn import LOG_STEPS, Huber, Judged, Learner, Squared, begin, memory, verify
 from torchward.config import ConfigError
 from torchward.data.exploration import Boltzmann
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
 from torchward.data.protocols import Policy, Shaping, Task, absorb
 from torchward.data.random import derive
-from torchward.data.replay import Prioritised, StackPadding, Transitions
+from torchward.data.replay import Prioritised, StackPadding, Transitions, Uniform
 from torchward.functional.value_losses import n_step_target, soft_maximum
 from torchward.nets.q_network import QNet
 from torchward.nets.q_policy import QPolicy

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from torchward.algorithms.sac import LOG_STEPS, MEASURED, assign, memory, verify
 from torchward.config import ConfigError
+from torchward.data.hindsight import HER, Memory, with_goals
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
 from torchward.data.means import Means
 from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, generator, seeded
-from torchward.data.replay import Replay, StackPadding, Transitions
+from torchward.data.replay import Replay, StackPadding, Transitions, Uniform
 from torchward.functional.policy_losses import deterministic_policy_loss
 from torchward.functional.value_losses import n_step_target, pessimistic_value, squared_error
 from torchward.nets.actor_body import ActorNet
@@ -48,6 +49,8 @@ class Config:
     """Steps that the replay keeps."""
     buffer_on_disk: bool = False
     """Keep what was observed in files of the run, not in memory."""
+    replay: Uniform | HER = field(default_factory=Uniform)
+    """How steps are drawn from it."""
     frame_stack: int = 1
     """Frames that an observed image is a stack of: the replay keeps each of them once."""
     stack_padding: StackPadding = "first"
@@ -121,7 +124,7 @@ class Learner:
         rate = config.learning_rate * (1.0 - progress * (config.learning_rate_schedule == "linear"))
         self.actor_optimizer.lr = self.critic_optimizer.lr = rate
 
-    def update(self, replay: Replay) -> None:
+    def update(self, replay: Memory) -> None:
         """``gradient_steps`` minibatches out of the replay."""
         config = self.config
         for _ in range(config.gradient_steps if config.gradient_steps > 0 else config.n_envs * config.train_freq):
@@ -196,7 +199,8 @@ _HELD = ("critic", "target", "target_actor", "actor_optimizer", "critic_optimize
 def check(config: Config, task: Task) -> None:
     """Raise a SpaceError if no policy or no replay takes the task's spaces: what is tried here is thrown away."""
     DeterministicActor(task.observation_space, task.action_space, config.network)
-    Replay(task.observation_space, task.action_space, 1, 1, seed=0, frame_stack=config.frame_stack)
+    replay = Replay(task.observation_space, task.action_space, 1, 1, seed=0, frame_stack=config.frame_stack)
+    with_goals(replay, config.replay, task)
 
 
 def train(

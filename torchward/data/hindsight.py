@@ -1,22 +1,70 @@
 """Hindsight: a step that missed its goal is also a step towards where it led (Andrychowicz et al. 2017)."""
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from torchward.data.replay import Replay, Transitions
+from torchward.config import ConfigError
+from torchward.data.replay import Prioritised, Replay, Transitions
 from torchward.data.rollout import Rollout
 from torchward.data.streams import Ints, fold
 from torchward.nets import spaces
 from torchward.nets.spaces import SpaceError
 
-__all__ = ["Hindsight", "Strategy"]
+__all__ = ["HER", "GoalTask", "Goals", "Hindsight", "Memory", "Strategy", "with_goals"]
 
 Strategy: TypeAlias = Literal["future", "final"]
 """Of what was achieved later in its episode, a step's new goal is: any with equal chance, or the last."""
+
+
+@dataclass(frozen=True)
+class HER:
+    """Steps of the replay are also learnt from with goals that their episode achieved later (Andrychowicz et al. 2017).
+
+    The environment has observations of ``observation``, ``achieved_goal`` and ``desired_goal``, and a
+    ``compute_reward``."""
+
+    n_sampled_goal: int = 4
+    """Steps with another goal for each with its own."""
+    goal_selection_strategy: Strategy = "future"
+    """The other goal: any that the episode achieves later, or the last one."""
+
+    def __post_init__(self) -> None:
+        if self.n_sampled_goal < 1:
+            raise ConfigError(f"expected n_sampled_goal of HER of at least 1, got {self.n_sampled_goal}")
+
+
+class Goals(NamedTuple):
+    """What it earns, ``[K]``, and whether it ends an episode, to achieve goals ``[K, ...]`` where others are desired."""
+
+    compute_reward: Callable[[Tensor, Tensor], Tensor]
+    compute_terminated: Callable[[Tensor, Tensor], Tensor] | None = None
+
+
+@runtime_checkable
+class GoalTask(Protocol):
+    """A task that can say what goals pay."""
+
+    def goals(self) -> Goals: ...
+
+
+def with_goals(replay: Replay, option: Any, task: Any) -> "Memory":
+    """The replay, with hindsight where ``option`` is :class:`HER`.
+
+    Raises ConfigError for a task that cannot say what goals pay, SpaceError for one whose observations have none."""
+    if not isinstance(option, HER):
+        return replay
+    if not isinstance(task, GoalTask):
+        raise ConfigError(f"hindsight needs a task with goals(), what each goal pays; {task.name} has none")
+    probe = Hindsight(replay, lambda achieved, desired: achieved, option.n_sampled_goal)  # first the spaces
+    reward, terminated = task.goals()
+    zeros = probe.achieved.take(np.zeros(2, np.int64)).to(replay.device)
+    reward(zeros, zeros)
+    return Hindsight(replay, reward, option.n_sampled_goal, option.goal_selection_strategy, terminated)
 
 
 class Hindsight:
@@ -94,6 +142,10 @@ class Hindsight:
         return self.replay.nbytes
 
     @property
+    def prioritised(self) -> Prioritised | None:
+        return self.replay.prioritised
+
+    @property
     def beta(self) -> float:
         return self.replay.beta
 
@@ -115,3 +167,7 @@ class Hindsight:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.replay.load_state_dict(state)
+
+
+Memory: TypeAlias = Replay | Hindsight
+"""What off-policy learners sample from."""

@@ -17,10 +17,15 @@ from torchward.data.sum_tree import SumTree
 from torchward.data.tree import Tree
 from torchward.nets.spaces import Space
 
-__all__ = ["Prioritised", "Replay", "Sequences", "StackPadding", "Transitions"]
+__all__ = ["Prioritised", "Replay", "Sequences", "StackPadding", "Transitions", "Uniform"]
 
 TRIES = 30
 """Times that more rows are drawn, because too many were no steps, before the steps are listed."""
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Any step that is kept is as likely to be learnt from as any other."""
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
+from torchward.data.hindsight import Goals
 from torchward.data.protocols import Evaluation, Policy
 from torchward.data.tree import replace_rows
 from torchward.envs import spaces as sp
 from torchward.envs.atari import is_atari
 from torchward.envs.collect import EnvSource, device_of
+from torchward.envs.goals import goals
 from torchward.envs.make import Environment, EnvOptions, build, make, make_env, name_of
 from torchward.envs.models import Model, tabular_model
 from torchward.envs.vector import InProcess, WorldError, Worlds, episode_seed
@@ -70,6 +72,10 @@ class Control:
     def model(self) -> Model:
         """The transition probabilities and rewards of an environment that has a table of them."""
         return tabular_model(self.env(), self.name)
+
+    def goals(self) -> Goals:
+        """What goals pay, in an environment of goals. Raises :class:`WorldError` for any other."""
+        return goals(self.env(), self.name)
 
     @torch.no_grad()
     def evaluate(self, policy: Policy, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:

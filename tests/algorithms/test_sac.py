@@ -12,7 +12,7 @@ from torch.distributions import Categorical, Independent, Normal, TanhTransform,
 from torch.testing import assert_close
 
 from tests.algorithms.training import score, start
-from tests.algorithms.transitions import ROWS, transitions, values
+from tests.algorithms.transitions import ROWS, transitions, values, wander
 from tests.algorithms.worlds import Aim, Railing, Serve
 from torchward.algorithms import sac
 from torchward.config import ConfigError
@@ -93,6 +93,8 @@ def both_allowed(learner: sac.Learner, batch: Transitions) -> tuple[Tensor | Non
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_are_those_of_the_losses(name: str) -> None:
     learner, batch = case(name)
+    learner.step(batch)  # of which nothing may be left over
+    wander(learner.target)
     before = copy.deepcopy(learner)
     generator = torch.Generator()
     generator.set_state(learner.generator.get_state())

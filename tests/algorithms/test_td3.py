@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tests.algorithms.training import score, start
-from tests.algorithms.transitions import ROWS, transitions, values
+from tests.algorithms.transitions import ROWS, transitions, values, wander
 from tests.algorithms.worlds import Aim
 from torchward.algorithms import td3
 from torchward.config import ConfigError
@@ -41,6 +41,11 @@ def actor_gradients(learner: td3.Learner) -> list[Tensor]:
 @pytest.mark.parametrize("name", SEEN)
 def test_gradients_are_those_of_the_losses(name: str) -> None:
     learner, batch = case(name, target_policy_noise=0.8, target_noise_clip=0.3)
+    learner.step(batch)  # of which nothing may be left over
+    wander(learner.target)
+    wander(learner.target_actor)
+    with torch.no_grad():
+        learner.target_actor.get_parameter("bias2")[:] += 0.8  # where some of what is smoothed lies outside
     before = copy.deepcopy(learner)
     generator = torch.Generator()
     generator.set_state(learner.generator.get_state())
@@ -49,6 +54,8 @@ def test_gradients_are_those_of_the_losses(name: str) -> None:
     body = before.policy.body
     features, following = body.encode(batch.observation), body.encode(batch.next_observation).detach()
     with torch.no_grad():
+        beyond = before.target_actor(following)[0].tanh() + noise
+        assert (beyond > 1.0).any() and (beyond < 1.0).any()
         smooth = (before.target_actor(following)[0].tanh() + noise).clamp(-1.0, 1.0)
         goal = batch.reward + batch.discount * torch.minimum(*before.target(following, smooth)[..., 0])
     q = before.critic(features, batch.action)[..., 0]

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from tests.nets.examples import observations
 from torchward.data.replay import Transitions
@@ -39,3 +39,11 @@ def transitions(
 def values(tensors: Any) -> list[Tensor]:
     """Copies of tensors as they are now."""
     return [tensor.detach().clone() for tensor in tensors]
+
+
+@torch.no_grad()
+def wander(network: nn.Module) -> None:
+    """Move its parameters a little, so that it is no copy of another any more."""
+    generator = Generator().manual_seed(7)
+    for parameter in network.parameters():
+        parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)

@@ -205,7 +205,9 @@ def test_every_preset_is_of_a_task_that_exists() -> None:
     for (algorithm, task), preset in control.PRESETS.items():
         found = find.algorithm(algorithm)
         assert isinstance(preset().config, found.Config), task
-        assert task in gym.registry
+    tasks = {task for _, task in control.PRESETS}
+    named = {task.rpartition("-v")[0] for task in tasks}  # Gymnasium has Taxi-v3 before 1.3, Taxi-v4 from then on
+    assert {task.rpartition("-v")[0] for task in tasks & set(gym.registry)} == named
 
 
 def test_threads_are_chosen_by_the_size_of_the_network() -> None:

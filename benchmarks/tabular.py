@@ -15,15 +15,13 @@ does. It comes to place 33, at the edge of the cliff, once in 800 steps, and tri
 more rarely; that one is 0.65 worse, under a noise of 18. To tell them apart takes 20 million steps, and brings 0.08 %.
 """
 
-import argparse
-import json
 import sys
 import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.common import MISSING, Results, Row, Work, child, markdown, measure, parser
+from benchmarks.common import MISSING, Results, Row, Work, child, conduct, options_of_runs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -257,31 +255,23 @@ def rows(directory: Path | None = None) -> list[Row]:
 
 
 def main() -> None:
-    options = parser(NAME, __doc__ or "")
+    options = options_of_runs(NAME, __doc__ or "", SEEDS)
     options.add_argument("--case", nargs="+", choices=[*MODELS, *CASES], default=[*MODELS, *CASES])
-    options.add_argument("--seeds", type=int, default=SEEDS)
-    options.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    options.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
-    options.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = options.parse_args()
-    if given.one:
+
+    def works() -> list[Work]:
+        command = [sys.executable, "-m", f"benchmarks.{NAME}", "--one", "--case"]
+        return [
+            Work(key(name, seed), settings(name), partial(child, [*command, name, "--seed", str(seed)], 1), summary)
+            for name in given.case
+            for seed in range(1 if name in MODELS else given.seeds)
+        ]
+
+    def run() -> dict[str, Any]:
         name = given.case[0]
-        print(json.dumps(plan(name) if name in MODELS else learn(CASES[name], given.seed)))
-        return
-    if given.table:
-        print(markdown(rows(given.results)))
-        return
-    results = Results(NAME, given.results)
-    if given.fresh:
-        results.clear()
-    command = [sys.executable, "-m", f"benchmarks.{NAME}", "--one", "--case"]
-    works = [
-        Work(key(name, seed), settings(name), partial(child, [*command, name, "--seed", str(seed)], 1), summary)
-        for name in given.case
-        for seed in range(1 if name in MODELS else given.seeds)
-    ]
-    measure(results, works, given.jobs)
-    print(markdown(rows(given.results)))
+        return plan(name) if name in MODELS else learn(CASES[name], given.seed)
+
+    conduct(given, NAME, rows, works, run)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,7 @@ class Adam:
         self.lr, self.betas, self.eps = lr, betas, eps
         self.means = [torch.zeros_like(p) for p in self.parameters]
         self.squares = [torch.zeros_like(p) for p in self.parameters]
-        self.steps = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self.parameters]
-        self.one = torch.ones((), device=self.parameters[0].device)
+        self.count = torch.zeros((), device=self.parameters[0].device)  # of steps: one, as each moves all of them
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -44,20 +43,20 @@ class Adam:
         if max_grad_norm is not None:
             norm = torch.linalg.vector_norm(torch.cat([gradient.reshape(-1) for gradient in gradients]))
             divisor = (norm / max_grad_norm).clamp_min(1.0)
-        steps = [self.steps[i] for i in having]
-        torch._foreach_add_(steps, self.one)  # a tensor: with a number it takes twice as long
+        self.count += 1.0
         torch._fused_adam_(
             [self.parameters[i] for i in having], gradients, [self.means[i] for i in having],
-            [self.squares[i] for i in having], [], steps, amsgrad=False, lr=self.lr, beta1=self.betas[0],
-            beta2=self.betas[1], weight_decay=0.0, eps=self.eps, maximize=False, grad_scale=divisor,
+            [self.squares[i] for i in having], [], [self.count] * len(having), amsgrad=False, lr=self.lr,
+            beta1=self.betas[0], beta2=self.betas[1], weight_decay=0.0, eps=self.eps, maximize=False, grad_scale=divisor,
         )  # fmt: skip
         return norm
 
     def state_dict(self) -> dict[str, Any]:
-        return {"lr": self.lr, "means": self.means, "squares": self.squares, "steps": self.steps}
+        return {"lr": self.lr, "means": self.means, "squares": self.squares, "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.lr = float(state["lr"])
-        for name in ("means", "squares", "steps"):
+        self.count.copy_(state["count"])
+        for name in ("means", "squares"):
             for own, stored in zip(getattr(self, name), state[name], strict=True):
                 own.copy_(stored)

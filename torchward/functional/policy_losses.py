@@ -72,8 +72,9 @@ def clipped_surrogate(
     lowest = torch.empty_like(cost).masked_fill_(good, -_LIMIT).masked_fill_(bad, _log(1.0 - clip_low))
     highest = torch.empty_like(cost).masked_fill_(good, _log(1.0 + clip_high))
     highest.masked_fill_(bad, _LIMIT if dual_clip is None else _log(dual_clip))
-    held = log_ratio.clamp(lowest, highest)
-    return Surrogate(cost * held.exp(), log_ratio, held != log_ratio)
+    bound = log_ratio.detach().clamp(lowest, highest)
+    clipped = bound != log_ratio.detach()
+    return Surrogate(cost * torch.where(clipped, bound, log_ratio).exp(), log_ratio, clipped)
 
 
 def _log(bound: float | Tensor) -> float | Tensor:

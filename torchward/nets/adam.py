@@ -47,7 +47,8 @@ class Adam:
         torch._fused_adam_(
             [self.parameters[i] for i in having], gradients, [self.means[i] for i in having],
             [self.squares[i] for i in having], [], [self.count] * len(having), amsgrad=False, lr=self.lr,
-            beta1=self.betas[0], beta2=self.betas[1], weight_decay=0.0, eps=self.eps, maximize=False, grad_scale=divisor,
+            beta1=self.betas[0], beta2=self.betas[1], weight_decay=0.0, eps=self.eps, maximize=False,
+            grad_scale=divisor,
         )  # fmt: skip
         return norm
 

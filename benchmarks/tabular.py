@@ -10,9 +10,9 @@ are no part of the problem (they are bootstrapped through). Budget and schedule 
 thread a run.
 
 Q-learning's policy is its greedy one, held against the optimum. Sarsa's is its epsilon-greedy one, held against the
-best policy that takes a random action with probability epsilon. On CliffWalking its rate has to begin low and fall to 0:
-place 33, at the edge of the cliff, is visited once in 800 steps, and its second best action is only 0.65 worse under a
-noise of 18 (docs/log.md).
+best policy that takes a random action with probability epsilon. On CliffWalking its rate has to begin low and fall to
+0: place 33, at the edge of the cliff, is visited once in 800 steps, and its second best action is only 0.65 worse under
+a noise of 18 (docs/log.md).
 """
 
 import sys

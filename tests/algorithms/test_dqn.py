@@ -262,6 +262,7 @@ def test_by_hand_and_by_autograd_are_one(changes: dict[str, Any], masked: bool) 
     weight = batch.weight if isinstance(config.replay, Prioritised) else None
     for _ in range(3):
         judged, expected = by_hand.learn(batch, weight), other.learn(batch, weight)
+        assert judged is not None and expected is not None
         for one, two in zip(judged, expected, strict=True):
             torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(by_hand.parameters.value, other.parameters.value, rtol=1e-4, atol=1e-5)

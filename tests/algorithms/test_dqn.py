@@ -242,6 +242,41 @@ def test_a_step_is_adams_on_the_weighted_mean_with_a_bounded_gradient() -> None:
     assert torch.equal(replay.told[0], judge(learner(config), batch).error)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"double_q": True, "loss": Squared(), "network": QNet(net_arch=(7, 5), activation_fn="tanh")},
+        {"loss": Huber(0.3), "network": QNet(net_arch=(), normalize_observation=True), "replay": Prioritised()},
+    ],
+)
+def test_by_hand_and_by_autograd_are_one(changes: dict[str, Any], masked: bool) -> None:
+    config = replace(SMALL, **changes)
+    made, other = learner(config, masked), learner(config, masked)
+    torch.manual_seed(0)
+    by_hand = Learner(made.policy, config, judge, dqn.goal)
+    by_hand.target.load_state_dict(made.target.state_dict())
+    assert by_hand.dense is not None and other.dense is None
+    batch = transitions(32, masked)
+    weight = batch.weight if isinstance(config.replay, Prioritised) else None
+    for _ in range(3):
+        judged, expected = by_hand.learn(batch, weight), other.learn(batch, weight)
+        assert judged is not None and expected is not None
+        for one, two in zip(judged, expected, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(by_hand.parameters.value, other.parameters.value, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(by_hand.parameters.value.grad, other.parameters.value.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_only_a_few_plain_layers_are_differentiated_by_hand() -> None:
+    for net in (QNet(dueling=True), QNet(noisy=True), QNet(recurrent="gru"), QNet(activation_fn="silu")):
+        config = replace(SMALL, network=net)
+        assert Learner(QPolicy(BOX, ACTIONS, net), config, judge, dqn.goal).dense is None
+    picture = QPolicy(Box((36, 36, 3), 0.0, 255.0, "uint8"), ACTIONS, SMALL.network)
+    assert Learner(picture, SMALL, judge, dqn.goal).dense is None
+
+
 def test_importance_weights_are_annealed_to_their_whole_size() -> None:
     made, replay = learner(SMALL), Fixed(transitions(32), Prioritised(beta=0.4))
     for progress, beta in ((0.0, 0.4), (0.5, 0.7), (1.0, 1.0)):
@@ -435,7 +470,8 @@ def test_a_replay_is_what_its_settings_say(tmp_path: Path) -> None:
     run = start(tmp_path / "run", dqn, config, task, checkpoint_freq=0)
     dqn.train(config, task, run)
     assert any((tmp_path / "run" / "replay").iterdir())
-    memory: Replay = dqn.memory(config, task, run)
+    memory = dqn.memory(config, task, run)
+    assert isinstance(memory, Replay)
     assert memory.prioritised == Prioritised(0.5, 0.3) and memory.n_envs == 2
 
 

@@ -56,10 +56,13 @@ def test_list(command: Command) -> None:
 
 
 def test_help_of_an_algorithm_starts_from_the_tuned_settings(command: Command) -> None:
-    plain, tuned = (command("train", "ppo", *task, "--help").out for task in ((), ("CartPole-v1",)))
+    plain, tuned = (
+        " ".join(command("train", "ppo", *task, "--help").out.replace("│", " ").split())
+        for task in ((), ("CartPole-v1",))
+    )
     assert "--gae-lambda FLOAT" in plain and "(default: 0.95)" in plain
     tuned_steps = control.ppo_cartpole().config.n_steps
-    assert f"two updates. (default: {tuned_steps})" in " ".join(tuned.replace("│", " ").split())
+    assert f"two updates. (default: {tuned_steps})" in tuned
     for flag in ("--net-arch", "--stop-return", "--max-episode-steps", "--name", "--init", "--threads"):
         assert flag in plain
     assert "Passes over each rollout." in plain  # docstrings are the help

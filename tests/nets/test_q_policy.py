@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor, nn
@@ -85,7 +86,7 @@ def test_noisy_weights_explore_and_each_row_has_its_own() -> None:
     seen = torch.randn(1, 4).expand(200, 4)
     noise = made.noise((200,), Generator().manual_seed(0))
     assert len(leaf(made.act(seen, (), noise).action).unique()) > 1
-    quiet: Any = (*noise[:2], torch.zeros_like(noise[2]))  # type: ignore[index, arg-type]
+    quiet: Any = (*noise[:-1], torch.zeros_like(noise[-1]))  # type: ignore[index, arg-type]
     assert len(leaf(made.act(seen, (), quiet).action).unique()) == 1
 
 
@@ -158,34 +159,41 @@ def test_a_users_encoder_is_handed_in(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 @pytest.mark.parametrize("net_arch", [(), (7,), (7, 5)])
-def test_acting_in_arrays_is_acting(net_arch: tuple[int, ...], activation: Any) -> None:
-    """In inference mode a small network is computed in NumPy: the same actions and log-probabilities."""
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_acting_in_arrays_is_acting(net_arch: tuple[int, ...], activation: Any, epsilon: float) -> None:
     made = policy(net=QNet(net_arch=net_arch, activation_fn=activation))
-    made.epsilon = 0.3
-    seen, noise = torch.randn(200, 4), made.noise((200,), Generator().manual_seed(0))
-    assert made.quick is not None and not made.quick.serves(seen)
-    with torch.inference_mode():
-        assert made.quick.serves(seen)
+    made.epsilon = epsilon
+    seen, noise = torch.randn(20, 30, 4), made.noise((20, 30), Generator().manual_seed(0))
     for _ in range(2):
-        with torch.no_grad():
-            slow = made.act(seen, (), noise)
-        with torch.inference_mode():
-            fast = made.act(seen, (), noise)
-            assert equal(leaf(fast.action), leaf(slow.action)) and fast.log_prob.dtype == torch.float32
-            torch.testing.assert_close(fast.log_prob, slow.log_prob)
-            torch.testing.assert_close(torch.from_numpy(made.quick(seen)), made.q_values(seen))
-        with torch.no_grad():  # what is learnt is seen, in place and elsewhere
+        choose = made.in_arrays(noise, 30)
+        for t in range(20):
+            with torch.no_grad():
+                acted = made.act(seen[t], (), row(noise, t))
+            action, log_prob = choose(t, seen[t].numpy())
+            assert leaf(acted.action).tolist() == action.tolist()
+            torch.testing.assert_close(torch.from_numpy(np.broadcast_to(log_prob, 30).copy()), acted.log_prob)
+        with torch.no_grad():  # what is learnt is seen
             for parameter in made.parameters():
                 parameter.neg_()
-                parameter.data = parameter.clone() if net_arch else parameter.data
 
 
-def test_only_what_is_small_and_plain_is_computed_in_arrays() -> None:
-    for net in (QNet(dueling=True), QNet(noisy=True), QNet(recurrent="gru"), QNet(activation_fn="silu")):
-        assert policy(net=net).quick is None
-    assert policy(MASKED).quick is None and policy(distribution=QR(3)).quick is None
-    assert policy(net=QNet(normalize_observation=True)).quick is None
-    wide = policy(net=QNet(net_arch=(512, 512)))
-    assert wide.quick is not None
-    with torch.inference_mode():
-        assert not wide.quick.serves(torch.zeros(1, 4))
+def test_only_what_is_small_and_plain_acts_in_arrays() -> None:
+    other: list[Any] = [QNet(dueling=True), QNet(noisy=True), QNet(recurrent="gru"), QNet(activation_fn="silu")]
+    made = [policy(net=net) for net in [*other, QNet(normalize_observation=True)]]
+    for one in [*made, policy(MASKED), policy(distribution=QR(3))]:
+        assert one.in_arrays(one.noise((5, 2), Generator()), 2) is None
+    plain = policy(net=QNet(net_arch=(512, 256)))
+    noise = plain.noise((5, 2), Generator())
+    assert plain.in_arrays(noise, 1) is not None and plain.in_arrays(noise, 2) is None
+    plain.temperature = 1.0
+    assert plain.in_arrays(plain.noise((5, 1), Generator()), 1) is None
+
+
+def test_the_last_number_below_epsilon_is_an_action() -> None:
+    """Rounded up, uniform / epsilon * actions would be an action too many."""
+    made = policy()
+    made.epsilon = 0.7
+    last = np.nextafter(np.float32(0.7), np.float32(0.0))
+    noise = (torch.full((1, 3), float(last)),)
+    assert leaf(made.act(torch.randn(3, 4), (), row(noise, 0)).action).tolist() == [3, 3, 3]
+    assert made.in_arrays(noise, 3)(0, np.zeros((3, 4), np.float32))[0].tolist() == [3, 3, 3]

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from torchward.config import ConfigError
 from torchward.data.exploration import Boltzmann, EpsilonGreedy, anneal
+from torchward.data.hindsight import HER, Memory, with_goals
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
 from torchward.data.means import Means
 from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, generator, seeded
-from torchward.data.replay import Prioritised, Replay, Sequences, StackPadding, Transitions
+from torchward.data.replay import Prioritised, Replay, Sequences, StackPadding, Transitions, Uniform
 from torchward.data.tree import tree_map
 from torchward.functional.returns import n_step_returns
 from torchward.functional.value_losses import (
@@ -37,13 +38,10 @@ from torchward.run import Run
 
 LOG_STEPS = 500
 """Environment steps to a line of metrics where the run's options say nothing: an iteration is only a few steps."""
+MEASURED = 10
+"""Updates of which the metrics are those of one: to measure a small network costs a tenth of an update."""
 MAX_SHARE = 0.9
 """Of the largest error in a sequence, beside the mean one, in its priority (Kapturowski et al. 2019, section 2.3)."""
-
-
-@dataclass(frozen=True)
-class Uniform:
-    """Any step that is kept is as likely to be learnt from as any other."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,10 @@ class Huber:
     def __call__(self, value: Tensor, target: Tensor) -> Tensor:
         return huber_loss(value, target, self.delta)
 
+    def slope(self, value: Tensor, target: Tensor) -> Tensor:
+        """Its derivative by the value."""
+        return (value - target).clamp_(-self.delta, self.delta)
+
 
 @dataclass(frozen=True)
 class Squared:
@@ -63,6 +65,10 @@ class Squared:
 
     def __call__(self, value: Tensor, target: Tensor) -> Tensor:
         return squared_error(value, target)
+
+    def slope(self, value: Tensor, target: Tensor) -> Tensor:
+        """Its derivative by the value."""
+        return 2.0 * (value - target)
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class Config:
     """Steps that the replay keeps."""
     buffer_on_disk: bool = False
     """Keep what was observed in files of the run, not in memory."""
-    replay: Uniform | Prioritised = field(default_factory=Uniform)
+    replay: Uniform | Prioritised | HER = field(default_factory=Uniform)
     """How steps are drawn from it."""
     frame_stack: int = 1
     """Frames that an observed image is a stack of: the replay keeps each of them once."""
@@ -131,6 +137,10 @@ class Config:
         for name, least in (("sequence_length", 1), ("burn_in", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"expected {name} of at least {least}, got {getattr(self, name)}")
+        if isinstance(self.replay, HER) and self.network.recurrent != "none":
+            raise ConfigError(
+                f"hindsight changes single steps, got recurrent={self.network.recurrent!r}; leave one out"
+            )
 
 
 def verify(config: "Settings") -> None:
@@ -159,21 +169,27 @@ class Judged(NamedTuple):
     """The value of each action that was taken."""
 
 
-def judge(learner: "Learner", batch: Transitions) -> Judged:
-    """The temporal-difference errors of steps (Mnih et al. 2015, equation 2; van Hasselt et al. 2016, equation 4)."""
+@torch.no_grad()
+def goal(learner: "Learner", batch: Transitions) -> Tensor:
+    """What the values of steps ``[B]`` should become (Mnih et al. 2015, equation 2; van Hasselt et al. 2016, equation
+    4)."""
     network, target, config = learner.network, learner.target, learner.config
-    assert isinstance(config, Config) and isinstance(batch.action, Tensor)
+    assert isinstance(config, Config)
     following = batch.next_observation
-    with torch.no_grad():
-        q_next = target.allowed(target.forward(following, learner.noise()), following)
-        if config.double_q:
-            select = network.allowed(network.forward(following, learner.noise()), following)
-            next_value = double_q_value(select, q_next)
-        else:
-            next_value = greedy_value(q_next)
-        goal = n_step_target(batch.reward, batch.discount, next_value)
-    q = network.forward(batch.observation, learner.noise()).gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
-    return Judged(config.loss(q, goal), (goal - q.detach()).abs(), q.detach())
+    q_next = target.allowed(target.forward(following, learner.noise()), following)
+    if not config.double_q:
+        return n_step_target(batch.reward, batch.discount, greedy_value(q_next))
+    select = network.allowed(network.forward(following, learner.noise()), following)
+    return n_step_target(batch.reward, batch.discount, double_q_value(select, q_next))
+
+
+def judge(learner: "Learner", batch: Transitions) -> Judged:
+    """The temporal-difference errors of steps."""
+    assert isinstance(learner.config, Config) and isinstance(batch.action, Tensor)
+    aim = goal(learner, batch)
+    q = learner.network.forward(batch.observation, learner.noise())
+    q = q.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
+    return Judged(learner.config.loss(q, aim), (aim - q.detach()).abs(), q.detach())
 
 
 def judge_sequences(learner: "Learner", batch: Sequences) -> Judged:
@@ -209,17 +225,25 @@ def judge_sequences(learner: "Learner", batch: Sequences) -> Judged:
 
 
 class Learner:
-    """The network, its target, the optimiser, and the update. ``judge`` is what differs between neighbours."""
+    """The network, its target, the optimiser, and the update.
+
+    ``judge`` is what differs between neighbours. Where it holds values against a ``goal``, and that is given as well,
+    a network of a few layers is differentiated by hand, which comes to the same."""
 
     def __init__(
-        self, policy: QPolicy, config: "Settings", judge: Callable[["Learner", Transitions], Judged] = judge
+        self,
+        policy: QPolicy,
+        config: "Settings",
+        judge: Callable[["Learner", Transitions], Judged] = judge,
+        goal: Callable[["Learner", Transitions], Tensor] | None = None,
     ) -> None:
-        self.policy, self.config, self.judge = policy, config, judge
+        self.policy, self.config, self.judge, self.goal = policy, config, judge, goal
         self.network, self.target = policy.q, twin(policy.q)
         pairs = list(zip(self.network.parameters(), self.target.parameters(), strict=True))
         self.parameters = Flat(own for own, _ in pairs if own.requires_grad)
         self.copies = Flat(copied for own, copied in pairs if own.requires_grad)
         self.optimizer = Adam([self.parameters.value], config.learning_rate, eps=config.adam_eps)
+        self.dense = None if goal is None else self.network.dense()
         self.generator = generator(config.seed, "noisy weights", config.device)
         self.means, self.updates = Means("loss", "error", "q", device=config.device), 0
         self.anneal(0.0)
@@ -236,29 +260,57 @@ class Learner:
         no noisy ones."""
         return self.network.noise((1,), self.generator) if self.network.noisy else None
 
-    def update(self, replay: Replay) -> None:
+    def update(self, replay: Memory) -> None:
         """``gradient_steps`` minibatches out of the replay."""
         config = self.config
         if replay.prioritised is not None:  # Schaul et al. 2016, section 3.4
             replay.beta = anneal(replay.prioritised.beta, 1.0, 1.0, self.progress)
+        weighted = replay.prioritised is not None
         for _ in range(config.gradient_steps if config.gradient_steps > 0 else config.n_envs * config.train_freq):
+            measured = self.updates % MEASURED == 0 or not self.means.count
             if self.policy.history:
-                assert isinstance(config, Config)
+                assert isinstance(config, Config) and isinstance(replay, Replay)
                 rows = replay.sample_sequences(config.batch_size, rows_of(config))
-                judged, weight, index = judge_sequences(self, rows), rows.weight, rows.index
+                judged, index = self.learn_rows(rows, rows.weight if weighted else None), rows.index
             else:
                 batch = replay.sample(config.batch_size, config.gamma, config.n_steps)
-                judged, weight, index = self.judge(self, batch), batch.weight, batch.index
-            loss = judged.loss.mean() if replay.prioritised is None else (weight * judged.loss).mean()
-            self.descend(loss)
-            replay.update_priorities(index, judged.error)
-            self.means.add(loss.detach(), judged.error.mean(), judged.value.mean())
+                judged, index = self.learn(batch, batch.weight if weighted else None, weighted or measured), batch.index
+            if judged is not None and weighted:
+                replay.update_priorities(index, judged.error)
+            if judged is not None and measured:
+                self.means.add(*(each.detach().mean() for each in judged))
             self.updates += 1
 
-    def descend(self, loss: Tensor) -> None:
-        """One step of the optimiser."""
+    def learn(self, batch: Transitions, weight: Tensor | None, wanted: bool = True) -> Judged | None:
+        """One step of the optimiser down the mean loss of a minibatch, in which each step has its ``weight``; and what
+        was thought of it, if that is ``wanted``."""
+        if self.dense is None or self.goal is None:
+            judged = self.judge(self, batch)
+            self.descend(judged.loss, weight)
+            return judged
+        assert isinstance(batch.action, Tensor) and hasattr(self.config, "loss")
+        aim, taken, loss = self.goal(self, batch), batch.action.unsqueeze(-1), self.config.loss
+        recorded = self.dense.record(self.network.encode(batch.observation))
+        q = recorded.outputs.gather(-1, taken).squeeze(-1)
+        slope = loss.slope(q, aim).mul_(1.0 / len(q) if weight is None else weight / len(q))
+        recorded.backward(torch.zeros_like(recorded.outputs).scatter_(-1, taken, slope.unsqueeze(-1)))
+        self.step()
+        return Judged(loss(q, aim), (aim - q).abs_(), q) if wanted else None
+
+    def learn_rows(self, batch: Sequences, weight: Tensor | None) -> Judged | None:
+        """The same, from rows."""
+        judged = judge_sequences(self, batch)
+        self.descend(judged.loss, weight)
+        return judged
+
+    def descend(self, loss: Tensor, weight: Tensor | None = None) -> None:
+        """One step of the optimiser down the mean of a loss ``[B]``."""
         self.parameters.zero_grad()
-        loss.backward()
+        (loss if weight is None else weight * loss).mean().backward()
+        self.step()
+
+    def step(self) -> None:
+        """Move the parameters by the gradients that there are."""
         self.parameters.clip(self.config.max_grad_norm)
         self.optimizer.step()
 
@@ -296,25 +348,27 @@ def rows_of(config: Config) -> int:
     return config.burn_in + config.sequence_length + config.n_steps
 
 
-def memory(config: "Settings", task: Task, run: Run) -> Replay:
+def memory(config: "Settings", task: Task, run: Run) -> Memory:
     """The replay that a config asks for. On the disk it has room for all that may come between two checkpoints, where
     behind every step there may be the final observation of its episode."""
     period = run.options.checkpoint_freq or -(-run.total // 10)
     steps = -(-(period if period > 0 else run.total) // config.n_envs) + config.train_freq
-    return Replay(
+    replay = Replay(
         task.observation_space, task.action_space, config.n_envs, config.buffer_size,
         seed=config.seed, device=config.device, frame_stack=config.frame_stack, stack_padding=config.stack_padding,
         prioritised=config.replay if isinstance(config.replay, Prioritised) else None,
         directory=run.path / "replay" if config.buffer_on_disk else None,
         reserve=2 * steps + 2 if config.buffer_on_disk else 0,
     )  # fmt: skip
+    return with_goals(replay, config.replay, task)
 
 
 def check(config: "Settings", task: Task, distribution: Distribution | None = None) -> None:
     """Raise a SpaceError if no network of action values or no replay takes the task's spaces: what is tried here is
     thrown away."""
     policy = QPolicy(task.observation_space, task.action_space, config.network, distribution)
-    Replay(task.observation_space, task.action_space, 1, 1, seed=0, frame_stack=config.frame_stack)
+    replay = Replay(task.observation_space, task.action_space, 1, 1, seed=0, frame_stack=config.frame_stack)
+    with_goals(replay, config.replay, task)
     if policy.history and isinstance(config, Config) and config.buffer_size < config.n_envs * rows_of(config):
         raise ConfigError(
             f"expected buffer_size of at least n_envs * (burn_in + sequence_length + n_steps) = "
@@ -345,7 +399,7 @@ def train(
     """Learn ``task`` and return the policy. ``policy`` is one to begin from; ``shaping`` is applied to each rollout in
     order before it is kept."""
     policy = begin(config, task, policy)
-    learner = Learner(policy, config)
+    learner = Learner(policy, config, judge, goal)
     replay = memory(config, task, run)
     source = task.source(config.n_envs, config.seed, config.device)
     shaping = [*shaping, *bonuses(config.exploration_bonus, task, config.gamma, config.seed, config.device)]

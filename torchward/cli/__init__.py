@@ -14,6 +14,7 @@ COMMANDS = {
     "export": "export RUN: one ONNX file that runs without torchward",
     "sweep": "sweep ALGORITHM TASK --seeds 10: many runs, over seeds and settings",
     "compare": "compare RUN...: curves and a table with intervals, of runs or a sweep",
+    "advise": "advise TASK: look at a task, and say which algorithm to take, and why",
     "list": "list: algorithms, tasks with tuned settings, environments",
 }
 """What a first word may be, each with its line of help. `run(arguments)` of the module of its name does it."""

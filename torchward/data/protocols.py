@@ -3,9 +3,12 @@
 They are protocols, so nothing inherits from them: an object that has the verbs is one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from torchward.data.rollout import Rollout
@@ -19,6 +22,7 @@ __all__ = [
     "Episode",
     "Evaluated",
     "Evaluation",
+    "InArrays",
     "Policy",
     "Shaping",
     "Source",
@@ -60,6 +64,17 @@ class Policy(Protocol):
         """Log-probability, entropy and value of ``[B, T]`` steps, from the state before the first. The state is reset
         after every row at which ``boundary`` is True."""
         ...
+
+
+class InArrays(Protocol):
+    """What a policy of Discrete actions may offer as ``in_arrays``: to act on arrays in ``rows`` worlds, where that is
+    faster; else None. It is given the noise ``[T, rows]``, and answers by a function from a step of it and what is
+    observed there, an array ``[rows, ...]``, to the action and its log-probability, ``[rows]`` or one for all. They
+    are what ``act`` would give, but for rounding."""
+
+    def __call__(
+        self, noise: Tree, rows: int
+    ) -> Callable[[int, NDArray[Any]], tuple[NDArray[np.int64], NDArray[np.float32] | np.float32]] | None: ...
 
 
 @dataclass(frozen=True)

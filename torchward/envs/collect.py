@@ -10,11 +10,11 @@ from torch import Generator, Tensor
 
 from torchward.data.protocols import Episode, Policy
 from torchward.data.rollout import Finals, Rollout, concatenate
-from torchward.data.tree import Tree, replace_rows, tree_map, unbind
+from torchward.data.tree import Tree, replace_rows, tree_map
 from torchward.envs import spaces as sp
+from torchward.envs.acting import acting
 from torchward.envs.spaces import Arrays
 from torchward.envs.vector import Step, WorldError, Worlds, episode_seed
-from torchward.nets import spaces
 
 EPISODE_BLOCK = 64
 """Steps between two looks at whether every world has ended its episode."""
@@ -86,25 +86,18 @@ class EnvSource:
         seen = sp.empty(worlds.observation_space, lead)
         reward = np.zeros(lead, np.float32)
         terminated, truncated, reset = np.zeros(lead, bool), np.zeros(lead, bool), np.zeros(lead, bool)
-        observations, noises = unbind(sp.tensors(seen)), unbind(policy.noise(lead, self.generator))
-        state = self.state = policy.initial_state(n) if self.state is None else self.state
-        start = state
-        actions: list[Tree] = []
-        log_probs: list[Tensor] = []
-        values: list[Tensor | None] = []
+        start = self.state = policy.initial_state(n) if self.state is None else self.state
+        act = acting(policy, worlds.action_space, seen, lead, start, self.generator)
         finals: list[_Final] = []
         with torch.inference_mode():  # a quarter off the time of a small network's operations
             for t in range(horizon):
                 sp.put(seen, t, self.observation)
-                action, log_prob, value, state = policy.act(self._to_device(observations[t]), state, noises[t])
+                action = act.act(t)
                 try:
-                    step = worlds.step(sp.numpy(spaces.env_action(worlds.action_space, action)))
+                    step = worlds.step(action)
                 except WorldError as error:
                     self._refuse_nan("observation", sp.take(seen, slice(t + 1)))  # on which a policy acts as it may
                     raise WorldError(f"{error} (at step {self.steps + t * n})") from error
-                actions.append(action)
-                log_probs.append(log_prob)
-                values.append(value)
                 reward[t], terminated[t], truncated[t], reset[t] = (
                     step.reward,
                     step.terminated,
@@ -113,24 +106,24 @@ class EnvSource:
                 )
                 self.observation = step.observation
                 if step.final is not None:
-                    finals.append(self._final(policy, t, step, state))
+                    finals.append(self._final(policy, t, step, act.state))
                 if policy.history:
                     # A world that resets itself within the next step shows its final observation first: state lives on.
                     fresh = step.reset if step.final is None else step.terminated | step.truncated | step.reset
                     if fresh.any():
-                        state = replace_rows(state, torch.from_numpy(fresh), policy.initial_state(n))
-        self.state = state = tree_map(torch.clone, state)  # inference's own tensors cannot be learnt from
+                        act.state = replace_rows(act.state, torch.from_numpy(fresh), policy.initial_state(n))
+        self.state = state = tree_map(torch.clone, act.state)  # inference's own tensors cannot be learnt from
         self._refuse_nan("reward", reward)
         self._refuse_nan("observation", seen)
         self._refuse_nan("observation", sp.take(self.observation, None), horizon)
         self._account(reward, terminated | truncated, ~reset)
         observation = self._to_device(sp.tensors(seen))
         last, ends = self._to_device(sp.tensors(self.observation)), self._ends(finals)
-        value, next_value = self._values(policy, observation, values, last, state, finals, ends)
+        value, next_value = self._values(policy, observation, act.values, last, state, finals, ends)
         return Rollout(
             observation=tree_map(_batch_first, observation),
-            action=tree_map(lambda *leaves: torch.stack(leaves, 1), actions[0], *actions[1:]),
-            log_prob=torch.stack(log_probs, 1),
+            action=act.action(),
+            log_prob=act.log_prob(),
             reward=self._rows(reward),
             terminated=self._rows(terminated),
             boundary=self._rows(terminated | truncated | reset),
@@ -194,16 +187,20 @@ class EnvSource:
 
     def _account(self, reward: NDArray[Any], ended: NDArray[Any], chosen: NDArray[Any]) -> None:
         """Note the episodes that ended: the sums of ``reward`` ``[T, n]`` and of ``chosen`` since they began."""
+        self.steps += int(chosen.sum())
+        if not ended.any():
+            self.returns += reward.sum(0, np.float64)
+            self.lengths += chosen.sum(0)
+            return
         rewards, steps = reward.cumsum(0, np.float64), chosen.cumsum(0)
         for t, i in np.argwhere(ended):
             self.finished.append(Episode(float(self.returns[i] + rewards[t, i]), int(self.lengths[i] + steps[t, i])))
             self.returns[i], self.lengths[i] = -rewards[t, i], -steps[t, i]
         self.returns += rewards[-1]
         self.lengths += steps[-1]
-        self.steps += int(chosen.sum())
 
     def _rows(self, array: NDArray[Any]) -> Tensor:
-        return _batch_first(torch.from_numpy(array)).to(self.device)
+        return torch.from_numpy(array.T).to(self.device)
 
     def _refuse_nan(self, what: str, arrays: Arrays, begin: int = 0) -> None:
         """Raise where ``arrays`` ``[T, n, ...]``, which begin at the rollout's step ``begin``, are not finite."""

@@ -37,11 +37,7 @@ class Flat:
         assert self.value.grad is not None
         self.value.grad.zero_()
 
-    @torch.no_grad()
-    def clip(self, max_norm: float) -> Tensor:
-        """Scale the gradients together to a norm of at most ``max_norm``, and return the one that they had, which is
-        not read (Pascanu et al. 2013, algorithm 1)."""
+    def clip(self, max_norm: float) -> None:
+        """Scale the gradients together to a norm of at most ``max_norm`` (Pascanu et al. 2013, algorithm 1)."""
         assert self.value.grad is not None
-        norm: Tensor = torch.linalg.vector_norm(self.value.grad)
-        self.value.grad.mul_((max_norm / (norm + 1e-6)).clamp_(max=1.0))
-        return norm
+        self.value.grad.unsqueeze(0).renorm_(2.0, 0, max_norm)

@@ -10,11 +10,11 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from torchward.functional.value_losses import categorical_value
-from torchward.nets import quick
+from torchward.nets.dense import Dense
 from torchward.nets.features import Encoder, Features, action_mask, encode_rows, width_of
 from torchward.nets.heads import require_mask
 from torchward.nets.mlp import ACTIVATIONS, Activation
-from torchward.nets.quick import Quick
+from torchward.nets.quick import Forward, in_numpy
 from torchward.nets.recurrent import Recurrent, State
 from torchward.nets.spaces import Discrete, Space, SpaceError, Tree, describe, mask_space
 
@@ -154,6 +154,10 @@ class QNetwork(nn.Module):
         # In plain lists: an attribute of a module takes as long to look up as a small layer takes to compute.
         self.layers = list(self.hidden)
         self.heads = [self.advantage, *([self.value] if self.value is not None else [])]
+        vectors = self.features is not None and self.features.is_plain and self.features.norm is None
+        # Layers upon a vector, and nothing else: what acts on arrays.
+        self.is_stack = vectors and self.plain and not (self.history or self.noisy or self.dueling)
+        self.forward_of: tuple[list[int], Forward | None] = [], None
 
     def forward(self, observation: Tree, noise: Tensor | None = None) -> Tensor:
         """The outputs ``[..., actions]`` or ``[..., actions, n]`` of a network without a recurrent layer. ``noise``
@@ -215,15 +219,24 @@ class QNetwork(nn.Module):
         open_ = mask != 0
         return values.masked_fill(open_.any(-1, keepdim=True) & ~open_, -math.inf)
 
-    def in_arrays(self) -> Quick | None:
-        """What gives its outputs in arrays; None where it is more than some layers upon a vector."""
-        features = self.features
-        vectors = features is not None and features.is_plain and features.norm is None
-        if not vectors or not self.plain or self.history or self.noisy or self.dueling:
+    def in_numpy(self, rows: int) -> Forward | None:
+        """The same from arrays ``[rows, inputs]``, for some layers upon a vector; None for all else, and where that is
+        no faster."""
+        if not self.is_stack:
             return None
-        return (
-            Quick([*self.layers, *self.heads], self.activation_fn) if self.activation_fn in quick.ACTIVATIONS else None
-        )
+        layers = [*self.layers, *self.heads]
+        places = [rows, *(layer._parameters["weight"].data_ptr() for layer in layers)]  # type: ignore[union-attr]
+        if places != self.forward_of[0]:
+            self.forward_of = places, in_numpy(layers, self.activation_fn, rows)
+        return self.forward_of[1]
+
+    def dense(self) -> Dense | None:
+        """Its layers upon the features, to be differentiated by hand; None where that is not all there is to learn."""
+        learns = self.history or self.features is None or len(self.features.encoders) > 0
+        if learns or self.noisy or self.dueling or self.distribution is not None:
+            return None
+        layers = [layer for layer in (*self.layers, *self.heads) if isinstance(layer, nn.Linear)]
+        return Dense(layers, self.activation_fn) if Dense.serves(self.activation_fn) else None
 
     def encode(self, observation: Tree) -> Tensor:
         """The features ``[..., F]``."""

@@ -39,51 +39,59 @@ class QPolicy(nn.Module):
         self.q = QNetwork(observation_space, action_space, self.network, distribution, encoder)
         self.history = self.q.history
         self.epsilon, self.temperature = 0.0, 0.0
-        self.actions, self.quick = self.q.actions, self.q.in_arrays()
 
     def initial_state(self, batch: int) -> Tree:
         return self.q.initial_state(batch)
 
     def noise(self, batch: tuple[int, ...], generator: Generator) -> Tree:
-        """Whether to explore ``[*batch]``, and by what: an action ``[*batch]``, or, where that depends on values or
-        masks, Gumbel noise for each ``[*batch, actions]``; and the noise of noisy weights, where there are such.
-
-        What can be drawn for a whole rollout is, as what :meth:`act` does is done at every step."""
+        """Uniform numbers ``[*batch]``, which say whether to explore and, unless that depends on values or masks, by
+        which action; else Gumbel noise for each action ``[*batch, actions]``; and that of noisy weights, where there
+        are such."""
         q, device = self.q, generator.device
-        explore = torch.rand(batch, generator=generator, device=device) < self.epsilon
-        if q.plain and not self.temperature:
-            choice = torch.randint(q.actions, batch, generator=generator, device=device)
-        else:
-            choice = gumbel((*batch, q.actions), generator)
-        return (explore, choice, q.noise(batch, generator)) if q.noisy else (explore, choice)
+        parts: tuple[Tensor, ...] = (torch.rand(batch, generator=generator, device=device),)
+        if not q.plain or self.temperature > 0.0:
+            parts = (*parts, gumbel((*batch, q.actions), generator))
+        return (*parts, q.noise(batch, generator)) if q.noisy else parts
 
     def act(self, observation: Tree, state: Tree, noise: Tree | None) -> Acted:
-        drawn: Any = noise
-        if self.quick is not None and noise is not None and self.temperature == 0.0:
-            assert isinstance(observation, Tensor)
-            if self.quick.serves(observation):
-                return self._act_quickly(self.quick(observation), state, drawn)
-        q: Any = self._modules["q"]  # as in QNetwork: looking up an attribute of a module costs as much as a layer
-        outputs, state = q.step(observation, state, drawn[2] if noise is not None and q.noisy else None)
-        values = outputs if q.plain else q.allowed(q.values(outputs), observation)
+        q, drawn = self.q, noise
+        assert drawn is None or isinstance(drawn, tuple)
+        outputs, state = q.step(observation, state, drawn[-1] if drawn is not None and q.noisy else None)  # type: ignore[arg-type]
+        values = q.allowed(q.values(outputs), observation)
         action = best = values.argmax(-1)
-        if noise is not None and self.temperature > 0.0:
-            action = (values / self.temperature + drawn[1]).argmax(-1)
-        elif noise is not None and self.epsilon > 0.0:
-            other = drawn[1] if q.plain else q.allowed(drawn[1], observation).argmax(-1)
-            action = torch.where(drawn[0], other, best)
-        if q.plain and not self.temperature:  # as below, in fewer operations
-            share = self.epsilon / q.actions
-            log_prob = torch.where(action == best, math.log(share + 1.0 - self.epsilon), math.log(share or 1.0))
-            return Acted(action, log_prob, None, state)
+        if drawn is not None and self.temperature > 0.0:
+            action = (values / self.temperature + drawn[1]).argmax(-1)  # type: ignore[operator]
+        elif drawn is not None and self.epsilon > 0.0:
+            uniform, other = drawn[0], best
+            assert isinstance(uniform, Tensor)
+            if q.plain:  # what is uniform and below epsilon is uniform below it
+                other = (uniform * (q.actions / self.epsilon)).long().clamp_(max=q.actions - 1)
+            else:
+                other = q.allowed(drawn[1], observation).argmax(-1)  # type: ignore[arg-type]
+            action = torch.where(uniform < self.epsilon, other, best)
         return Acted(action, _chosen(self._log_probs(values, best), action), None, state)
 
-    def _act_quickly(self, values: NDArray[Any], state: Tree, drawn: tuple[Tensor, Tensor]) -> Acted:
-        """Epsilon-greedily, in arrays."""
-        best, share = values.argmax(-1), self.epsilon / self.actions
-        action = np.where(drawn[0].numpy(), drawn[1].numpy(), best)
-        log_probs = np.array([math.log(share or 1.0), math.log(share + 1.0 - self.epsilon)], np.float32)
-        return Acted(torch.from_numpy(action), torch.from_numpy(log_probs[(action == best).view(np.int8)]), None, state)
+    def in_arrays(self, noise: Tree, rows: int) -> Any:
+        """To act epsilon-greedily on arrays, see :class:`torchward.data.protocols.InArrays`; None for all else."""
+        forward = self.q.in_numpy(rows) if self.temperature == 0.0 else None
+        if forward is None:
+            return None
+        assert isinstance(noise, tuple) and isinstance(noise[0], Tensor)
+        uniform: NDArray[np.float32] = noise[0].numpy()
+        share = self.epsilon / self.q.actions
+        explore: NDArray[np.bool_] = uniform < self.epsilon
+        other = np.minimum((uniform * (1.0 / share if share else 0.0)).astype(np.int64), self.q.actions - 1)
+        some: Any = explore.any(-1)
+        likely, unlikely = np.float32(math.log(share + 1.0 - self.epsilon)), np.float32(math.log(share or 1.0))
+
+        def choose(t: int, observation: NDArray[Any]) -> tuple[NDArray[np.int64], Any]:
+            best: NDArray[np.int64] = forward(observation).argmax(-1)
+            if not some[t]:
+                return best, likely
+            action = np.where(explore[t], other[t], best)
+            return action, np.where(action == best, likely, unlikely)
+
+        return choose
 
     def value(self, observation: Tree, state: Tree) -> Tensor | None:
         """None: what is learnt from a replay is judged when it is sampled, so no source need judge what it collects.

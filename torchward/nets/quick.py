@@ -5,51 +5,36 @@ leaves in the caches makes the environment's own step twice as slow (docs/log.md
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
+Forward: TypeAlias = Callable[[NDArray[Any]], NDArray[np.float32]]
 MOST = 1 << 17
 """Multiplications in a layer from which on tensors are as fast."""
 ACTIVATIONS: dict[str, Callable[..., Any]] = {"relu": lambda x: np.maximum(x, 0.0, out=x), "tanh": np.tanh}
 
 
-class Quick:
-    """Linear layers with an activation between them, as ``layers`` compute it, without gradient.
+def in_numpy(layers: Sequence[nn.Module], activation: str, rows: int) -> Forward | None:
+    """``[rows, inputs] -> [rows, outputs]`` through linear layers with an activation between them, without gradient;
+    None where that is not the faster way. It looks at the parameters where they lie: what is learnt in place is seen,
+    but not that they move to another place."""
+    own: list[Any] = [layer._parameters for layer in layers]
+    largest = max(each["weight"].numel() for each in own)
+    if activation not in ACTIVATIONS or own[0]["weight"].device.type != "cpu" or rows * largest > MOST:
+        return None
+    function = ACTIVATIONS[activation]
+    *hidden, last = [(each["weight"].detach().numpy().T, each["bias"].detach().numpy()) for each in own]
 
-    The parameters are looked at where they lie, so that what is learnt in place is seen; where they have moved, they
-    are looked up again."""
+    def forward(x: NDArray[Any]) -> NDArray[np.float32]:
+        for weight, bias in hidden:
+            x = x @ weight
+            x += bias
+            x = function(x)
+        x = x @ last[0]
+        x += last[1]
+        return x
 
-    def __init__(self, layers: Sequence[nn.Module], activation: str) -> None:
-        self.layers, self.activation = list(layers), ACTIVATIONS[activation]
-        self.places: list[int] = []
-        self.arrays: list[tuple[NDArray[Any], NDArray[Any]]] = []
-        self.most = 0
-
-    def serves(self, x: Tensor) -> bool:
-        """Whether this is the faster way for ``x`` ``[N, inputs]``, and nothing can be learnt from it."""
-        if not torch.is_inference_mode_enabled() or x.device.type != "cpu":
-            return False
-        own: list[Any] = [layer._parameters for layer in self.layers]
-        places = [each["weight"].data_ptr() for each in own]
-        if places != self.places:
-            pairs = [(each["weight"].detach().numpy(), each["bias"].detach().numpy()) for each in own]
-            self.arrays = [(weight.T, bias) for weight, bias in pairs]
-            self.most = MOST // max(weight.size for weight, _ in pairs)
-            self.places = places
-        return x.shape[0] <= self.most
-
-    def __call__(self, x: Tensor) -> NDArray[np.float32]:
-        """``[N, inputs] -> [N, outputs]``, where :meth:`serves` has said yes."""
-        latent: NDArray[Any] = x.numpy()
-        *hidden, (weight, bias) = self.arrays
-        for each, shift in hidden:
-            latent = latent @ each
-            latent += shift
-            latent = self.activation(latent)
-        latent = latent @ weight
-        latent += bias
-        return latent
+    return forward

@@ -1,0 +1,39 @@
+"""`torchward advise`: what it prints can be typed."""
+
+import shlex
+from pathlib import Path
+
+from tests.cli.conftest import QUIET, Command
+
+
+def test_the_command_that_it_gives_can_be_typed(command: Command, place: Path) -> None:
+    limit = ("--max-episode-steps", "7")
+    code, out, _ = command("advise", "./world.py", "--seconds", "0.1", *limit, "--seed=3")
+    assert code == 0 and "after 7 steps on average, 100% of them by a time limit" in out
+    assert "sees      Box(4)" in out and "does      Discrete(2)" in out
+    (line,) = [line.strip() for line in out.splitlines() if line.strip().startswith("torchward train")]
+    assert line == "torchward train ppo ./world.py --max-episode-steps 7 --total-timesteps 1000000"
+    words = shlex.split(line)[1:]
+    tiny = ("--n-envs", "2", "--n-steps", "8", "--batch-size", "8", "--total-timesteps", "16")
+    assert command(*words, *tiny, *QUIET, "--name", "advised").code == 0
+    assert (place / "runs" / "advised" / "result.json").exists()
+
+
+def test_of_a_known_task_the_tuned_settings(command: Command) -> None:
+    code, out, _ = command("advise", "FrozenLake-v1", "--seconds", "0.1")
+    assert code == 0
+    assert "Take dynamic_programming:" in out and "q_learning, tuned for this task" in out
+    assert "sweeps" in out and "of which the environment takes" not in out
+
+
+def test_the_rules(command: Command) -> None:
+    code, out, _ = command("advise", "--table")
+    assert code == 0 and out.startswith("| when | take | because |") and "| `sac` `--replay her` |" in out
+
+
+def test_what_is_asked_wrongly(command: Command) -> None:
+    assert command("advise", "CartPole-v1", "--seconds", "0").code == 2
+    code, _, err = command("advise", "Cartpole-v1")
+    assert code == 2 and "Did you mean 'CartPole-v1'" in err
+    code, _, err = command("advise", "CartPole-v1", "--second", "1")
+    assert code == 2 and "Did you mean '--seconds'" in err

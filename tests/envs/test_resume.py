@@ -14,7 +14,7 @@ from gymnasium.vector import SyncVectorEnv
 from tests.envs.worlds import Walk, lively
 from tests.nets.examples import equal, leaf
 from torchward.checkpoint import load_tree, save_tree
-from torchward.data.rollout import Rollout
+from torchward.data.rollout import Finals, Rollout
 from torchward.envs import spaces as sp
 from torchward.envs.collect import EnvSource
 from torchward.envs.make import EnvOptions, make
@@ -108,9 +108,10 @@ def through_disk(state: Any, path: Path) -> Any:
     return load_tree(path)
 
 
-def same(left: Rollout, right: Rollout) -> bool:
-    pairs = ((getattr(left, f.name), getattr(right, f.name)) for f in fields(Rollout))
-    return all(equal(a, b) for a, b in pairs if a is not None)
+def same(left: Rollout | Finals, right: Rollout | Finals) -> bool:
+    pairs = ((getattr(left, f.name), getattr(right, f.name)) for f in fields(left))
+    there = ((a, b) for a, b in pairs if a is not None)
+    return all(same(a, b) if isinstance(a, Finals) else equal(a, b) for a, b in there)
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ from typing import Any
 
 JUDGE = 10_000
 """Episodes that judge are seeded from here, far from any seed of a training run."""
+LATER = {"exploration_bonus": {"type": "NoBonus"}}
+"""Settings that configs were given later, at what stands for none: what was measured before them still counts."""
 
 
 def train_and_judge(
@@ -63,4 +65,5 @@ def preset(environment: Any, settings: Mapping[str, Any] | None = None) -> dict[
     from torchward.tasks import find
 
     start = launch.change_all(launch.defaults(find.algorithm("ppo"), environment), settings or {})
-    return {name: value for name, value in to_json(start.config).items() if name != "seed"}
+    told = to_json(start.config)
+    return {name: value for name, value in told.items() if name != "seed" and (name, value) not in LATER.items()}

@@ -216,12 +216,15 @@ def update(made: Learner, replay: Any) -> None:
 
 @pytest.mark.parametrize(("gradient_steps", "updates"), [(1, 1), (3, 3), (-1, 8)])
 def test_as_many_minibatches_as_asked_for(gradient_steps: int, updates: int) -> None:
-    made = learner(replace(SMALL, gradient_steps=gradient_steps, n_envs=2, n_steps=3))
-    replay = Fixed(transitions(32))
+    config = replace(SMALL, gradient_steps=gradient_steps, n_envs=2, n_steps=3)
+    made, replay = learner(config), Fixed(transitions(32))
     update(made, replay)
     assert replay.drawn == [(32, 0.9, 3)] * updates
     found = made.metrics()
-    assert found["updates"] == updates and {"loss", "error", "q"} <= found.keys()
+    assert found["updates"] == updates
+    first = judge(learner(config), replay.batch)  # of ten updates one is measured
+    for name, each in zip(("loss", "error", "q"), first, strict=True):
+        assert float(found[name]) == pytest.approx(float(each.detach().mean()), rel=1e-5)
     assert "loss" not in made.metrics()
 
 

@@ -216,7 +216,7 @@ def test_what_is_thought_of_a_forbidden_action_does_not_matter(name: str) -> Non
         allowed = both_allowed(learner, batch)[1]
         assert allowed is not None
         with torch.no_grad():  # worth a fortune, but forbidden
-            learner.target.get_parameter("bias2")[:, ~allowed[0]] += junk
+            learner.target.get_parameter("bias2")[..., ~allowed[0]] += junk
         learner.step(batch)
         gradients.append([p.grad for p in learner.critic.parameters()])
     assert_close(*gradients)

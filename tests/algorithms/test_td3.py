@@ -72,17 +72,18 @@ def test_gradients_are_those_of_the_losses(name: str) -> None:
 
 def test_actor_and_targets_wait_and_then_go_tau_of_the_way() -> None:
     learner, batch = case(policy_delay=3)
+    actor, own = learner.policy.body.perceptron, learner.critic
+    following = [*learner.target.parameters(), *learner.target_actor.parameters()]
     for update in range(1, 7):
-        actor, own = learner.policy.body.perceptron, learner.critic
         before = values([*own.parameters(), *actor.parameters()])
-        targets = values(learner.following)
+        targets = values(following)
         learner.step(batch)
         after = [*own.parameters(), *actor.parameters()]
         count = len(list(own.parameters()))
         assert not any(map(torch.equal, before[:count], after[:count]))
         moves = update % 3 == 0
         assert all(torch.equal(a, b) is not moves for a, b in zip(before[count:], after[count:], strict=True))
-        for old, new, leader in zip(targets, learner.following, after, strict=True):
+        for old, new, leader in zip(targets, following, after, strict=True):
             assert_close(new, old + (0.1 if moves else 0.0) * (leader.detach() - old), rtol=1e-6, atol=1e-8)
 
 

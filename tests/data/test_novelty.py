@@ -130,6 +130,7 @@ def test_the_random_network_stays_as_it_is() -> None:
 
 def test_novelty_is_the_mean_squared_distance_of_the_answers() -> None:
     novelty, steps = made("distillation"), walk(20, 0)
+    assert isinstance(steps[2], Tensor)
     seen = novelty.whiten(steps[2])
     assert torch.equal(seen, steps[2]), "before anything was seen"
     gap = novelty.predictor(seen) - novelty.target(seen)
@@ -165,7 +166,7 @@ def test_the_losses_are_as_in_the_paper() -> None:
             assert parameter.grad is not None or gradient is None, name
             if gradient is not None:
                 torch.testing.assert_close(parameter.grad, gradient)
-        assert bool(own["embedding.out.weight"].grad.any())  # type: ignore[union-attr]
+        assert bool(own["embedding.out.weight"].grad.any())
 
 
 # Whitening

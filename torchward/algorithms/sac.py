@@ -28,6 +28,7 @@ from torchward.functional.value_losses import (
 )
 from torchward.nets.actor_body import ActorNet
 from torchward.nets.adam import Adam
+from torchward.nets.flat import Flat
 from torchward.nets.heads import FORBIDDEN
 from torchward.nets.heap import keep_freed
 from torchward.nets.perceptrons import Recorded
@@ -159,18 +160,17 @@ class Learner:
             self.critic = q_function(policy.body.size, policy.parts, policy.network, config.n_critics)
         self.critic.to(config.device)
         self.target = twin(self.critic)
-        self.leading: list[Tensor] = list(self.critic.parameters())
-        self.following: list[Tensor] = list(self.target.parameters())
+        self.leading, self.following = Flat(self.critic.parameters()), Flat(self.target.parameters())
         # A temperature for the reals and one for the choices: their entropies are not of one kind.
         kinds = {"reals": bool(policy.parts.reals), "choices": bool(policy.parts.factors)}
         start = config.ent_coef.initial if isinstance(config.ent_coef, Auto) else config.ent_coef.value
         self.log_ent_coef = {kind: torch.tensor(start, device=config.device).log() for kind in kinds if kinds[kind]}
-        self.actor: list[Tensor] = list(policy.body.perceptron.parameters())
-        learnt = [*self.actor, *(self.log_ent_coef.values() if isinstance(config.ent_coef, Auto) else ())]
+        learnt = [Flat(policy.body.perceptron.parameters()).value]
+        learnt += self.log_ent_coef.values() if isinstance(config.ent_coef, Auto) else ()
         self.actor_optimizer = Adam(learnt, config.learning_rate, eps=config.adam_eps)
         # An encoder is the critics' to train (Yarats et al. 2021, section 4).
         self.encoder: list[Tensor] = list(policy.body.encoder_parameters())
-        self.critic_optimizer = Adam([*self.leading, *self.encoder], config.learning_rate, eps=config.adam_eps)
+        self.critic_optimizer = Adam([self.leading.value, *self.encoder], config.learning_rate, eps=config.adam_eps)
         self.generator = generator(config.seed, "minibatches", config.device)
         self.critic_means = Means("critic_loss", "q", device=config.device)
         ending = [f"_{kind}" for kind in self.log_ent_coef] if len(self.log_ent_coef) > 1 else [""]
@@ -241,7 +241,7 @@ class Learner:
             self.learn_policy(features, actor.rows(slice(n)), drawn.rows(slice(n)), ent_coef)
         self.updates += 1
         if self.updates % config.target_update_interval == 0:
-            follow(self.following, self.leading, config.tau)
+            follow([self.following.value], [self.leading.value], config.tau)
 
     def learn_values(
         self, batch: Transitions, features: Tensor, following: Tensor, after: Drawn, ent_coef: dict[str, Tensor]
@@ -258,10 +258,10 @@ class Learner:
         if choice is not None:
             where = choice.expand_as(q).unsqueeze(-1)
             by_outputs = torch.zeros_like(critic.outputs).scatter_(-1, where, by_outputs)
-        gradients, by_features = critic.gradients(by_outputs, slice(features.shape[-1]) if self.encoder else None)
-        assign(self.leading, gradients)
+        by_features = critic.backward(by_outputs, slice(features.shape[-1]) if self.encoder else None)
         if by_features is not None:
-            assign(self.encoder, [None] * len(self.encoder))
+            for parameter in self.encoder:
+                parameter.grad = None
             features.backward(by_features)
         self.critic_optimizer.step()
         if self.updates % MEASURED == 0:
@@ -282,7 +282,7 @@ class Learner:
             by_outputs = torch.zeros_like(critic.outputs).scatter_(0, lowest.unsqueeze(0), by_q.unsqueeze(0))
             by_reals = critic.by_inputs(by_outputs, slice(features.shape[-1], None))
         by_log_prob = share * ent_coef["reals"] if self.parts.reals else 0.0
-        assign(self.actor, actor.gradients(now.by_outputs(by_reals, by_log_prob, by_log_probs).unsqueeze(0))[0])
+        actor.backward(now.by_outputs(by_reals, by_log_prob, by_log_probs).unsqueeze(0))
         entropies = self.entropies(now)
         for kind, (entropy, target) in entropies.items():
             self.log_ent_coef[kind].grad = (entropy - target).mean()
@@ -312,12 +312,6 @@ class Learner:
             value.copy_(state["log_ent_coef"][kind])
         self.generator.set_state(state["generator"])
         self.updates = int(state["updates"])
-
-
-def assign(parameters: list[Tensor], gradients: Sequence[Tensor | None]) -> None:
-    """Give each parameter its gradient."""
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
 
 
 def memory(config: "Settings", task: Task, run: Run) -> Memory:

@@ -106,17 +106,22 @@ class Config:
         return 1
 
 
-def judge(learner: Learner, batch: Transitions) -> Judged:
-    """The soft temporal-difference errors of steps (Haarnoja et al. 2017, equations 5 and 7): behind a step lies the
+@torch.no_grad()
+def goal(learner: Learner, batch: Transitions) -> Tensor:
+    """What the values of steps ``[B]`` should become (Haarnoja et al. 2017, equations 5 and 7): behind a step lies the
     most that return and entropy can be together."""
-    network, target, config = learner.network, learner.target, learner.config
-    assert isinstance(config, Config) and isinstance(batch.action, Tensor)
     following = batch.next_observation
-    with torch.no_grad():
-        q_next = target.allowed(target.forward(following, learner.noise()), following)
-        goal = n_step_target(batch.reward, batch.discount, soft_maximum(q_next, learner.policy.temperature))
-    q = network.forward(batch.observation, learner.noise()).gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
-    return Judged(config.loss(q, goal), (goal - q.detach()).abs(), q.detach())
+    q_next = learner.target.allowed(learner.target.forward(following, learner.noise()), following)
+    return n_step_target(batch.reward, batch.discount, soft_maximum(q_next, learner.policy.temperature))
+
+
+def judge(learner: Learner, batch: Transitions) -> Judged:
+    """The soft temporal-difference errors of steps."""
+    assert isinstance(learner.config, Config) and isinstance(batch.action, Tensor)
+    aim = goal(learner, batch)
+    q = learner.network.forward(batch.observation, learner.noise())
+    q = q.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
+    return Judged(learner.config.loss(q, aim), (aim - q.detach()).abs(), q.detach())
 
 
 def check(config: Config, task: Task) -> None:
@@ -130,7 +135,7 @@ def train(
     """Learn ``task`` and return the policy. ``policy`` is one to begin from; ``shaping`` is applied to each rollout in
     order before it is kept."""
     policy = begin(config, task, policy)
-    learner = Learner(policy, config, judge)
+    learner = Learner(policy, config, judge, goal)
     replay = memory(config, task, run)
     source = task.source(config.n_envs, config.seed, config.device)
     uniform = UniformPolicy(task.observation_space, task.action_space)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from torchward.algorithms.sac import LOG_STEPS, MEASURED, assign, memory, verify
+from torchward.algorithms.sac import LOG_STEPS, MEASURED, memory, verify
 from torchward.config import ConfigError
 from torchward.data.hindsight import HER, Memory, with_goals
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
@@ -24,6 +24,7 @@ from torchward.functional.value_losses import n_step_target, pessimistic_value, 
 from torchward.nets.actor_body import ActorNet
 from torchward.nets.adam import Adam
 from torchward.nets.deterministic_actor import DeterministicActor
+from torchward.nets.flat import Flat
 from torchward.nets.heap import keep_freed
 from torchward.nets.q_function import q_function
 from torchward.nets.target import follow, twin
@@ -106,13 +107,12 @@ class Learner:
             self.critic = q_function(policy.body.size, policy.parts, policy.network, config.n_critics)
         self.critic.to(config.device)
         self.target, self.target_actor = twin(self.critic), twin(policy.body.perceptron)
-        self.critics: list[Tensor] = list(self.critic.parameters())
-        self.actor: list[Tensor] = list(policy.body.perceptron.parameters())
-        self.following: list[Tensor] = [*self.target.parameters(), *self.target_actor.parameters()]
-        self.actor_optimizer = Adam(self.actor, config.learning_rate, eps=config.adam_eps)
+        self.leading = [Flat(self.critic.parameters()).value, Flat(policy.body.perceptron.parameters()).value]
+        self.following = [Flat(self.target.parameters()).value, Flat(self.target_actor.parameters()).value]
+        self.actor_optimizer = Adam(self.leading[1:], config.learning_rate, eps=config.adam_eps)
         # An encoder is the critics' to train (Yarats et al. 2021, section 4).
         self.encoder: list[Tensor] = list(policy.body.encoder_parameters())
-        self.critic_optimizer = Adam([*self.critics, *self.encoder], config.learning_rate, eps=config.adam_eps)
+        self.critic_optimizer = Adam([self.leading[0], *self.encoder], config.learning_rate, eps=config.adam_eps)
         self.generator = generator(config.seed, "minibatches", config.device)
         self.critic_means = Means("critic_loss", "q", device=config.device)
         self.actor_means = Means("actor_loss", device=config.device)
@@ -140,7 +140,7 @@ class Learner:
         self.updates += 1
         if self.updates % self.config.policy_delay == 0:  # [2] Delayed policy updates.
             self.learn_policy(features)
-            follow(self.following, [*self.critics, *self.actor], self.config.tau)
+            follow(self.following, self.leading, self.config.tau)
 
     def learn_values(self, batch: Transitions, features: Tensor, following: Tensor) -> None:
         """One step of the critics down their mean squared error."""
@@ -155,10 +155,10 @@ class Learner:
         critic = self.critic.record(features, reals)
         q = critic.outputs.squeeze(-1)
         by_outputs = ((q - goal) * (2.0 / q.numel())).unsqueeze(-1)
-        gradients, by_features = critic.gradients(by_outputs, slice(features.shape[-1]) if self.encoder else None)
-        assign(self.critics, gradients)
+        by_features = critic.backward(by_outputs, slice(features.shape[-1]) if self.encoder else None)
         if by_features is not None:
-            assign(self.encoder, [None] * len(self.encoder))
+            for parameter in self.encoder:
+                parameter.grad = None
             features.backward(by_features)
         self.critic_optimizer.step()
         if self.updates % MEASURED == 0:
@@ -172,7 +172,7 @@ class Learner:
         critic = self.critic.record(features, action, count=1)
         by_outputs = torch.full_like(critic.outputs, -1.0 / len(action))
         by_action = critic.by_inputs(by_outputs, slice(features.shape[-1], None))
-        assign(self.actor, actor.gradients((by_action * (1.0 - action.square())).unsqueeze(0))[0])
+        actor.backward((by_action * (1.0 - action.square())).unsqueeze(0))
         self.actor_optimizer.step()
         if self.updates % MEASURED == 0:
             self.actor_means.add(deterministic_policy_loss(critic.outputs).mean())

@@ -77,7 +77,7 @@ class Visits:
         return {"cells": numbers.reshape(len(visits), -1).copy() if len(visits) else None, "visits": visits}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        keys = [] if state["cells"] is None else np.asarray(state["cells"])
+        keys: Any = [] if state["cells"] is None else np.asarray(state["cells"])
         self.table = {row.tobytes(): int(n) for row, n in zip(keys, state["visits"], strict=True)}
 
 

@@ -72,7 +72,7 @@ class Perceptrons(nn.Module):
         weights, biases = [own[name] for name in self.weights], [own[name] for name in self.biases]
         if count < self.count:
             weights, biases = [weight[:count] for weight in weights], [bias[:count] for bias in biases]
-        whole = torch.cat([*inputs, inputs[0].new_ones(len(inputs[0]), 1)], -1)
+        whole = torch.cat([*inputs, inputs[0].new_ones(inputs[0].shape[0], 1)], -1)
         values, forward = [whole.expand(count, *whole.shape)], _FORWARD[self.activation]
         for layer, weight in enumerate(weights[:-1]):
             before = values[-1]

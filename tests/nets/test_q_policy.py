@@ -192,8 +192,9 @@ def test_only_what_is_small_and_plain_acts_in_arrays() -> None:
 def test_the_last_number_below_epsilon_is_an_action() -> None:
     """Rounded up, uniform / epsilon * actions would be an action too many."""
     made = policy()
-    made.epsilon = 0.7
-    last = np.nextafter(np.float32(0.7), np.float32(0.0))
-    noise = (torch.full((1, 3), float(last)),)
+    made.epsilon = 0.104
+    last = torch.nextafter(torch.tensor(0.104), torch.tensor(0.0))
+    assert last < 0.104 and int(last * (4 / 0.104)) == 4
+    noise = (last.expand(1, 3),)
     assert leaf(made.act(torch.randn(3, 4), (), row(noise, 0)).action).tolist() == [3, 3, 3]
     assert made.in_arrays(noise, 3)(0, np.zeros((3, 4), np.float32))[0].tolist() == [3, 3, 3]

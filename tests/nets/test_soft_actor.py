@@ -113,7 +113,7 @@ def test_what_a_mask_forbids_is_never_done_and_has_no_gradient() -> None:
     assert_close(judged.entropy[0], -(probs[[0, 2]] * probs[[0, 2]].log()).sum())
     (by_bias,) = torch.autograd.grad((probs * torch.arange(4.0)).sum() + judged.entropy.sum(),
                                      policy.body.perceptron.get_parameter("bias1"))  # fmt: skip
-    assert by_bias[0, 1] == by_bias[0, 3] == 0.0 and by_bias[0, 0] != 0.0
+    assert by_bias[0, 0, 1] == by_bias[0, 0, 3] == 0.0 and by_bias[0, 0, 0] != 0.0
 
 
 @pytest.mark.parametrize("name", OBSERVATIONS)

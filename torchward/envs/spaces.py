@@ -77,12 +77,13 @@ def mask_space(action_space: Space) -> Space:
 
 def empty(space: Space, lead: tuple[int, ...]) -> Arrays:
     """Zeros for observations with the leading axes ``lead``: uint8 as it is, other Boxes float32, the rest int64."""
+    if isinstance(space, spaces.Box):
+        return np.zeros((*lead, *space.shape), space.dtype)
     if isinstance(space, spaces.Dict):
         return {name: empty(inner, lead) for name, inner in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
         return tuple(empty(inner, lead) for inner in space.spaces)
-    dtype: Any = np.dtype(space.dtype) if isinstance(space, spaces.Box) else np.int64
-    return np.zeros((*lead, *spaces.event_shape(space)), dtype)
+    return np.zeros((*lead, *spaces.event_shape(space)), np.int64)
 
 
 def put(target: Arrays, index: Any, source: Any) -> None:

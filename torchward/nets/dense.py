@@ -4,20 +4,14 @@ On small networks the bookkeeping of autograd costs as much as the arithmetic th
 that arithmetic alone, in the memory that is there already.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_aten: Any = torch.ops.aten
-_FORWARD: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "tanh": torch.tanh_}
-_BACKWARD: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "relu": lambda g, y: _aten.threshold_backward.grad_input(g, y, 0.0, grad_input=g),
-    "tanh": lambda g, y: _aten.tanh_backward.grad_input(g, y, grad_input=g),
-}
-"""The gradient before an activation, from that behind it, which it overwrites, and the activation's value."""
+from torchward.nets.in_place import BACKWARD, FORWARD
 
 
 class Dense:
@@ -30,12 +24,12 @@ class Dense:
     @staticmethod
     def serves(activation: str) -> bool:
         """Whether it knows the activation's derivative."""
-        return activation in _FORWARD
+        return activation in FORWARD
 
     @torch.no_grad()
     def record(self, x: Tensor) -> "Recorded":
         """The outputs, remembered so that gradients can be asked for."""
-        forward, values = _FORWARD[self.activation], [x]
+        forward, values = FORWARD[self.activation], [x]
         own: list[Any] = [layer._parameters for layer in self.layers]
         for each in own[:-1]:
             values.append(forward(F.linear(values[-1], each["weight"], each["bias"])))
@@ -52,7 +46,7 @@ class Recorded:
     def backward(self, by_outputs: Tensor) -> None:
         """Write the gradients of a loss by the parameters, from that by the outputs ``[N, outputs]``: they are not
         added to what was there."""
-        gradient, backward = by_outputs, _BACKWARD[self.activation]
+        gradient, backward = by_outputs, BACKWARD[self.activation]
         for layer in range(len(self.own) - 1, -1, -1):
             weight, bias = self.own[layer]["weight"], self.own[layer]["bias"]
             torch.mm(gradient.t(), self.values[layer], out=weight.grad)

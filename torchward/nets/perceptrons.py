@@ -14,21 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Activation: TypeAlias = Literal["relu", "tanh", "elu"]
-"""Those whose derivative can be told from their value, so that they may overwrite what they were given."""
+from torchward.nets.in_place import BACKWARD, FORWARD
 
-_aten: Any = torch.ops.aten
-_FORWARD: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu_,
-    "tanh": torch.tanh_,
-    "elu": nn.functional.elu_,
-}
-_BACKWARD: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "relu": lambda g, y: _aten.threshold_backward.grad_input(g, y, 0.0, grad_input=g),
-    "tanh": lambda g, y: _aten.tanh_backward.grad_input(g, y, grad_input=g),
-    "elu": lambda g, y: _aten.elu_backward.grad_input(g, 1.0, 1.0, 1.0, True, y, grad_input=g),
-}
-"""The gradient before an activation, from that behind it, which it overwrites, and the activation's value."""
+Activation: TypeAlias = Literal["relu", "tanh", "elu"]
+"""Those of :mod:`torchward.nets.in_place`."""
 
 
 class Perceptrons(nn.Module):
@@ -72,8 +61,8 @@ class Perceptrons(nn.Module):
         weights, biases = [own[name] for name in self.weights], [own[name] for name in self.biases]
         if count < self.count:
             weights, biases = [weight[:count] for weight in weights], [bias[:count] for bias in biases]
-        whole = torch.cat([*inputs, inputs[0].new_ones(len(inputs[0]), 1)], -1)
-        values, forward = [whole.expand(count, *whole.shape)], _FORWARD[self.activation]
+        whole = torch.cat([*inputs, inputs[0].new_ones(inputs[0].shape[0], 1)], -1)
+        values, forward = [whole.expand(count, *whole.shape)], FORWARD[self.activation]
         for layer, weight in enumerate(weights[:-1]):
             before = values[-1]
             after = torch.baddbmm(biases[layer - 1], before, weight) if layer else torch.bmm(before, weight)
@@ -137,7 +126,7 @@ class Recorded(NamedTuple):
             before = gradient * weight
         else:
             before = torch.bmm(gradient, weight)
-        return _BACKWARD[self.activation](before, self.values[layer])
+        return BACKWARD[self.activation](before, self.values[layer])
 
 
 def _write(parameter: Tensor, function: Callable[..., Tensor], *arguments: Any) -> None:

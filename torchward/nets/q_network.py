@@ -1,7 +1,6 @@
 """Action values: from an observation to a value for each action, or to a distribution of the return for each."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -13,13 +12,11 @@ from torchward.functional.value_losses import categorical_value
 from torchward.nets.dense import Dense
 from torchward.nets.features import Encoder, Features, action_mask, encode_rows, width_of
 from torchward.nets.heads import require_mask
+from torchward.nets.in_place import FORWARD
 from torchward.nets.mlp import ACTIVATIONS, Activation
 from torchward.nets.quick import Forward, in_numpy
 from torchward.nets.recurrent import Recurrent, State
 from torchward.nets.spaces import Discrete, Space, SpaceError, Tree, describe, mask_space
-
-_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "tanh": torch.tanh_, "elu": F.elu_}
-"""Activations whose gradient follows from their value: they may overwrite what they are given."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,7 @@ class QNetwork(nn.Module):
                 self.size = distribution.n_quantiles
         self.noisy, self.dueling = network.noisy, network.dueling
         self.activation_fn = network.activation_fn
-        self.activation = _IN_PLACE.get(network.activation_fn, ACTIVATIONS[network.activation_fn])
+        self.activation = FORWARD.get(network.activation_fn, ACTIVATIONS[network.activation_fn])
         self.hidden = nn.ModuleList()
         self.noises: list[int] = []  # how many numbers each noisy layer takes, for its inputs and for its outputs
 

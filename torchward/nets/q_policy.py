@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,11 @@ from torchward.nets.heads import gumbel
 from torchward.nets.outputs import Acted, Evaluated
 from torchward.nets.q_network import C51, QR, Distribution, QNet, QNetwork
 from torchward.nets.spaces import Space, Tree
+
+
+Array: TypeAlias = NDArray[Any]
+Choice: TypeAlias = tuple[Array, Any]
+"""Named here, as annotations of a function within another are evaluated whenever it is made."""
 
 
 class QPolicy(nn.Module):
@@ -84,8 +89,8 @@ class QPolicy(nn.Module):
         some: Any = explore.any(-1)
         likely, unlikely = np.float32(math.log(share + 1.0 - self.epsilon)), np.float32(math.log(share or 1.0))
 
-        def choose(t: int, observation: NDArray[Any]) -> tuple[NDArray[np.int64], Any]:
-            best: NDArray[np.int64] = forward(observation).argmax(-1)
+        def choose(t: int, observation: Array) -> Choice:
+            best: Array = forward(observation).argmax(-1)
             if not some[t]:
                 return best, likely
             action = np.where(explore[t], other[t], best)

@@ -14,7 +14,7 @@ from gymnasium.vector import SyncVectorEnv
 from tests.envs.worlds import Walk, lively
 from tests.nets.examples import equal, leaf
 from torchward.checkpoint import load_tree, save_tree
-from torchward.data.rollout import Rollout
+from torchward.data.rollout import Finals, Rollout
 from torchward.envs import spaces as sp
 from torchward.envs.collect import EnvSource
 from torchward.envs.make import EnvOptions, make
@@ -109,8 +109,11 @@ def through_disk(state: Any, path: Path) -> Any:
 
 
 def same(left: Rollout, right: Rollout) -> bool:
-    pairs = ((getattr(left, f.name), getattr(right, f.name)) for f in fields(Rollout))
-    return all(equal(a, b) for a, b in pairs if a is not None)
+    pairs = [(getattr(left, f.name), getattr(right, f.name)) for f in fields(Rollout) if f.name != "finals"]
+    if left.finals is not None and right.finals is not None:
+        pairs += [(getattr(left.finals, f.name), getattr(right.finals, f.name)) for f in fields(Finals)]
+    alike = (left.finals is None) == (right.finals is None)
+    return alike and all(equal(a, b) for a, b in pairs if a is not None)
 
 
 @pytest.fixture

@@ -36,6 +36,13 @@ def walk(n: int, seed: int, at: float = 0.0, spread: float = 1.0) -> Steps:
     return place, action, place + moves[action]
 
 
+def in_kilometres(steps: Steps) -> Steps:
+    """The same walk in another unit, and from another origin."""
+    place, action, after = steps
+    assert isinstance(place, Tensor) and isinstance(after, Tensor)
+    return place / 1000 + 7, action, after / 1000 + 7
+
+
 def arbitrary(space: Space, actions: Space, n: int, seed: int = 0) -> Steps:
     """Any observations, and actions as policies give them."""
     generator = Generator().manual_seed(seed)
@@ -113,6 +120,17 @@ def test_all_actions_have_consequences(action: str) -> None:
     novelty.learn(steps)
     moved = {name for name, p in novelty.models.named_parameters() if not torch.equal(p, before[name])}
     assert moved == set(before), "each of the three networks learns"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_observations_are_whitened_by_all_that_was_learnt(kind: str) -> None:
+    """So their unit does not matter: kilometres are as new as metres."""
+    metres, kilometres = made(kind), made(kind)
+    for seed in range(4):
+        metres.learn(walk(64, seed))
+        kilometres.learn(in_kilometres(walk(64, seed)))
+    one, other = metres.measure(walk(100, 9)), kilometres.measure(in_kilometres(walk(100, 9)))
+    torch.testing.assert_close(one, other, rtol=0.05, atol=0.01)
 
 
 # Distillation

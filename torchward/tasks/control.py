@@ -163,6 +163,27 @@ def dqn_mountain_car() -> Preset:
     )
 
 
+def soft_q_cartpole() -> Preset:
+    """The rl-baselines3-zoo's setting for DQN, at a temperature of half a step's reward."""
+    from torchward.algorithms import soft_q
+    from torchward.nets.q_network import QNet
+
+    return Preset(
+        soft_q.Config(
+            total_timesteps=50_000,
+            temperature=0.5,
+            train_freq=256,
+            gradient_steps=128,
+            batch_size=64,
+            buffer_size=100_000,
+            learning_starts=1_000,
+            learning_rate=2.3e-3,
+            target_update_interval=10,
+            network=QNet(net_arch=(256, 256)),
+        )
+    )
+
+
 def rainbow_cartpole() -> Preset:
     """DQN's setting with a distribution between no step and all that are worth counting at this discount."""
     return _rainbow(dqn_cartpole(), 0.0, 100.0)
@@ -387,6 +408,7 @@ PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("dqn", "Acrobot-v1"): dqn_acrobot,
     ("dqn", "LunarLander-v3"): dqn_acrobot,
     ("dqn", "MountainCar-v0"): dqn_mountain_car,
+    ("soft_q", "CartPole-v1"): soft_q_cartpole,
     ("rainbow", "CartPole-v1"): rainbow_cartpole,
     ("rainbow", "Acrobot-v1"): rainbow_acrobot,
     ("rainbow", "LunarLander-v3"): rainbow_lunar_lander,

@@ -16,7 +16,6 @@ from torchward.nets.outputs import Acted, Evaluated
 from torchward.nets.q_network import C51, QR, Distribution, QNet, QNetwork
 from torchward.nets.spaces import Space, Tree
 
-
 Array: TypeAlias = NDArray[Any]
 Choice: TypeAlias = tuple[Array, Any]
 """Named here, as annotations of a function within another are evaluated whenever it is made."""

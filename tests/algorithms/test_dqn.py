@@ -444,6 +444,11 @@ def test_wrong_settings_are_refused(wrong: dict[str, Any], sentence: str) -> Non
         Config(**wrong)
 
 
+def test_a_huber_loss_without_a_quadratic_part_is_refused() -> None:
+    with pytest.raises(ConfigError, match="delta of Huber above 0"):
+        Huber(0.0)
+
+
 def test_what_cannot_be_learnt_is_refused_before_it_begins(tmp_path: Path) -> None:
     dqn.check(SMALL, Control(Corridor))
     with pytest.raises(SpaceError, match="one for each of Discrete actions"):

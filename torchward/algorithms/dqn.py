@@ -51,6 +51,10 @@ class Huber:
     delta: float = 1.0
     """The error at which the one becomes the other."""
 
+    def __post_init__(self) -> None:
+        if not self.delta > 0.0:
+            raise ConfigError(f"expected delta of Huber above 0, got {self.delta}")
+
     def __call__(self, value: Tensor, target: Tensor) -> Tensor:
         return huber_loss(value, target, self.delta)
 

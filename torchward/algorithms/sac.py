@@ -5,6 +5,7 @@ From top to bottom: the config, the soft value, the two losses, the update, the 
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -217,9 +218,13 @@ class Learner:
         for _ in range(config.gradient_steps if config.gradient_steps > 0 else config.n_envs * config.train_freq):
             self.step(replay.sample(config.batch_size, config.gamma, config.n_steps))
 
-    @torch.no_grad()
     def step(self, batch: Transitions) -> None:
         """Learn from one minibatch: the critics, now and then the policy and the temperature, and the targets."""
+        with without_autograd(bool(self.encoder)):
+            self.learn(batch)
+
+    def learn(self, batch: Transitions) -> None:
+        """:meth:`step`, where autograd is off."""
         config, policy, body = self.config, self.policy, self.policy.body
         n, acts = len(batch.reward), self.updates % config.policy_delay == 0
         with torch.set_grad_enabled(bool(self.encoder)):
@@ -312,6 +317,12 @@ class Learner:
             value.copy_(state["log_ent_coef"][kind])
         self.generator.set_state(state["generator"])
         self.updates = int(state["updates"])
+
+
+def without_autograd(encodes: bool) -> AbstractContextManager[Any]:
+    """Where no gradient is kept unless it is asked for, as through an encoder. Where nobody asks for any, tensors need
+    not even be able to: that saves a twenty-fifth of an update on a CPU."""
+    return torch.no_grad() if encodes else torch.inference_mode()
 
 
 def memory(config: "Settings", task: Task, run: Run) -> Memory:

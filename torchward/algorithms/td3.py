@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from torchward.algorithms.sac import LOG_STEPS, MEASURED, memory, verify
+from torchward.algorithms.sac import LOG_STEPS, MEASURED, memory, verify, without_autograd
 from torchward.config import ConfigError
 from torchward.data.hindsight import HER, Memory, with_goals
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
@@ -130,9 +130,13 @@ class Learner:
         for _ in range(config.gradient_steps if config.gradient_steps > 0 else config.n_envs * config.train_freq):
             self.step(replay.sample(config.batch_size, config.gamma, config.n_steps))
 
-    @torch.no_grad()
     def step(self, batch: Transitions) -> None:
         """Learn from one minibatch: the critics, now and then the actor and with it the targets (algorithm 1)."""
+        with without_autograd(bool(self.encoder)):
+            self.learn(batch)
+
+    def learn(self, batch: Transitions) -> None:
+        """:meth:`step`, where autograd is off."""
         body = self.policy.body
         with torch.set_grad_enabled(bool(self.encoder)):
             features = body.encode(batch.observation)

@@ -206,9 +206,10 @@ def quantile_huber_loss(
 def pessimistic_value(q: Float[Tensor, "critics *batch"]) -> Float[Tensor, "*batch"]:
     """min_i Q_i: the lowest of several critics, so that their noise is not taken for worth (clipped double Q).
 
-    The gradient flows into the lowest alone. Source: Fujimoto et al. 2018 (TD3), equation 10.
+    The gradient flows into the lowest alone, in equal parts where several are. Source: Fujimoto et al. 2018 (TD3),
+    equation 10.
     """
-    return q.min(dim=0).values
+    return q.amin(dim=0)
 
 
 def soft_maximum(q: Float[Tensor, "*batch actions"], temperature: float) -> Float[Tensor, "*batch"]:

@@ -170,21 +170,30 @@ class Run:
         mean = self._window.mean if self._window.full else None
         return goal is not None and mean is not None and mean >= goal
 
+    @property
+    def checkpoint_period(self) -> int:
+        """The steps between two scheduled checkpoints; all steps, if there are none between the first and the last."""
+        period = self.options.checkpoint_freq
+        return -(-self.total // 10) if period == 0 else period if period > 0 else self.total
+
     def due(self, clock: str, every: int | None = None) -> bool:
         """True when a multiple of the clock's period was passed since it was last asked.
 
         The clocks are "evaluate", "checkpoint" and "log", with the periods of the options; any other name is a clock of
-        the algorithm's own, of `every` steps. Asking "log" does not move it: `log` does.
+        the algorithm's own, of `every` steps. "log" with `every` has that period where the options name none. Asking
+        "log" does not move it, if the options do: `log` does.
         """
         periods = {
             "evaluate": self.options.eval_freq,
             "checkpoint": self.options.checkpoint_freq,
             "log": self.options.log_freq,
         }
+        if clock == "log" and self.options.log_freq:
+            every = None
         if every is None and clock not in periods:
             raise ValueError(f"The clocks are {', '.join(periods)}; {clock!r} is none of them: give `every`.")
         period = periods[clock] if every is None else every
-        if clock == "log":
+        if clock == "log" and every is None:
             return period == 0 or self.step // period > self._clocks.get("log", 0)
         if period < 0:
             return False

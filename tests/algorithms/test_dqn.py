@@ -16,6 +16,7 @@ from torchward.algorithms import dqn
 from torchward.algorithms.dqn import Config, Huber, Learner, Squared, judge, judge_sequences
 from torchward.config import ConfigError
 from torchward.data.exploration import Boltzmann, EpsilonGreedy
+from torchward.data.memory import replay_of
 from torchward.data.random import generator
 from torchward.data.replay import Prioritised, Replay, Sequences, Transitions
 from torchward.envs.task import Control
@@ -478,7 +479,7 @@ def test_a_replay_is_what_its_settings_say(tmp_path: Path) -> None:
     run = start(tmp_path / "run", dqn, config, task, checkpoint_freq=0)
     dqn.train(config, task, run)
     assert any((tmp_path / "run" / "replay").iterdir())
-    memory = dqn.memory(config, task, run)
+    memory = replay_of(config, task, tmp_path / "run" / "replay", run.checkpoint_period)
     assert isinstance(memory, Replay)
     assert memory.prioritised == Prioritised(0.5, 0.3) and memory.n_envs == 2
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from torchward.config import ConfigError
 from torchward.data.exploration import Boltzmann, EpsilonGreedy, anneal
-from torchward.data.hindsight import HER, Memory, with_goals
+from torchward.data.hindsight import HER, Memory
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
 from torchward.data.means import Means
+from torchward.data.memory import LOG_STEPS, MEASURED, check_replay, replay_of, updates_of, verify
 from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, generator, seeded
 from torchward.data.replay import Prioritised, Replay, Sequences, StackPadding, Transitions, Uniform
@@ -36,10 +37,6 @@ from torchward.nets.target import follow, twin
 from torchward.nets.uniform import UniformPolicy
 from torchward.run import Run
 
-LOG_STEPS = 500
-"""Environment steps to a line of metrics where the run's options say nothing: an iteration is only a few steps."""
-MEASURED = 10
-"""Updates of which the metrics are those of one: to measure a small network costs a tenth of an update."""
 MAX_SHARE = 0.9
 """Of the largest error in a sequence, beside the mean one, in its priority (Kapturowski et al. 2019, section 2.3)."""
 
@@ -137,7 +134,7 @@ class Config:
     """Where the network and the replay live: cpu, cuda."""
 
     def __post_init__(self) -> None:
-        verify(self)
+        verify(self, "target_update_interval")
         for name, least in (("sequence_length", 1), ("burn_in", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"expected {name} of at least {least}, got {getattr(self, name)}")
@@ -145,21 +142,6 @@ class Config:
             raise ConfigError(
                 f"hindsight changes single steps, got recurrent={self.network.recurrent!r}; leave one out"
             )
-
-
-def verify(config: "Settings") -> None:
-    """Raises ConfigError for a number that cannot be."""
-    sizes = ("total_timesteps", "n_envs", "train_freq", "batch_size", "buffer_size", "n_steps", "frame_stack")
-    for name in (*sizes, "target_update_interval"):
-        if getattr(config, name) < 1:
-            raise ConfigError(f"expected {name} of at least 1, got {getattr(config, name)}")
-    for name in ("gamma", "tau"):
-        if not 0.0 <= getattr(config, name) <= 1.0:
-            raise ConfigError(f"expected {name} within [0, 1], got {getattr(config, name)}")
-    if config.gradient_steps < 1 and config.gradient_steps != -1:
-        raise ConfigError(f"expected gradient_steps of at least 1, or -1, got {config.gradient_steps}")
-    if config.learning_starts < 0:
-        raise ConfigError(f"expected learning_starts of at least 0, got {config.learning_starts}")
 
 
 class Judged(NamedTuple):
@@ -270,7 +252,7 @@ class Learner:
         if replay.prioritised is not None:  # Schaul et al. 2016, section 3.4
             replay.beta = anneal(replay.prioritised.beta, 1.0, 1.0, self.progress)
         weighted = replay.prioritised is not None
-        for _ in range(config.gradient_steps if config.gradient_steps > 0 else config.n_envs * config.train_freq):
+        for _ in range(updates_of(config)):
             measured = self.updates % MEASURED == 0 or not self.means.count
             if self.policy.history:
                 assert isinstance(config, Config) and isinstance(replay, Replay)
@@ -352,27 +334,11 @@ def rows_of(config: Config) -> int:
     return config.burn_in + config.sequence_length + config.n_steps
 
 
-def memory(config: "Settings", task: Task, run: Run) -> Memory:
-    """The replay that a config asks for. On the disk it has room for all that may come between two checkpoints, where
-    behind every step there may be the final observation of its episode."""
-    period = run.options.checkpoint_freq or -(-run.total // 10)
-    steps = -(-(period if period > 0 else run.total) // config.n_envs) + config.train_freq
-    replay = Replay(
-        task.observation_space, task.action_space, config.n_envs, config.buffer_size,
-        seed=config.seed, device=config.device, frame_stack=config.frame_stack, stack_padding=config.stack_padding,
-        prioritised=config.replay if isinstance(config.replay, Prioritised) else None,
-        directory=run.path / "replay" if config.buffer_on_disk else None,
-        reserve=2 * steps + 2 if config.buffer_on_disk else 0,
-    )  # fmt: skip
-    return with_goals(replay, config.replay, task)
-
-
 def check(config: "Settings", task: Task, distribution: Distribution | None = None) -> None:
     """Raise a SpaceError if no network of action values or no replay takes the task's spaces: what is tried here is
     thrown away."""
     policy = QPolicy(task.observation_space, task.action_space, config.network, distribution)
-    replay = Replay(task.observation_space, task.action_space, 1, 1, seed=0, frame_stack=config.frame_stack)
-    with_goals(replay, config.replay, task)
+    check_replay(config, task)
     if policy.history and isinstance(config, Config) and config.buffer_size < config.n_envs * rows_of(config):
         raise ConfigError(
             f"expected buffer_size of at least n_envs * (burn_in + sequence_length + n_steps) = "
@@ -404,7 +370,7 @@ def train(
     order before it is kept."""
     policy = begin(config, task, policy)
     learner = Learner(policy, config, judge, goal)
-    replay = memory(config, task, run)
+    replay = replay_of(config, task, run.path / "replay", run.checkpoint_period)
     source = task.source(config.n_envs, config.seed, config.device)
     shaping = [*shaping, *bonuses(config.exploration_bonus, task, config.gamma, config.seed, config.device)]
     uniform = UniformPolicy(task.observation_space, task.action_space, policy.initial_state)
@@ -427,7 +393,7 @@ def train(
             run.advance(config.n_envs * config.train_freq, source.episodes())
             if run.due("target", config.target_update_interval):
                 learner.follow()
-            if run.due("log") and (run.options.log_freq or run.due("metrics", LOG_STEPS)):
+            if run.due("log", LOG_STEPS):
                 run.log(learner.metrics() | shaped)
             if run.due("evaluate"):
                 seed = derive(config.seed, "evaluation")

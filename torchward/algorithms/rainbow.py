@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from torchward.algorithms import dqn
-from torchward.algorithms.dqn import LOG_STEPS, Judged, Learner, begin, memory, verify
+from torchward.algorithms.dqn import Judged, Learner, begin
 from torchward.config import ConfigError
 from torchward.data.exploration import Boltzmann, EpsilonGreedy
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
+from torchward.data.memory import LOG_STEPS, replay_of, verify
 from torchward.data.protocols import Policy, Shaping, Task, absorb
 from torchward.data.random import derive
 from torchward.data.replay import Prioritised, StackPadding, Transitions, Uniform
@@ -89,7 +90,7 @@ class Config:
     """Where the network and the replay live: cpu, cuda."""
 
     def __post_init__(self) -> None:
-        verify(self)
+        verify(self, "target_update_interval")
         match self.distribution:
             case C51(n_atoms, v_min, v_max) if n_atoms < 2 or not v_min < v_max:
                 raise ConfigError(f"expected at least 2 atoms and v_min below v_max, got {self.distribution}")
@@ -147,7 +148,7 @@ def train(
     order before it is kept."""
     policy = begin(config, task, policy, config.distribution)
     learner = Learner(policy, config, judge)
-    replay = memory(config, task, run)
+    replay = replay_of(config, task, run.path / "replay", run.checkpoint_period)
     source = task.source(config.n_envs, config.seed, config.device)
     shaping = [*shaping, *bonuses(config.exploration_bonus, task, config.gamma, config.seed, config.device)]
     uniform = UniformPolicy(task.observation_space, task.action_space)
@@ -169,7 +170,7 @@ def train(
             run.advance(config.n_envs * config.train_freq, source.episodes())
             if run.due("target", config.target_update_interval):
                 learner.follow()
-            if run.due("log") and (run.options.log_freq or run.due("metrics", LOG_STEPS)):
+            if run.due("log", LOG_STEPS):
                 run.log(learner.metrics() | shaped)
             if run.due("evaluate"):
                 seed = derive(config.seed, "evaluation")

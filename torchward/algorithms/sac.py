@@ -7,18 +7,19 @@ From top to bottom: the config, the soft value, the two losses, the update, the 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from torchward.config import ConfigError
-from torchward.data.hindsight import HER, Memory, with_goals
+from torchward.data.hindsight import HER, Memory
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
 from torchward.data.means import Means
+from torchward.data.memory import LOG_STEPS, MEASURED, check_replay, replay_of, updates_of, verify
 from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, generator, seeded
-from torchward.data.replay import Replay, StackPadding, Transitions, Uniform
+from torchward.data.replay import StackPadding, Transitions, Uniform
 from torchward.functional.policy_losses import soft_policy_loss, soft_policy_loss_discrete
 from torchward.functional.value_losses import (
     n_step_target,
@@ -38,11 +39,6 @@ from torchward.nets.soft_actor import Drawn, SoftActor
 from torchward.nets.target import follow, twin
 from torchward.nets.uniform import UniformPolicy
 from torchward.run import Run
-
-LOG_STEPS = 500
-"""Environment steps to a line of metrics where the run's options say nothing: an iteration is a single step."""
-MEASURED = 16
-"""Of so many minibatches one is measured: losses and entropies cost as much as an update of the target."""
 
 
 @dataclass(frozen=True)
@@ -131,22 +127,7 @@ class Config:
     """Where the networks and the replay live: cpu, cuda."""
 
     def __post_init__(self) -> None:
-        verify(self, "n_critics", "target_update_interval")
-
-
-def verify(config: "Settings", *more: str) -> None:
-    """Raises ConfigError for a number that cannot be."""
-    sizes = ("total_timesteps", "n_envs", "train_freq", "batch_size", "buffer_size", "frame_stack", "n_steps")
-    for name in (*sizes, "policy_delay", *more):
-        if getattr(config, name) < 1:
-            raise ConfigError(f"expected {name} of at least 1, got {getattr(config, name)}")
-    for name in ("gamma", "tau"):
-        if not 0.0 <= getattr(config, name) <= 1.0:
-            raise ConfigError(f"expected {name} within [0, 1], got {getattr(config, name)}")
-    if config.gradient_steps < 1 and config.gradient_steps != -1:
-        raise ConfigError(f"expected gradient_steps of at least 1, or -1, got {config.gradient_steps}")
-    if config.learning_starts < 0:
-        raise ConfigError(f"expected learning_starts of at least 0, got {config.learning_starts}")
+        verify(self, "policy_delay", "n_critics", "target_update_interval")
 
 
 class Learner:
@@ -215,7 +196,7 @@ class Learner:
     def update(self, replay: Memory) -> None:
         """``gradient_steps`` minibatches out of the replay."""
         config = self.config
-        for _ in range(config.gradient_steps if config.gradient_steps > 0 else config.n_envs * config.train_freq):
+        for _ in range(updates_of(config)):
             self.step(replay.sample(config.batch_size, config.gamma, config.n_steps))
 
     def step(self, batch: Transitions) -> None:
@@ -325,25 +306,10 @@ def without_autograd(encodes: bool) -> AbstractContextManager[Any]:
     return torch.no_grad() if encodes else torch.inference_mode()
 
 
-def memory(config: "Settings", task: Task, run: Run) -> Memory:
-    """The replay that a config asks for. On the disk it has room for all that may come between two checkpoints, where
-    behind every step there may be the final observation of its episode."""
-    period = run.options.checkpoint_freq or -(-run.total // 10)
-    steps = -(-(period if period > 0 else run.total) // config.n_envs) + config.train_freq
-    replay = Replay(
-        task.observation_space, task.action_space, config.n_envs, config.buffer_size,
-        seed=config.seed, device=config.device, frame_stack=config.frame_stack, stack_padding=config.stack_padding,
-        directory=run.path / "replay" if config.buffer_on_disk else None,
-        reserve=2 * steps + 2 if config.buffer_on_disk else 0,
-    )  # fmt: skip
-    return with_goals(replay, config.replay, task)
-
-
 def check(config: Config, task: Task) -> None:
     """Raise a SpaceError if no policy or no replay takes the task's spaces: what is tried here is thrown away."""
     SoftActor(task.observation_space, task.action_space, config.network)
-    replay = Replay(task.observation_space, task.action_space, 1, 1, seed=0, frame_stack=config.frame_stack)
-    with_goals(replay, config.replay, task)
+    check_replay(config, task)
 
 
 def train(
@@ -359,7 +325,7 @@ def train(
     keep_freed()
     policy = on_device(policy, config.device)
     learner = Learner(policy, config)
-    replay = memory(config, task, run)
+    replay = replay_of(config, task, run.path / "replay", run.checkpoint_period)
     source = task.source(config.n_envs, config.seed, config.device)
     shaping = [*shaping, *bonuses(config.exploration_bonus, task, config.gamma, config.seed, config.device)]
     uniform = UniformPolicy(task.observation_space, task.action_space)
@@ -379,7 +345,7 @@ def train(
                 learner.update(replay)
             absorb(policy, rollout)
             run.advance(config.n_envs * config.train_freq, source.episodes())
-            if run.due("log") and (run.options.log_freq or run.due("metrics", LOG_STEPS)):
+            if run.due("log", LOG_STEPS):
                 run.log(learner.metrics() | shaped)
             if run.due("evaluate"):
                 seed = derive(config.seed, "evaluation")
@@ -391,9 +357,3 @@ def train(
         run.finish(policy)
     source.close()
     return policy
-
-
-if TYPE_CHECKING:
-    from torchward.algorithms.td3 import Config as TD3Config
-
-    Settings: TypeAlias = Config | TD3Config

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from torchward.algorithms import dqn
-from torchward.algorithms.dqn import LOG_STEPS, Huber, Judged, Learner, Squared, begin, memory, verify
+from torchward.algorithms.dqn import Huber, Judged, Learner, Squared, begin
 from torchward.config import ConfigError
 from torchward.data.exploration import Boltzmann
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
+from torchward.data.memory import LOG_STEPS, replay_of, verify
 from torchward.data.protocols import Policy, Shaping, Task, absorb
 from torchward.data.random import derive
 from torchward.data.replay import Prioritised, StackPadding, Transitions, Uniform
@@ -85,7 +86,7 @@ class Config:
     """Where the network and the replay live: cpu, cuda."""
 
     def __post_init__(self) -> None:
-        verify(self)
+        verify(self, "target_update_interval")
         for name in ("temperature", "temperature_end"):
             if (value := getattr(self, name)) is not None and not value > 0.0:
                 raise ConfigError(f"expected {name} above 0, got {value}; with 0 it would be dqn")
@@ -136,7 +137,7 @@ def train(
     order before it is kept."""
     policy = begin(config, task, policy)
     learner = Learner(policy, config, judge, goal)
-    replay = memory(config, task, run)
+    replay = replay_of(config, task, run.path / "replay", run.checkpoint_period)
     source = task.source(config.n_envs, config.seed, config.device)
     uniform = UniformPolicy(task.observation_space, task.action_space)
     shaping = [*shaping, *bonuses(config.exploration_bonus, task, config.gamma, config.seed, config.device)]
@@ -158,7 +159,7 @@ def train(
             run.advance(config.n_envs * config.train_freq, source.episodes())
             if run.due("target", config.target_update_interval):
                 learner.follow()
-            if run.due("log") and (run.options.log_freq or run.due("metrics", LOG_STEPS)):
+            if run.due("log", LOG_STEPS):
                 run.log(learner.metrics() | shaped)
             if run.due("evaluate"):
                 seed = derive(config.seed, "evaluation")

@@ -11,14 +11,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from torchward.algorithms.sac import LOG_STEPS, MEASURED, memory, verify, without_autograd
+from torchward.algorithms.sac import without_autograd
 from torchward.config import ConfigError
-from torchward.data.hindsight import HER, Memory, with_goals
+from torchward.data.hindsight import HER, Memory
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
 from torchward.data.means import Means
+from torchward.data.memory import LOG_STEPS, MEASURED, check_replay, replay_of, updates_of, verify
 from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, generator, seeded
-from torchward.data.replay import Replay, StackPadding, Transitions, Uniform
+from torchward.data.replay import StackPadding, Transitions, Uniform
 from torchward.functional.policy_losses import deterministic_policy_loss
 from torchward.functional.value_losses import n_step_target, pessimistic_value, squared_error
 from torchward.nets.actor_body import ActorNet
@@ -90,7 +91,7 @@ class Config:
     """Where the networks and the replay live: cpu, cuda."""
 
     def __post_init__(self) -> None:
-        verify(self)
+        verify(self, "policy_delay", "n_critics")
         for name in ("target_policy_noise", "target_noise_clip", "noise_std"):
             if not getattr(self, name) >= 0.0:
                 raise ConfigError(f"expected {name} of at least 0, got {getattr(self, name)}")
@@ -127,7 +128,7 @@ class Learner:
     def update(self, replay: Memory) -> None:
         """``gradient_steps`` minibatches out of the replay."""
         config = self.config
-        for _ in range(config.gradient_steps if config.gradient_steps > 0 else config.n_envs * config.train_freq):
+        for _ in range(updates_of(config)):
             self.step(replay.sample(config.batch_size, config.gamma, config.n_steps))
 
     def step(self, batch: Transitions) -> None:
@@ -203,8 +204,7 @@ _HELD = ("critic", "target", "target_actor", "actor_optimizer", "critic_optimize
 def check(config: Config, task: Task) -> None:
     """Raise a SpaceError if no policy or no replay takes the task's spaces: what is tried here is thrown away."""
     DeterministicActor(task.observation_space, task.action_space, config.network)
-    replay = Replay(task.observation_space, task.action_space, 1, 1, seed=0, frame_stack=config.frame_stack)
-    with_goals(replay, config.replay, task)
+    check_replay(config, task)
 
 
 def train(
@@ -220,7 +220,7 @@ def train(
     keep_freed()
     policy = on_device(policy, config.device)
     learner = Learner(policy, config)
-    replay = memory(config, task, run)
+    replay = replay_of(config, task, run.path / "replay", run.checkpoint_period)
     source = task.source(config.n_envs, config.seed, config.device)
     shaping = [*shaping, *bonuses(config.exploration_bonus, task, config.gamma, config.seed, config.device)]
     uniform = UniformPolicy(task.observation_space, task.action_space)
@@ -240,7 +240,7 @@ def train(
                 learner.update(replay)
             absorb(policy, rollout)
             run.advance(config.n_envs * config.train_freq, source.episodes())
-            if run.due("log") and (run.options.log_freq or run.due("metrics", LOG_STEPS)):
+            if run.due("log", LOG_STEPS):
                 run.log(learner.metrics() | shaped)
             if run.due("evaluate"):
                 seed = derive(config.seed, "evaluation")

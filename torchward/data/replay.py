@@ -43,9 +43,9 @@ class Prioritised:
     def __post_init__(self) -> None:
         for name in ("alpha", "beta"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"expected {name} within [0, 1], got {getattr(self, name)}")
+                raise ConfigError(f"expected {name} within [0, 1], got {getattr(self, name)}")
         if self.eps <= 0.0:
-            raise ValueError(f"expected eps above 0, got {self.eps}")
+            raise ConfigError(f"expected eps above 0, got {self.eps}")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,90 @@
+"""What the algorithms that learn from a replay have in common: how their settings are checked, and make the replay."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from torchward.config import ConfigError
+from torchward.data.hindsight import Memory, with_goals
+from torchward.data.protocols import Task
+from torchward.data.replay import Prioritised, Replay, StackPadding
+
+LOG_STEPS = 500
+"""Environment steps to a line of metrics where a run's options say nothing: an iteration is only a few steps."""
+MEASURED = 16
+"""Minibatches of which one is measured: losses and entropies cost as much as an update of the target."""
+
+
+class Settings(Protocol):
+    """The settings that all of them have."""
+
+    @property
+    def n_envs(self) -> int: ...
+    @property
+    def train_freq(self) -> int: ...
+    @property
+    def gradient_steps(self) -> int: ...
+    @property
+    def buffer_size(self) -> int: ...
+    @property
+    def buffer_on_disk(self) -> bool: ...
+    @property
+    def replay(self) -> Any: ...
+    @property
+    def frame_stack(self) -> int: ...
+    @property
+    def stack_padding(self) -> StackPadding: ...
+    @property
+    def learning_starts(self) -> int: ...
+    @property
+    def gamma(self) -> float: ...
+    @property
+    def tau(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+
+
+SIZES = ("total_timesteps", "n_envs", "train_freq", "batch_size", "buffer_size", "n_steps", "frame_stack")
+
+
+def verify(settings: Settings, *sizes: str) -> None:
+    """Raises ConfigError for a number that cannot be; ``sizes`` are the fields, beside those that all have, that are
+    at least 1."""
+    for name in (*SIZES, *sizes):
+        if getattr(settings, name) < 1:
+            raise ConfigError(f"expected {name} of at least 1, got {getattr(settings, name)}")
+    for name in ("gamma", "tau"):
+        if not 0.0 <= getattr(settings, name) <= 1.0:
+            raise ConfigError(f"expected {name} within [0, 1], got {getattr(settings, name)}")
+    if settings.gradient_steps < 1 and settings.gradient_steps != -1:
+        raise ConfigError(f"expected gradient_steps of at least 1, or -1, got {settings.gradient_steps}")
+    if settings.learning_starts < 0:
+        raise ConfigError(f"expected learning_starts of at least 0, got {settings.learning_starts}")
+
+
+def updates_of(settings: Settings) -> int:
+    """The minibatches of an update."""
+    return settings.gradient_steps if settings.gradient_steps > 0 else settings.n_envs * settings.train_freq
+
+
+def replay_of(settings: Settings, task: Task, directory: Path, period: int) -> Memory:
+    """The replay that settings ask for; on the disk in ``directory``, with room for all that may come within the
+    ``period`` of steps between two checkpoints, where behind every step there may be the final observation of its
+    episode. Raises as :func:`~torchward.data.hindsight.with_goals` and :class:`~torchward.data.replay.Replay` do."""
+    steps = -(-period // settings.n_envs) + settings.train_freq
+    replay = Replay(
+        task.observation_space, task.action_space, settings.n_envs, settings.buffer_size,
+        seed=settings.seed, device=settings.device,
+        frame_stack=settings.frame_stack, stack_padding=settings.stack_padding,
+        prioritised=settings.replay if isinstance(settings.replay, Prioritised) else None,
+        directory=directory if settings.buffer_on_disk else None,
+        reserve=2 * steps + 2 if settings.buffer_on_disk else 0,
+    )  # fmt: skip
+    return with_goals(replay, settings.replay, task)
+
+
+def check_replay(settings: Settings, task: Task) -> None:
+    """Raise a SpaceError or ConfigError if no replay takes the task: what is tried here is thrown away."""
+    replay = Replay(task.observation_space, task.action_space, 1, 1, seed=0, frame_stack=settings.frame_stack)
+    with_goals(replay, settings.replay, task)

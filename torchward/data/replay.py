@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from torchward.config import ConfigError
 from torchward.data.random import derive
 from torchward.data.rollout import Rollout
 from torchward.data.streams import Change, Ints, Outcome, StackPadding, Streams

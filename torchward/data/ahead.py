@@ -20,6 +20,7 @@ from torchward.nets.target import follow
 
 PATIENCE = 10.0
 """Seconds that :meth:`Ahead.close` grants to a step that is being made: an environment may hang, a program must end."""
+PLAIN = (int, float, str)  # flags are ints; a tuple, as a union of types takes four times as long to ask
 
 T = TypeVar("T", Rollout, Finals)
 
@@ -148,8 +149,7 @@ class Actor:
         if self.leading:
             follow(self.following, self.leading, 1.0)
         for own, other in self.modules:
-            plain = {name: value for name, value in vars(own).items() if isinstance(value, bool | int | float | str)}
-            vars(other).update(plain)
+            other.__dict__.update((name, value) for name, value in own.__dict__.items() if isinstance(value, PLAIN))
         acting: Policy = self.copy
         return acting
 

@@ -189,7 +189,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
     assert lines(tmp_path / "halved") == lines(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("name", ["ppo", "reinforce", "q_learning", "dqn, native, overlapped", "sac, overlapped"])
+@pytest.mark.parametrize("name", ["ppo", "reinforce", "q_learning", "sac, overlapped"])
 def test_a_seed_is_a_run_and_another_is_not(name: str, tmp_path: Path) -> None:
     module, config, task = RUNS[name]
     first = learn(tmp_path / "a", module, config, task(), None, False)

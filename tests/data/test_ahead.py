@@ -44,8 +44,12 @@ class Known(nn.Module):
     def learn(self) -> None:
         with torch.no_grad():
             self.learnt += 1.0
-            self.inner.running_mean += 10.0
+            self.mean().add_(10.0)
         self.epsilon += 100.0
+
+    def mean(self) -> Tensor:
+        assert isinstance(self.inner.running_mean, Tensor)
+        return self.inner.running_mean
 
     def initial_state(self, batch: int) -> Tree:
         return ()
@@ -54,8 +58,7 @@ class Known(nn.Module):
         return ()
 
     def act(self, observation: Tree, state: Tree, noise: Tree | None) -> Acted:
-        assert isinstance(self.inner.running_mean, Tensor)
-        seen = self.learnt + self.inner.running_mean + self.epsilon
+        seen = self.learnt + self.mean() + self.epsilon
         return Acted(seen, seen, None, ())
 
     def value(self, observation: Tree, state: Tree) -> Tensor | None:
@@ -236,8 +239,8 @@ def test_a_policy_that_never_changes_collects_what_it_would_without(kind: str, c
 
 
 def test_whole_episodes_are_collected_too(opened: Opened) -> None:
-    plain, source = (EnvSource(KINDS["in process"](Walk, 3, False), 1) for _ in range(2))
-    source, policy = opened(source), lively(plain.worlds.observation_space, plain.worlds.action_space)
+    plain, other = (EnvSource(KINDS["in process"](Walk, 3, False), 1) for _ in range(2))
+    source, policy = opened(other), lively(plain.worlds.observation_space, plain.worlds.action_space)
     for _ in range(3):
         assert same(source.collect(policy, None), plain.collect(policy, None))
         assert source.episodes() == plain.episodes()
@@ -294,8 +297,10 @@ def test_what_lay_ready_is_thrown_away_where_episodes_are_cut(tmp_path: Path, op
         following = one.collect(policy, 10)
         assert same(other.collect(policy, 10), following)
         assert one.episodes() == other.episodes()
-        first = one.source.worlds.reset(one.source.worlds.seed)  # type: ignore[attr-defined]
-        assert (following.observation["a"][:, 0].numpy() == first["a"]).all()  # type: ignore[call-overload, index]
+        assert isinstance(one.source.worlds, InProcess)
+        first: Any = one.source.worlds.reset(one.source.worlds.seed)
+        begun_with: Any = following.observation
+        assert (begun_with["a"][:, 0].numpy() == first["a"]).all()
         one.cut()
 
 

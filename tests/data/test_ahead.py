@@ -43,7 +43,7 @@ class Known(nn.Module):
 
     def learn(self) -> None:
         with torch.no_grad():
-            self.learnt += 1.0
+            self.learnt.add_(1.0)
             self.mean().add_(10.0)
         self.epsilon += 100.0
 

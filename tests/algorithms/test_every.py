@@ -147,6 +147,15 @@ RUNS: dict[str, tuple[ModuleType, Any, Any]] = {
     ),
 }  # fmt: skip
 
+OVERLAPPED = (
+    "dqn, native", "dqn, processes, on the disk", "dqn, lstm", "rainbow, quantiles", "sac", "td3",
+    "soft_q, random distillation",
+)  # fmt: skip
+"""The runs that are also made with acting and learning at the same time."""
+for _name in OVERLAPPED:
+    _module, _config, _task = RUNS[_name]
+    RUNS[f"{_name}, overlapped"] = _module, replace(_config, overlap=True), _task
+
 
 def learn(path: Path, module: ModuleType, config: Any, task: Task, stop: int | None, resume: bool) -> dict[str, Tensor]:
     run = start(path, module, config, task, resume, eval_freq=config.total_timesteps // 3)
@@ -180,7 +189,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
     assert lines(tmp_path / "halved") == lines(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("name", ["ppo", "reinforce", "q_learning"])
+@pytest.mark.parametrize("name", ["ppo", "reinforce", "q_learning", "sac, overlapped"])
 def test_a_seed_is_a_run_and_another_is_not(name: str, tmp_path: Path) -> None:
     module, config, task = RUNS[name]
     first = learn(tmp_path / "a", module, config, task(), None, False)

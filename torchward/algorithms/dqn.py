@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from torchward.config import ConfigError
+from torchward.data.ahead import Ahead
 from torchward.data.exploration import Boltzmann, EpsilonGreedy, anneal
 from torchward.data.hindsight import HER, Memory
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
@@ -84,6 +85,8 @@ class Config:
     """Steps of each environment between two updates."""
     gradient_steps: int = 1
     """Minibatches of an update; -1: as many as steps were taken since the last one."""
+    overlap: bool = False
+    """Collect the next steps while learning from the last ones: the policy that acts is then one update old."""
     batch_size: int = 32
     """Steps in a minibatch; with a recurrent network, sequences."""
     buffer_size: int = 1_000_000
@@ -372,6 +375,7 @@ def train(
     learner = Learner(policy, config, judge, goal)
     replay = replay_of(config, task, run.path / "replay", run.checkpoint_period)
     source = task.source(config.n_envs, config.seed, config.device)
+    source = Ahead(source) if config.overlap else source
     shaping = [*shaping, *bonuses(config.exploration_bonus, task, config.gamma, config.seed, config.device)]
     uniform = UniformPolicy(task.observation_space, task.action_space, policy.initial_state)
     starts = max(config.learning_starts, config.n_envs * rows_of(config) if policy.history else 0)

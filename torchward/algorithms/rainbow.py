@@ -14,6 +14,7 @@ from torch import Tensor
 from torchward.algorithms import dqn
 from torchward.algorithms.dqn import Judged, Learner, begin
 from torchward.config import ConfigError
+from torchward.data.ahead import Ahead
 from torchward.data.exploration import Boltzmann, EpsilonGreedy
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
 from torchward.data.memory import LOG_STEPS, replay_of, verify
@@ -44,6 +45,8 @@ class Config:
     """Steps of each environment between two updates."""
     gradient_steps: int = 1
     """Minibatches of an update; -1: as many as steps were taken since the last one."""
+    overlap: bool = False
+    """Collect the next steps while learning from the last ones: the policy that acts is then one update old."""
     batch_size: int = 32
     """Steps in a minibatch."""
     buffer_size: int = 1_000_000
@@ -150,6 +153,7 @@ def train(
     learner = Learner(policy, config, judge)
     replay = replay_of(config, task, run.path / "replay", run.checkpoint_period)
     source = task.source(config.n_envs, config.seed, config.device)
+    source = Ahead(source) if config.overlap else source
     shaping = [*shaping, *bonuses(config.exploration_bonus, task, config.gamma, config.seed, config.device)]
     uniform = UniformPolicy(task.observation_space, task.action_space)
     with run:

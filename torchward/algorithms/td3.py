@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torchward.algorithms.sac import without_autograd
 from torchward.config import ConfigError
+from torchward.data.ahead import Ahead
 from torchward.data.hindsight import HER, Memory
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
 from torchward.data.means import Means
@@ -45,6 +46,8 @@ class Config:
     """Steps of each environment between two updates."""
     gradient_steps: int = 1
     """Minibatches of an update; -1: as many as steps were taken since the last one."""
+    overlap: bool = False
+    """Collect the next steps while learning from the last ones: the policy that acts is then one update old."""
     batch_size: int = 256
     """Steps in a minibatch."""
     buffer_size: int = 1_000_000
@@ -222,6 +225,7 @@ def train(
     learner = Learner(policy, config)
     replay = replay_of(config, task, run.path / "replay", run.checkpoint_period)
     source = task.source(config.n_envs, config.seed, config.device)
+    source = Ahead(source) if config.overlap else source
     shaping = [*shaping, *bonuses(config.exploration_bonus, task, config.gamma, config.seed, config.device)]
     uniform = UniformPolicy(task.observation_space, task.action_space)
     with run:

@@ -104,6 +104,35 @@ def parser(name: str, doc: str) -> argparse.ArgumentParser:
     return made
 
 
+def options_of_runs(name: str, doc: str, seeds: int) -> argparse.ArgumentParser:
+    """The options of a benchmark each of whose runs is a process of its own, called with `--one`."""
+    made = parser(name, doc)
+    made.add_argument("--seeds", type=int, default=seeds)
+    made.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    made.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    made.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    return made
+
+
+def conduct(
+    given: argparse.Namespace,
+    name: str,
+    rows: Callable[[Path], list[Row]],
+    works: Callable[[], list[Work]],
+    one: Callable[[], dict[str, Any]],
+) -> None:
+    """Do what the options of a benchmark ask: one run, the rows of the table alone, or all that is not measured yet."""
+    if given.one:
+        print(json.dumps(one()))
+        return
+    if not given.table:
+        results = Results(name, given.results)
+        if given.fresh:
+            results.clear()
+        measure(results, works(), given.jobs)
+    print(markdown(rows(given.results)))
+
+
 def measure(results: Results, works: Sequence[Work], jobs: int = 1) -> None:
     """Do what is not done yet, `jobs` at a time, and keep each result as soon as it is there."""
     missing = [work for work in works if results.read(work.key, work.settings) is None]

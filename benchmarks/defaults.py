@@ -12,14 +12,12 @@ episodes; LunarLander is its v2), C the documentation of CleanRL (3 seeds, train
 is that the lower bound is not below any of them less its spread, aimed at that the interquartile mean is below none.
 """
 
-import argparse
-import json
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.common import MISSING, RUNS, Results, Row, Work, child, markdown, measure, parser, verdict
+from benchmarks.common import MISSING, RUNS, Results, Row, Work, child, conduct, options_of_runs, verdict
 from benchmarks.judged import preset, train_and_judge
 
 NAME = "defaults"
@@ -94,33 +92,25 @@ def key(environment: str, seed: int) -> str:
 
 
 def main() -> None:
-    options = parser(NAME, __doc__ or "")
+    options = options_of_runs(NAME, __doc__ or "", SEEDS)
     options.add_argument("--env", nargs="+", choices=list(PUBLISHED), default=list(PUBLISHED))
-    options.add_argument("--seeds", type=int, default=SEEDS)
-    options.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    options.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
-    options.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = options.parse_args()
-    if given.one:
+
+    def works() -> list[Work]:
+        return [
+            Work(
+                key(environment, seed), settings(environment), partial(one, environment, seed, given.fresh),
+                lambda result: f"{result['mean']:.1f} ± {result['std']:.1f}",
+            )
+            for seed in range(given.seeds)
+            for environment in given.env
+        ]  # fmt: skip
+
+    def run() -> dict[str, Any]:
         path = RUNS / NAME / key(given.env[0], given.seed)
-        print(json.dumps(train_and_judge(given.env[0], path, {"seed": given.seed}, EPISODES, given.fresh)))
-        return
-    if given.table:
-        print(markdown(rows(given.results)))
-        return
-    results = Results(NAME, given.results)
-    if given.fresh:
-        results.clear()
-    works = [
-        Work(
-            key(environment, seed), settings(environment), partial(one, environment, seed, given.fresh),
-            lambda result: f"{result['mean']:.1f} ± {result['std']:.1f}",
-        )
-        for seed in range(given.seeds)
-        for environment in given.env
-    ]  # fmt: skip
-    measure(results, works, given.jobs)
-    print(markdown(rows(given.results)))
+        return train_and_judge(given.env[0], path, {"seed": given.seed}, EPISODES, given.fresh)
+
+    conduct(given, NAME, rows, works, run)
 
 
 if __name__ == "__main__":

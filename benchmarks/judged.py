@@ -13,9 +13,14 @@ LATER = {"exploration_bonus": {"type": "NoBonus"}}
 
 
 def train_and_judge(
-    environment: Any, path: Path, settings: Mapping[str, Any], episodes: int, fresh: bool = False
+    environment: Any,
+    path: Path,
+    settings: Mapping[str, Any],
+    episodes: int,
+    fresh: bool = False,
+    algorithm: str = "ppo",
 ) -> dict[str, Any]:
-    """Train PPO in the run directory `path`, and play whole episodes with its last policy, deterministically.
+    """Train in the run directory `path`, and play whole episodes with its last policy, deterministically.
 
     A run that lies there half done is resumed, if it is of these settings; a finished one is only judged."""
     import torch
@@ -29,14 +34,14 @@ def train_and_judge(
     from torchward.tasks import find
 
     torch.set_num_threads(1)
-    start = launch.change_all(launch.defaults(find.algorithm("ppo"), environment), settings)
+    start = launch.change_all(launch.defaults(find.algorithm(algorithm), environment), settings)
     own = to_json(start.config)
     same = (path / "config.json").exists() and read_manifest(path)["manifest"]["config"] == own
     if fresh or not same:
         shutil.rmtree(path, ignore_errors=True)
     objects = {} if isinstance(environment, str) else {"task": environment}
     if not (path / "config.json").exists():
-        launch.train("ppo", environment, path=path, threads=1, tensorboard=False, progress=False, **settings)
+        launch.train(algorithm, environment, path=path, threads=1, tensorboard=False, progress=False, **settings)
     elif not (path / launch.RESULT).exists():
         launch.resume(path, **objects)
     if not (path / launch.RESULT).exists():
@@ -58,12 +63,12 @@ def train_and_judge(
     }
 
 
-def preset(environment: Any, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The settings that PPO has for an environment when none are given but these; without the seed."""
+def preset(environment: Any, settings: Mapping[str, Any] | None = None, algorithm: str = "ppo") -> dict[str, Any]:
+    """The settings that an algorithm has for an environment when none are given but these; without the seed."""
     from torchward import launch
     from torchward.config import to_json
     from torchward.tasks import find
 
-    start = launch.change_all(launch.defaults(find.algorithm("ppo"), environment), settings or {})
+    start = launch.change_all(launch.defaults(find.algorithm(algorithm), environment), settings or {})
     told = to_json(start.config)
     return {name: value for name, value in told.items() if name != "seed" and (name, value) not in LATER.items()}

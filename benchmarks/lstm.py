@@ -6,8 +6,6 @@ The final policy plays 20 fresh episodes deterministically; a seed's score is th
 control is the same setting with no recurrent layer: what it reaches, can be reached without remembering.
 """
 
-import argparse
-import json
 import statistics
 import sys
 from dataclasses import fields, replace
@@ -15,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchmarks.common import MISSING, RUNS, Results, Row, Work, child, markdown, measure, parser, spread, verdict
+from benchmarks.common import MISSING, RUNS, Results, Row, Work, child, conduct, options_of_runs, spread, verdict
 from benchmarks.judged import preset, train_and_judge
 
 if TYPE_CHECKING:
@@ -90,36 +88,28 @@ def key(kind: Kind, seed: int) -> str:
 
 
 def main() -> None:
-    options = parser(NAME, __doc__ or "")
+    options = options_of_runs(NAME, __doc__ or "", SEEDS)
     options.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    options.add_argument("--seeds", type=int, default=SEEDS)
-    options.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    options.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
-    options.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = options.parse_args()
-    if given.one:
+
+    def works() -> list[Work]:
+        return [
+            Work(
+                key(kind, seed), settings(kind), partial(one, kind, seed, given.fresh),
+                lambda result: f"{result['mean']:.1f} ± {result['std']:.1f}",
+            )
+            for seed in range(given.seeds)
+            for kind in given.kinds
+        ]  # fmt: skip
+
+    def run() -> dict[str, Any]:
         from benchmarks.worlds import CartPolePositions
 
         path = RUNS / NAME / key(given.kinds[0], given.seed)
         chosen = {**changes(given.kinds[0]), "seed": given.seed}
-        print(json.dumps(train_and_judge(CartPolePositions, path, chosen, EPISODES, given.fresh)))
-        return
-    if given.table:
-        print(markdown(rows(given.results)))
-        return
-    results = Results(NAME, given.results)
-    if given.fresh:
-        results.clear()
-    works = [
-        Work(
-            key(kind, seed), settings(kind), partial(one, kind, seed, given.fresh),
-            lambda result: f"{result['mean']:.1f} ± {result['std']:.1f}",
-        )
-        for seed in range(given.seeds)
-        for kind in given.kinds
-    ]  # fmt: skip
-    measure(results, works, given.jobs)
-    print(markdown(rows(given.results)))
+        return train_and_judge(CartPolePositions, path, chosen, EPISODES, given.fresh)
+
+    conduct(given, NAME, rows, works, run)
 
 
 if __name__ == "__main__":

@@ -108,12 +108,10 @@ def through_disk(state: Any, path: Path) -> Any:
     return load_tree(path)
 
 
-def same(left: Rollout, right: Rollout) -> bool:
-    pairs = [(getattr(left, f.name), getattr(right, f.name)) for f in fields(Rollout) if f.name != "finals"]
-    if left.finals is not None and right.finals is not None:
-        pairs += [(getattr(left.finals, f.name), getattr(right.finals, f.name)) for f in fields(Finals)]
-    alike = (left.finals is None) == (right.finals is None)
-    return alike and all(equal(a, b) for a, b in pairs if a is not None)
+def same(left: Rollout | Finals, right: Rollout | Finals) -> bool:
+    pairs = ((getattr(left, f.name), getattr(right, f.name)) for f in fields(left))
+    there = ((a, b) for a, b in pairs if a is not None)
+    return all(same(a, b) if isinstance(a, Finals) else equal(a, b) for a, b in there)
 
 
 @pytest.fixture

@@ -78,3 +78,20 @@ def test_each_parameter_counts_its_own_steps() -> None:
             optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(*pairs, strict=True))
     assert not torch.equal(pairs[0][0], pairs[0][1])
+
+
+def test_a_long_gradient_is_scaled_down_as_pytorch_does_and_a_short_one_is_left() -> None:
+    for most in (0.1, 1e6):
+        ours, theirs = network(), network()
+        own, other = Adam(ours.parameters(), 1e-2), torch.optim.Adam(theirs.parameters(), 1e-2, fused=True)
+        for i in range(4):
+            x = torch.full((4, 3), 0.2 * i + 0.5)
+            for optimizer, net in ((own, ours), (other, theirs)):
+                optimizer.zero_grad()
+                net(x).square().sum().backward()
+            norm = own.step(most)
+            torch.testing.assert_close(norm, nn.utils.clip_grad_norm_(theirs.parameters(), most))
+            other.step()
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+        assert norm is not None and (norm > most) == (most == 0.1)

@@ -45,7 +45,7 @@ class Config:
     vf_coef: float = 0.5
     """Weight of the value loss of a learned baseline."""
     max_grad_norm: float = 0.5
-    """Norm to which the gradient of all parameters together is clipped."""
+    """Norm to which the gradient of the policy's loss is clipped, and that of a learned baseline's, each by itself."""
     normalize_advantage: bool = True
     """Bring the weights of an update to unit deviation (and zero mean, which is a baseline too)."""
     network: Network = field(default_factory=Network)
@@ -102,8 +102,8 @@ class Learner:
         linear = self.config.learning_rate_schedule == "linear"
         self.optimizer.lr = self.config.learning_rate * (remaining if linear else 1.0)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The loss of whole episodes, and its parts."""
+    def losses(self, batch: Batch) -> tuple[list[Tensor], dict[str, Tensor | float]]:
+        """The losses of whole episodes: the policy's and, if the baseline is learnt, the critic's; and their parts."""
         config, mask = self.config, batch.loss_mask
         advantage = standardise(batch.advantage, mask) if config.normalize_advantage else batch.advantage
         log_prob, entropy, value = self.policy.evaluate_actions(
@@ -112,23 +112,35 @@ class Learner:
         total = mask.sum(dtype=torch.float32)
         policy_loss = masked_mean(reinforce(log_prob, advantage), mask, total)
         mean_entropy = masked_mean(entropy, mask, total)
-        loss = policy_loss + config.ent_coef * entropy_loss(mean_entropy)
+        losses = [policy_loss + config.ent_coef * entropy_loss(mean_entropy)]
         metrics: dict[str, Tensor | float] = {"policy_loss": policy_loss.detach(), "entropy": mean_entropy.detach()}
         if config.baseline == "learned":
             assert value is not None
             value_loss = masked_mean(squared_error(value, batch.target), mask, total)
-            loss = loss + config.vf_coef * value_loss
+            losses.append(config.vf_coef * value_loss)
             metrics["value_loss"] = value_loss.detach()
-        return loss, metrics
+        return losses, metrics
 
     def update(self, batch: Batch) -> dict[str, Tensor | float]:
         """One step of the optimiser on whole episodes."""
         self.optimizer.zero_grad()
-        loss, metrics = self.loss(batch)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        losses, metrics = self.losses(batch)
+        norms = [self.backward(loss, retain_graph=loss is not losses[-1]) for loss in losses]
         self.optimizer.step()
-        return metrics | {"grad_norm": norm, "learning_rate": self.optimizer.lr}
+        return metrics | {"grad_norm": norms[0], "learning_rate": self.optimizer.lr}
+
+    def backward(self, loss: Tensor, retain_graph: bool) -> Tensor:
+        """Add a loss's gradient, clipped by itself, to the parameters', and return the norm that it had.
+
+        A critic's gradient is many times its actor's while returns are large. Clipped together by their common norm,
+        as A2C and PPO can afford with their many updates, nothing would be left for the policy (docs/log.md)."""
+        gradients = torch.autograd.grad(loss, self.parameters, retain_graph=retain_graph, materialize_grads=True)
+        norm: Tensor = nn.utils.get_total_norm(gradients)
+        scale = (self.config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            clipped = gradient * scale
+            parameter.grad = clipped if parameter.grad is None else parameter.grad + clipped
+        return norm
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict()}

@@ -39,7 +39,7 @@ class HER:
 
 
 class Goals(NamedTuple):
-    """What it earns, ``[K]``, and whether it ends an episode, to achieve goals ``[K, ...]`` where others are desired."""
+    """What it earns ``[K]``, and whether it ends an episode, to achieve goals ``[K, ...]`` where others are desired."""
 
     compute_reward: Callable[[Tensor, Tensor], Tensor]
     compute_terminated: Callable[[Tensor, Tensor], Tensor] | None = None

@@ -6,6 +6,7 @@ Three facts stand in three tensors. ``terminated``: there is no future after thi
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -42,6 +43,8 @@ class Batch:
 
     def steps(self) -> "Batch":
         """Every step a row of its own, ``[B * T, 1, ...]``: for policies that need no history."""
+        if self.log_prob.shape[1] == 1 and self.state == ():
+            return self  # they are
         return replace(self, state=())._each(lambda x: x.reshape(-1, 1, *x.shape[2:]))
 
     def rows(self, index: Tensor | slice) -> "Batch":
@@ -59,17 +62,32 @@ class Batch:
         if rows >= len(batch):
             yield batch
             return
-        shuffled = batch.rows(order.to(self.log_prob.device))
-        for start in range(0, len(batch), rows):
-            yield shuffled.rows(slice(start, start + rows))
+        yield from batch.rows(order.to(self.log_prob.device)).split(rows)
 
     def microbatches(self, rows: int | None) -> Iterator["Batch"]:
         """The batch in consecutive pieces of at most ``rows`` rows; None: whole."""
         if rows is None or rows >= len(self):
             yield self
             return
-        for start in range(0, len(self), rows):
-            yield self.rows(slice(start, start + rows))
+        yield from self.split(rows)
+
+    def split(self, rows: int) -> Iterator["Batch"]:
+        """Consecutive pieces of ``rows`` rows; the last may have fewer."""
+        # Each field is split at once: the steps of a small network take no longer than slicing all fields for each.
+        for parts in zip(*(_split(getattr(self, f.name), rows) for f in fields(self)), strict=False):
+            yield Batch(*parts)
+
+
+def _split(tree: Tree | None, rows: int) -> Iterator[Any]:
+    """A tree of leaves ``[B, ...]`` in pieces of ``rows`` rows; what has no leaf is the same for ever."""
+    if isinstance(tree, Tensor):
+        return iter(tree.split(rows))
+    if not tree:
+        return repeat(tree)
+    branches = zip(
+        *(_split(branch, rows) for branch in (tree.values() if isinstance(tree, dict) else tree)), strict=False
+    )
+    return (dict(zip(tree, parts, strict=True)) for parts in branches) if isinstance(tree, dict) else branches
 
 
 @dataclass(frozen=True)

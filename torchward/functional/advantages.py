@@ -85,12 +85,12 @@ def standardise(
     if x.numel() == 0:
         raise ValueError(f"standardise needs at least one entry, got shape {list(x.shape)}.")
     outside = ~mask
-    count = mask.sum()
+    count = mask.sum(dtype=x.dtype)
     # Around the smallest entry, not around 0: the mean of equal numbers is then exact, however large they are.
     origin = x.masked_fill(outside, torch.inf).amin()
-    from_origin = (x - origin).masked_fill(outside, 0.0)
-    centred = (from_origin - from_origin.sum() / count).masked_fill(outside, 0.0)
-    deviation = (centred.square().sum() / (count - 1).clamp(min=1)).sqrt()
+    from_origin = (x - origin).masked_fill_(outside, 0.0)
+    centred = from_origin.sub_(from_origin.sum() / count).masked_fill_(outside, 0.0)
+    deviation: Tensor = torch.linalg.vector_norm(centred) / (count - 1).clamp(min=1).sqrt()
     return (centred if shift else x.masked_fill(outside, 0.0)) / (deviation + epsilon)
 
 

@@ -5,6 +5,7 @@ Each gives one loss per element; `reduction` takes the mean. Advantages and old 
 gradient flows into them.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from torchward.functional._checks import same_shape
 from torchward.functional.value_losses import soft_value, soft_value_discrete
 
-_LOG_RATIO_LIMIT = 20.0  # e^20 = 5e8: a larger ratio is a fault elsewhere, and must not become an infinity here
+_LIMIT = 20.0  # e^20 = 5e8: a larger ratio is a fault elsewhere, and must not become an infinity here
 
 
 def reinforce(log_prob: Float[Tensor, "*batch"], advantage: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
@@ -30,10 +31,10 @@ def reinforce(log_prob: Float[Tensor, "*batch"], advantage: Float[Tensor, "*batc
 
 
 class Surrogate(NamedTuple):
-    """`loss` and `ratio` per element, and `clipped`: True where a clip is active, so that the gradient is 0."""
+    """`loss` and `log_ratio` per element, and `clipped`: True where a clip is active, so that the gradient is 0."""
 
     loss: Float[Tensor, "*batch"]
-    ratio: Float[Tensor, "*batch"]
+    log_ratio: Float[Tensor, "*batch"]
     clipped: Bool[Tensor, "*batch"]
 
 
@@ -66,17 +67,23 @@ def clipped_surrogate(
         raise ValueError(f"dual_clip must be above 1, got {dual_clip}; None turns it off.")
     cost = -advantage.detach()
     log_ratio = log_prob - old_log_prob.detach()
-    ratio = log_ratio.clamp(-_LOG_RATIO_LIMIT, _LOG_RATIO_LIMIT).exp()
-    plain = cost * ratio
-    held = cost * ratio.clamp(min=1.0 - clip_low).clamp(max=1.0 + clip_high)
-    loss = torch.maximum(plain, held)
-    clipped = held > plain
-    if dual_clip is not None:
-        ceiling = cost * dual_clip
-        above = (cost > 0) & (loss > ceiling)
-        loss = torch.where(above, ceiling, loss)
-        clipped = clipped | above
-    return Surrogate(loss, ratio, clipped)
+    # The minimum leaves each sign of A one bound: a good action's ratio is held from above, a bad one's from below (and
+    # by the second clip from above). So one clamp of the logarithm does it, where each operation costs like a layer.
+    bad = cost > 0
+    good = ~bad
+    lowest = torch.empty_like(cost).masked_fill_(good, -_LIMIT).masked_fill_(bad, _log(1.0 - clip_low))
+    highest = torch.empty_like(cost).masked_fill_(good, _log(1.0 + clip_high))
+    highest.masked_fill_(bad, _LIMIT if dual_clip is None else _log(dual_clip))
+    bound = log_ratio.detach().clamp(lowest, highest)
+    clipped = bound != log_ratio.detach()
+    return Surrogate(cost * torch.where(clipped, bound, log_ratio).exp(), log_ratio, clipped)
+
+
+def _log(bound: float | Tensor) -> float | Tensor:
+    """The logarithm of a bound on the ratio, within the limit."""
+    if isinstance(bound, Tensor):
+        return bound.double().log().clamp(-_LIMIT, _LIMIT)  # as exact as that of a number
+    return min(math.log(bound), _LIMIT) if bound > math.exp(-_LIMIT) else -_LIMIT
 
 
 def entropy_loss(entropy: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:

@@ -7,6 +7,7 @@ Entries outside the mask are replaced, not multiplied by 0: a NaN or an infinity
 gradient of `x`. (What made them upstream must have a finite derivative: 0 * infinity is NaN again.)
 """
 
+import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
@@ -18,7 +19,7 @@ Count = float | int | Shaped[Tensor, ""]
 def masked_sum(x: Float[Tensor, "*batch"], mask: Bool[Tensor, "*batch"]) -> Float[Tensor, ""]:
     """The sum of the entries in `mask`. Raises ValueError where the shapes differ."""
     same_shape(x=x, mask=mask)
-    return x.masked_fill(~mask, 0.0).sum()
+    return torch.where(mask, x, 0.0).sum()
 
 
 def masked_mean(

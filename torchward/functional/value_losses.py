@@ -15,7 +15,7 @@ from torchward.functional._checks import in_unit_interval, positive, same_shape
 def squared_error(value: Float[Tensor, "*batch"], target: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """(value - target)^2, without the half: Stable-Baselines3's scale. Raises ValueError where the shapes differ."""
     same_shape(value=value, target=target)
-    return (value - target.detach()).square()
+    return F.mse_loss(value, target.detach(), reduction="none")
 
 
 def huber_loss(

@@ -101,10 +101,11 @@ class ActorCritic(nn.Module):
         latent = self._encode(observation)
         if self.core is not None:
             latent = self.core.unroll(latent, _tensors(state), boundary)
-        towers = self.towers.forward(latent.reshape(-1, latent.shape[-1]))
+        # unbind, since the gradient of towers[0] and that of towers[1] would each be a tensor as large as both
+        actor, *critic = self.towers.forward(latent.reshape(-1, latent.shape[-1])).unbind(0)
         head = self.head
-        params = head.forward(towers[0].reshape(*boundary.shape, -1), action_mask(self.observation_space, observation))
-        value = self._criticise(towers[1]).reshape(boundary.shape) if self.has_critic else None
+        params = head.forward(actor.reshape(*boundary.shape, -1), action_mask(self.observation_space, observation))
+        value = affine(self, critic[0], "critic").view(boundary.shape) if critic else None
         return Evaluated(head.log_prob(params, action), head.entropy(params), value)
 
     def absorb(self, observation: Tree, mask: Tensor | None = None) -> None:

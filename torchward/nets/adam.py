@@ -34,8 +34,11 @@ class Adam:
             parameter.grad = None
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Move each parameter by its gradient. One that has none, because the loss does not reach it, stays."""
+    def step(self, max_grad_norm: float | None = None) -> Tensor | None:
+        """Move each parameter by its gradient. One that has none, because the loss does not reach it, stays.
+
+        With ``max_grad_norm`` the gradient of all parameters together is first scaled down to that norm where it is
+        longer (Pascanu et al. 2013, algorithm 1); returns the norm that it had, 0-dimensional."""
         gradients = [gradient for p in self.parameters if (gradient := p.grad) is not None]
         lists = [self.parameters, self.means, self.squares, self.steps]
         if len(gradients) == len(self.parameters):
@@ -44,11 +47,17 @@ class Adam:
             having = [i for i, parameter in enumerate(self.parameters) if parameter.grad is not None]
             lists = [[each[i] for i in having] for each in lists]
             torch._foreach_add_(lists[3], 1)
-        if gradients:
-            torch._fused_adam_(
-                lists[0], gradients, lists[1], lists[2], [], lists[3], lr=self.lr, beta1=self.betas[0],
-                beta2=self.betas[1], weight_decay=0.0, eps=self.eps, amsgrad=False, maximize=False,
-            )  # fmt: skip
+        if not gradients:
+            return None
+        norm = divisor = None
+        if max_grad_norm is not None:
+            norm = torch.linalg.vector_norm(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+            divisor = (norm / max_grad_norm).clamp_min(1.0)
+        torch._fused_adam_(
+            lists[0], gradients, lists[1], lists[2], [], lists[3], lr=self.lr, beta1=self.betas[0],
+            beta2=self.betas[1], weight_decay=0.0, eps=self.eps, amsgrad=False, maximize=False, grad_scale=divisor,
+        )  # fmt: skip
+        return norm
 
     def state_dict(self) -> dict[str, Any]:
         return {"lr": self.lr, "means": self.means, "squares": self.squares, "steps": self.count}

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 Activation: TypeAlias = Literal["tanh", "relu", "elu", "silu"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh,
-    "relu": torch.relu,
+    "tanh": torch.tanh_,  # in place: it overwrites a product that nothing else needs
+    "relu": torch.relu_,
     "elu": nn.functional.elu,
     "silu": nn.functional.silu,
 }

@@ -123,7 +123,7 @@ def test_the_first_rule_that_holds_is_the_advice(facts: Facts, algorithm: str) -
     assert best(facts).rule.algorithm == algorithm
 
 
-ROWS = {
+ROWS: dict[str, spaces.Space] = {
     "one of several": CHOICE,
     "real numbers": REAL,
     "both at once": spaces.Dict({"how": CHOICE, "where": REAL}),

@@ -16,6 +16,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,10 @@ OPTIONS: dict[Algorithm, tuple[str, ...]] = {
 """What is set beside the presets for Atari. The steps are more than the minutes are enough for on two slow cores."""
 
 
+STOP = threading.Event()
+"""Set by Ctrl-C and SIGTERM: the run is then asked to stop, and goes on with the next call."""
+
+
 def settings(algorithm: Algorithm, minutes: float, threads: int) -> dict[str, Any]:
     return {"options": list(OPTIONS[algorithm]), "minutes": minutes, "window": WINDOW, "threads": threads}
 
@@ -75,17 +80,18 @@ def play(algorithm: Algorithm, seed: int, minutes: float, threads: int) -> dict[
         log = path.with_suffix(".log")
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w", encoding="utf-8") as told:
-            process = subprocess.Popen(
-                command, cwd=ROOT, env=environment(threads), stdout=told, stderr=told, stdin=subprocess.DEVNULL
-            )
-            try:
-                while process.poll() is None and not over(path, limit):
-                    time.sleep(1.0)
-            finally:
-                if process.poll() is None:
-                    process.send_signal(signal.SIGTERM)
+            process = subprocess.Popen(  # in a session of its own, or Ctrl-C would ask it to stop twice
+                command, cwd=ROOT, env=environment(threads), stdout=told, stderr=told, stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
+            while process.poll() is None and not over(path, limit) and not STOP.is_set():
+                time.sleep(1.0)
+            if process.poll() is None:
+                process.terminate()
             if process.wait(600) not in (0, 130):
                 raise Failed(f"`{' '.join(command)}` ended with {process.returncode}:\n{log.read_text()[-2000:]}")
+        if not over(path, limit) and not (path / "result.json").exists():
+            raise Failed(f"stopped before the time was over; the same command goes on with {path}")
     within = [row for row in episodes(path) if row["time"] <= limit]
     if not within:
         raise Failed(f"no {WINDOW} episodes ended within {minutes:g} minutes in {path}; give it more")
@@ -141,6 +147,8 @@ def key(algorithm: Algorithm, seed: int) -> str:
 
 
 def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: STOP.set())
     options = parser(NAME, __doc__ or "")
     options.add_argument("--algorithms", nargs="+", choices=list(OPTIONS), default=["ppo"])
     options.add_argument("--seeds", type=int, default=1)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.pong                          PPO, one seed, all cores
     python -m benchmarks.pong --algorithms ppo dqn     both
-    python -m benchmarks.pong --minutes 1              to try things out
+    python -m benchmarks.pong --minutes 5              to try things out
 
 A game ends at 21 points, so returns lie between -21 (random play) and 21. The games are played as DQN was made known
 (`--atari classic`: no sticky actions, the six actions that do something, up to 30 frames of random start), and seen in
@@ -13,11 +13,13 @@ interrupted measurement goes on from the run's last checkpoint, with the time th
 
 import argparse
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -67,7 +69,7 @@ def settings(algorithm: Algorithm, minutes: float, threads: int) -> dict[str, An
 
 def play(algorithm: Algorithm, seed: int, minutes: float, threads: int) -> dict[str, Any]:
     """Train, or go on training, until the minutes are over."""
-    path = RUNS / NAME / f"{key(algorithm, seed)}-{minutes:g}"
+    path = place(algorithm, seed, minutes)
     limit = 60.0 * minutes - START
     command = [sys.executable, "-m", "torchward"]
     if (path / "config.json").exists():
@@ -76,7 +78,7 @@ def play(algorithm: Algorithm, seed: int, minutes: float, threads: int) -> dict[
         command += ["train", algorithm, "ALE/Pong-v5", *OPTIONS[algorithm], f"--seed={seed}", f"--path={path}"]
         command += ["--eval-freq=-1", f"--stats-window={WINDOW}", f"--threads={threads}"]
         command += ["--no-tensorboard", "--no-progress"]
-    if not (path / "result.json").exists():
+    if not over(path, limit) and not (path / "result.json").exists():
         log = path.with_suffix(".log")
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w", encoding="utf-8") as told:
@@ -104,6 +106,12 @@ def play(algorithm: Algorithm, seed: int, minutes: float, threads: int) -> dict[
         "best": max(row["return"] for row in within),
         "curve": [[round(row["time"]), row["step"], round(row["return"], 2)] for row in within[::thin]],
     }
+
+
+def place(algorithm: Algorithm, seed: int, minutes: float) -> Path:
+    """The run's directory; other options are another run."""
+    options = zlib.crc32(" ".join(OPTIONS[algorithm]).encode())
+    return RUNS / NAME / f"{key(algorithm, seed)}-{minutes:g}-{options:08x}"
 
 
 def over(path: Path, limit: float) -> bool:
@@ -161,6 +169,7 @@ def main() -> None:
     results = Results(NAME, given.results)
     if given.fresh:
         results.clear()
+        shutil.rmtree(RUNS / NAME, ignore_errors=True)
     works = [
         Work(
             key(algorithm, seed),

@@ -46,8 +46,8 @@ ASKED, AIM = -15.0, 0.0
 SEEN = ("--atari", "classic", "--atari-img-height", "42", "--atari-img-width", "42")
 OPTIONS: dict[Algorithm, tuple[str, ...]] = {
     "ppo": (
-        *SEEN, "--n-envs", "16", "--n-steps", "128", "--batch-size", "512", "--n-epochs", "4",
-        "--learning-rate", "5e-4", "--total-timesteps", "4000000", "--checkpoint-freq", "200000",
+        *SEEN, "--n-envs", "16", "--n-steps", "128", "--batch-size", "256", "--n-epochs", "4",
+        "--learning-rate", "4e-4", "--total-timesteps", "4000000", "--checkpoint-freq", "200000",
     ),
     "dqn": (
         *SEEN, "--n-envs", "8", "--train-freq", "1", "--gradient-steps", "2", "--batch-size", "32", "--double-q",

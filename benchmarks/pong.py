@@ -52,7 +52,7 @@ OPTIONS: dict[Algorithm, tuple[str, ...]] = {
     "dqn": (
         *SEEN, "--n-envs", "8", "--train-freq", "1", "--gradient-steps", "2", "--batch-size", "32", "--double-q",
         "--buffer-size", "100000", "--learning-starts", "10000", "--learning-rate", "2.5e-4",
-        "--target-update-interval", "2000", "--exploration-fraction", "0.1", "--exploration-end", "0.01",
+        "--target-update-interval", "2000", "--exploration-fraction", "0.05", "--exploration-end", "0.01",
         "--n-steps", "3", "--total-timesteps", "2000000", "--checkpoint-freq", "200000", "--log-freq", "2000",
     ),
 }  # fmt: skip

@@ -85,17 +85,17 @@ class Road(gym.Env[Any, Any]):
 
 
 class Cut(Control):
-    """The road with a limit of three steps while it is learnt, and of a hundred when it is judged."""
+    """The road with a limit of two steps while it is learnt, and of a hundred when it is judged."""
 
     def __init__(self) -> None:
-        super().__init__(Road, EnvOptions(max_episode_steps=3))
+        super().__init__(Road, EnvOptions(max_episode_steps=2))
 
     def evaluate(self, policy: Policy, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
         """Whole walks."""
         return Control(Road, EnvOptions(max_episode_steps=100)).evaluate(policy, episodes, seed, deterministic)
 
 
-ROAD = replace(RIGHT, gamma=0.9)
+ROAD = replace(RIGHT, gamma=0.9, total_timesteps=6_000)
 CASES: dict[str, tuple[Callable[[], Control], dqn.Config, list[Any]]] = {
     "as it should be": (cartpole, RIGHT, []),
     "no replay: the newest steps alone": (cartpole, replace(RIGHT, buffer_size=4, batch_size=2), []),
@@ -146,7 +146,7 @@ def draw(found: dict[str, list[dict[str, Any]]], out: Path) -> None:
     import matplotlib.pyplot as plt
 
     plt.style.use(DOCS / "figures" / "book.mplstyle")
-    figure, panels = plt.subplots(2, 3, sharex=True, figsize=(7.2, 4.6))
+    figure, panels = plt.subplots(2, 3, figsize=(7.2, 4.6))
     faults = [case for case in found if not case.endswith("as it should be")]
     for axes, case in zip(panels.flat[1:], faults, strict=True):
         right = "road, as it should be" if case.startswith("road") else "as it should be"

@@ -192,7 +192,7 @@ def main(args: list[str] | None = None) -> None:
         thirds = [statistics.fmean(run["return"][-len(run["return"]) // 3 :]) for run in runs]
         best = statistics.fmean(max(run["return"]) for run in runs)
         value = statistics.fmean(run["value"][-1] for run in runs)
-        print(f"{case:36}{statistics.fmean(thirds):12.0f}{best:8.0f}{min(thirds):12.0f}{value:9.1f}")
+        print(f"{case:36}{statistics.fmean(thirds):12.1f}{best:8.1f}{min(thirds):12.1f}{value:9.4g}")
     draw(found, options.out)
 
 

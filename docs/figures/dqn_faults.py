@@ -187,12 +187,12 @@ def main(args: list[str] | None = None) -> None:
     options = parser.parse_args(args)
     torch.set_num_threads(1)
     found = measure(options.data, options.fresh)
-    print(f"{'mean of ' + str(SEEDS) + ' seeds':36}{'last third':>12}{'best':>8}{'worst seed':>12}{'value':>9}")
+    print(f"{'mean of ' + str(SEEDS) + ' seeds':36}{'last third':>12}{'best':>8}{'worst seed':>12}{'value':>12}")
     for case, runs in found.items():
         thirds = [statistics.fmean(run["return"][-len(run["return"]) // 3 :]) for run in runs]
         best = statistics.fmean(max(run["return"]) for run in runs)
         value = statistics.fmean(run["value"][-1] for run in runs)
-        print(f"{case:36}{statistics.fmean(thirds):12.1f}{best:8.1f}{min(thirds):12.1f}{value:9.4g}")
+        print(f"{case:36}{statistics.fmean(thirds):12.1f}{best:8.1f}{min(thirds):12.1f}{value:12.4g}")
     draw(found, options.out)
 
 

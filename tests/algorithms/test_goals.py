@@ -24,38 +24,7 @@ from torchward.nets.q_network import QNet
 from torchward.nets.spaces import SpaceError
 from torchward.tasks import find
 
-BITS = 10
-
-
-class Bits(gym.Env[Any, Any]):
-    """Each action turns one of ten bits; every step costs 1 until they are those of the goal (Andrychowicz et al. 2017,
-    section 3.1). Best: about -4, for the goal is met with the last of some five turns, which is free."""
-
-    def __init__(self) -> None:
-        bits = gym.spaces.Box(0.0, 1.0, (BITS,), np.float32)
-        self.observation_space = gym.spaces.Dict(observation=bits, achieved_goal=bits, desired_goal=bits)
-        self.action_space = gym.spaces.Discrete(BITS)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.bits, self.goal = self.np_random.integers(2, size=(2, BITS)).astype(np.float32)
-        self.time = 0
-        return self._see(), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.bits[int(action)] = 1.0 - self.bits[int(action)]
-        self.time += 1
-        met = bool(self.compute_terminated(self.bits, self.goal, {}))
-        return self._see(), float(met) - 1.0, met, self.time == BITS, {}
-
-    def compute_reward(self, achieved: Any, desired: Any, info: Any) -> Any:
-        return self.compute_terminated(achieved, desired, info).astype(np.float32) - 1.0
-
-    def compute_terminated(self, achieved: Any, desired: Any, info: Any) -> Any:
-        return (achieved == desired).all(-1)
-
-    def _see(self) -> Any:
-        return {"observation": self.bits.copy(), "achieved_goal": self.bits.copy(), "desired_goal": self.goal}
+Bits: Any = find.task(Path(__file__).resolve().parents[2] / "docs" / "examples" / "bits.py").task.environment
 
 
 class Reach(gym.Env[Any, Any]):

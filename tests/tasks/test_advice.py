@@ -1,6 +1,8 @@
 """What is seen of a task is what is there, and the advice follows from it."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -111,7 +113,7 @@ class Spaces:
         (replace(PLAIN, action=spaces.Dict({"how": CHOICE, "where": REAL})), "sac"),
         (replace(PLAIN, action=spaces.MultiDiscrete((2, 3))), "ppo"),
         (replace(PLAIN, action=spaces.MultiBinary(3)), "ppo"),
-        (replace(PLAIN, action=spaces.Tuple((REAL, spaces.MultiBinary(3)))), "ppo"),
+        (replace(PLAIN, action=spaces.Tuple((REAL, spaces.MultiBinary(3)))), "sac"),
         (PLAIN, "ppo"),
         (replace(PLAIN, seconds=0.01), "dqn"),
         (replace(PLAIN, seconds=0.01, observation=PICTURE), "ppo"),
@@ -119,6 +121,41 @@ class Spaces:
 )
 def test_the_first_rule_that_holds_is_the_advice(facts: Facts, algorithm: str) -> None:
     assert best(facts).rule.algorithm == algorithm
+
+
+ROWS: dict[str, spaces.Space] = {
+    "one of several": CHOICE,
+    "real numbers": REAL,
+    "both at once": spaces.Dict({"how": CHOICE, "where": REAL}),
+    "several choices": spaces.MultiDiscrete((2, 3)),
+}
+
+
+def takes(name: str, facts: Facts) -> bool:
+    module = find.algorithm(name).module
+    try:
+        module.check(module.Config(), Spaces(facts))
+    except ValueError:
+        return False
+    return True
+
+
+def test_the_spaces_of_the_chapter_are_those_that_algorithms_take() -> None:
+    """Its table, cell by cell: all of a cell's algorithms take the actions of its row, or none does."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "which-algorithm.md").read_text(encoding="utf-8")
+    section = page.partition("## What the spaces allow")[2]
+    lines = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    head, _, *rows = ([cell.strip() for cell in line] for line in lines)
+    named = [re.findall(r"`(\w+)`", cell) for cell in head[1:]]
+    assert {name for names in named for name in names} == set(find.algorithms())
+    assert len(rows) == len(ROWS)
+    for (begin, action), (what, *cells) in zip(ROWS.items(), rows, strict=True):
+        assert what.startswith(begin)
+        facts = replace(PLAIN, action=action)
+        for names, cell in zip(named, cells, strict=True):
+            numbered = replace(facts, observation=spaces.Discrete(5))
+            assert {takes(name, facts) for name in names} == {cell == "yes"}, (what, names)
+            assert {takes(name, numbered) for name in names} == {cell != ""}, (what, names)
 
 
 def test_tuned_settings_outweigh_a_rule_and_a_model_outweighs_both() -> None:

@@ -59,7 +59,7 @@ RULES = (
     ),
     Rule(
         "sac",
-        "actions are real numbers, alone or beside choices of one",
+        "actions are real numbers, alone or beside choices",
         lambda facts: facts.is_real or facts.is_mixed,
         "it learns from each step many times, explores by its own entropy, and asks for little tuning",
         lambda facts: 1_000_000 if facts.sees_pictures else 300_000,
@@ -89,7 +89,7 @@ RULES = (
         "ppo",
         "anything else, such as several choices at once",
         lambda facts: True,
-        "it takes any space",
+        "it takes any space, and has few ways to go wrong",
         lambda facts: 10_000_000 if facts.sees_pictures else 1_000_000,
     ),
     Rule(

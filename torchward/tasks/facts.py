@@ -62,8 +62,9 @@ class Facts:
 
     @property
     def is_mixed(self) -> bool:
-        """An action is made of real numbers and of choices of one."""
-        return {type(leaf) for leaf in spaces.leaves(self.action)} == {spaces.Box, spaces.Discrete}
+        """An action is made of real numbers and of choices."""
+        kinds = {type(leaf) for leaf in spaces.leaves(self.action)}
+        return spaces.Box in kinds and len(kinds) > 1
 
     @property
     def pairs(self) -> int:

@@ -13,10 +13,10 @@ until they are done:
 
 At the end must be equal, bit for bit: the tensors of policy/last and policy/best, everything in the final checkpoint
 (parameters, optimiser, all random generators, environments, clocks, the replay's rows and priorities), the files of a
-replay on the disk, and metrics.jsonl, all but the times. Replays are so small that they are written over more than once
-between two checkpoints, but for those on the disk, whose rows a checkpoint still counts on; these are written over
-several times in a run. An interruption counts as equal when the run that it struck ended so. Killed and stopped processes are forked from a fresh
-interpreter that has only imported the packages; the reference and those that get SIGTERM are interpreters of their own.
+replay on the disk, and metrics.jsonl, all but the times. A replay is so small that it is written over between two
+checkpoints; one on the disk, whose rows a checkpoint counts on, only several times in a run. An interruption counts as
+equal when the run that it struck ended so. Killed and stopped processes are forked from a fresh interpreter that has
+only imported the packages; the reference and those that get SIGTERM are interpreters of their own.
 """
 
 import multiprocessing

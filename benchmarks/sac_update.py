@@ -234,7 +234,7 @@ def rows(directory: Path | None = None) -> list[Row]:
                 f"{shares(there)}; {verdict(share >= ASKED, share >= AIM)}"
             )
         what = (
-            f"SAC's update, batch 256, nets 256-256: its floating-point rate ({operations() / 1e6:.0f} MFLOP each) over "
+            f"SAC's update, batch 256, nets 256-256: its floating-point rate ({operations() / 1e6:.0f} MFLOP) over "
             f"that of a product of 1024 x 1024, {threads} thread{'s' * (threads > 1)}"
         )
         found.append(Row(what, f"{ASKED:.2f}", f"{AIM:.2f}", measured, f"python -m benchmarks.{NAME}"))

@@ -29,13 +29,13 @@ class Bits(gym.Env[Any, Any]):
     section 3.1)."""
 
     def __init__(self, bits: int = 8) -> None:
-        box = gym.spaces.Box(0.0, 1.0, (bits,), np.float32)
+        self.shape, box = (2, bits), gym.spaces.Box(0.0, 1.0, (bits,), np.float32)
         self.observation_space = gym.spaces.Dict(observation=box, achieved_goal=box, desired_goal=box)
         self.action_space = gym.spaces.Discrete(bits)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        self.bits, self.goal = self.np_random.integers(2, size=(2, int(self.action_space.n))).astype(np.float32)
+        self.bits, self.goal = self.np_random.integers(2, size=self.shape).astype(np.float32)
         self.time = 0
         return self._see(), {}
 

@@ -109,7 +109,8 @@ def rows(directory: Path | None = None) -> list[Row]:
 
 
 def row_of_ppo(results: Results) -> Row:
-    there = [one for one in (results.read(key(seed), settings()) for seed in range(100)) if one is not None]
+    setting = settings()
+    there = [one for one in (results.read(key(seed), setting) for seed in range(100)) if one is not None]
     measured = MISSING
     if there:
         times = {side: [one[side]["reached_seconds"] for one in there] for side in ("ours", "sb3")}
@@ -132,7 +133,8 @@ def row_of_ppo(results: Results) -> Row:
 
 
 def row_of_dqn(results: Results) -> Row:
-    stored = [results.read(key(seed, "dqn"), settings_of_dqn()) for seed in range(100)]
+    setting = settings_of_dqn()
+    stored = [results.read(key(seed, "dqn"), setting) for seed in range(100)]
     there, measured = [one for one in stored if one is not None], MISSING
     if there:
         times, middle = [charged(one) for one in there], statistics.median(charged(one) for one in there)

@@ -109,7 +109,7 @@ def dqn_cartpole() -> Preset:
             train_freq=8,
             gradient_steps=16,
             batch_size=256,
-            buffer_size=50_000,
+            buffer_size=100_000,
             learning_starts=1_000,
             learning_rate=2e-3,
             learning_rate_schedule="linear",

@@ -12,9 +12,11 @@ until they are done:
 - kill: `kill -9` at random moments from the first instruction on, while building, stepping, learning, or writing.
 
 At the end must be equal, bit for bit: the tensors of policy/last and policy/best, everything in the final checkpoint
-(parameters, optimiser, all random generators, environments, clocks), and metrics.jsonl, all but the times. An
-interruption counts as equal when the run that it struck ended so. Killed and stopped processes are forked from a fresh
-interpreter that has only imported the packages; the reference and those that get SIGTERM are interpreters of their own.
+(parameters, optimiser, all random generators, environments, clocks, the replay's rows and priorities), the files of a
+replay on the disk, and metrics.jsonl, all but the times. A replay is so small that it is written over between two
+checkpoints; one on the disk, whose rows a checkpoint counts on, only several times in a run. An interruption counts as
+equal when the run that it struck ended so. Killed and stopped processes are forked from a fresh interpreter that has
+only imported the packages; the reference and those that get SIGTERM are interpreters of their own.
 """
 
 import multiprocessing
@@ -61,7 +63,22 @@ class Case:
         return {**self.settings, **watched, "progress": False}
 
 
-WORLDS = f"{Path(__file__).with_name('worlds.py')}:CartPolePositions"
+def world(name: str) -> str:
+    """An environment of worlds.py, as a task."""
+    return f"{Path(__file__).with_name('worlds.py')}:{name}"
+
+
+VALUES: dict[str, Any] = {
+    "total_timesteps": 4000, "n_envs": 2, "train_freq": 5, "batch_size": 32, "buffer_size": 120,
+    "learning_starts": 300, "gradient_steps": 1, "learning_rate": 1e-3, "target_update_interval": 100,
+    "net_arch": (32, 32),
+}  # fmt: skip
+"""Action values: 185 or 370 updates, checkpoints every 200 steps, and a replay that has gone by before the next one."""
+ACTORS: dict[str, Any] = {
+    "total_timesteps": 1600, "n_envs": 2, "train_freq": 2, "batch_size": 32, "buffer_size": 50, "learning_starts": 200,
+    "learning_rate": 1e-3, "net_arch": (32, 32),
+}  # fmt: skip
+"""The same for actors with critics, with checkpoints every 80 steps."""
 CASES = {
     "value_iteration": Case(
         "dynamic_programming", "FrozenLake8x8-v1", {"total_timesteps": 1500, "gamma": 0.9999, "tolerance": 1e-12}
@@ -88,9 +105,33 @@ CASES = {
          "normalize_observation": True, "normalize_reward": True},
     ),
     "ppo, LSTM": Case(
-        "ppo", WORLDS,
+        "ppo", world("CartPolePositions"),
         {"total_timesteps": 4096, "n_envs": 4, "n_steps": 32, "batch_size": 64, "n_epochs": 4, "recurrent": "lstm"},
     ),
+    "dqn": Case("dqn", "CartPole-v1", VALUES),
+    "dqn, prioritised, 3 steps": Case(
+        "dqn", "CartPole-v1", {**VALUES, "replay": "prioritised", "n_steps": 3, "double_q": True}
+    ),
+    "dqn, on disk": Case("dqn", "CartPole-v1", {**VALUES, "buffer_on_disk": True}),
+    "dqn, LSTM": Case(
+        "dqn", world("CartPolePositions"),
+        {**VALUES, "train_freq": 10, "batch_size": 8, "sequence_length": 8, "burn_in": 4, "recurrent": "lstm",
+         "lstm_hidden_size": 16},
+    ),
+    "dqn, hindsight": Case("dqn", world("Bits"), {**VALUES, "replay": "her"}),
+    "dqn, random distillation": Case(
+        "dqn", "MountainCar-v0",
+        {**VALUES, "exploration_bonus": "random_distillation", "exploration_bonus_warm_up": 500,
+         "exploration_bonus_batch_size": 64},
+    ),
+    "rainbow, C51": Case("rainbow", "CartPole-v1", {**VALUES, "train_freq": 10, "distribution_v_min": 0.0}),
+    "rainbow, quantiles": Case(
+        "rainbow", "CartPole-v1", {**VALUES, "train_freq": 10, "distribution": "qr", "distribution_n_quantiles": 20}
+    ),
+    "soft_q": Case("soft_q", "CartPole-v1", {**VALUES, "temperature_end": 0.02}),
+    "sac": Case("sac", "Pendulum-v1", ACTORS),
+    "sac, discrete": Case("sac", "CartPole-v1", {**ACTORS, "learning_rate_schedule": "linear"}),
+    "td3": Case("td3", "Pendulum-v1", ACTORS),
 }  # fmt: skip
 
 
@@ -304,7 +345,7 @@ def contents(path: Path) -> dict[str, Any]:
     found = dict(flat(tree, "checkpoint"))
     for number, row in enumerate(read_metrics(path)):
         found[f"metrics {number}"] = repr({name: value for name, value in row.items() if name not in CLOCK_FIELDS})
-    for file in sorted((path / "policy").rglob("*")):
+    for file in sorted([*(path / "policy").rglob("*"), *(path / "replay").glob("*")]):
         if file.is_file():
             found[str(file.relative_to(path))] = file.read_bytes()
     found["result"] = (path / "result.json").read_bytes()

@@ -22,3 +22,34 @@ class CartPolePositions(gym.ObservationWrapper[NDArray[np.float32], Any, NDArray
 
     def observation(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
         return observation[SEEN]
+
+
+class Bits(gym.Env[Any, Any]):
+    """Each action turns one of eight bits; a step costs 1 until they are those of the goal (Andrychowicz et al. 2017,
+    section 3.1)."""
+
+    def __init__(self, bits: int = 8) -> None:
+        self.shape, box = (2, bits), gym.spaces.Box(0.0, 1.0, (bits,), np.float32)
+        self.observation_space = gym.spaces.Dict(observation=box, achieved_goal=box, desired_goal=box)
+        self.action_space = gym.spaces.Discrete(bits)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.bits, self.goal = self.np_random.integers(2, size=self.shape).astype(np.float32)
+        self.time = 0
+        return self._see(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.bits[int(action)] = 1.0 - self.bits[int(action)]
+        self.time += 1
+        met = bool(self.compute_terminated(self.bits, self.goal, {}))
+        return self._see(), float(met) - 1.0, met, self.time >= len(self.bits), {}
+
+    def compute_reward(self, achieved: Any, desired: Any, info: Any) -> Any:
+        return self.compute_terminated(achieved, desired, info).astype(np.float32) - 1.0
+
+    def compute_terminated(self, achieved: Any, desired: Any, info: Any) -> Any:
+        return (np.asarray(achieved) == np.asarray(desired)).all(-1)
+
+    def _see(self) -> dict[str, Any]:
+        return {"observation": self.bits.copy(), "achieved_goal": self.bits.copy(), "desired_goal": self.goal.copy()}

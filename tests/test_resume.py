@@ -20,7 +20,7 @@ def lives() -> Lives:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "total"), [("ppo", 2560), ("q_learning", 6000)])
+@pytest.mark.parametrize(("name", "total"), [("ppo", 2560), ("q_learning", 6000), ("dqn, prioritised, 3 steps", 1600)])
 def test_a_run_that_is_killed_ends_as_if_it_had_never_been(name: str, total: int, lives: Lives, tmp_path: Path) -> None:
     case = replace(CASES[name], settings={**CASES[name].settings, "total_timesteps": total})
     whole(lives, case, tmp_path / "reference", fresh=True)
@@ -30,6 +30,39 @@ def test_a_run_that_is_killed_ends_as_if_it_had_never_been(name: str, total: int
     killed = examine(lives, case, "kill", 3, tmp_path, spans)
     assert killed.differences == []
     assert killed.equal == killed.struck == 3
+
+
+def test_every_algorithm_is_interrupted() -> None:
+    algorithms = {path.stem for path in Path(launch.__file__).with_name("algorithms").glob("[a-z]*.py")}
+    assert {case.algorithm for case in CASES.values()} == algorithms
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if "buffer_size" in case.settings])
+def test_a_replay_is_written_over_before_the_first_interruption(name: str) -> None:
+    told = CASES[name].all_settings()
+    period, capacity = told["checkpoint_freq"], told["buffer_size"]
+    assert told["total_timesteps"] > 4 * capacity and told["learning_starts"] < 3 * period
+    if told.get("buffer_on_disk"):
+        assert told["total_timesteps"] > 4 * (2 * period + capacity), "its files are longer"
+    else:
+        assert period > 1.5 * capacity, "between two checkpoints as well"
+
+
+def test_a_replay_on_the_disk_is_held_against_the_other(tmp_path: Path) -> None:
+    case = CASES["dqn, on disk"]
+    told = {**case.all_settings(), "total_timesteps": 700, "eval_freq": -1}
+    run = launch.train(case.algorithm, case.task, path=tmp_path / "run", threads=1, **told).path
+    other: Path = shutil.copytree(run, tmp_path / "other")
+    newest = checkpoint.latest(run / "checkpoint")
+    assert newest is not None
+    streams = checkpoint.load_tree(newest)["tracked"]["replay"]["streams"]
+    assert streams["written"].min() > streams["shape"][1], "the files have been written over"
+    assert differences(run, other) == []
+    file = other / "replay" / "observation-0.bin"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert differences(run, other) == ["replay/observation-0.bin"]
 
 
 def test_any_difference_is_found(tmp_path: Path) -> None:

@@ -1,0 +1,122 @@
+"""The benchmarks' own arithmetic: what is counted, what stands in the table, and that the table is that of the data."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import replay, sac_update, table, time_to_475
+from benchmarks.common import Results
+
+
+def test_the_readme_has_the_table_of_the_raw_data() -> None:
+    text = table.README.read_text(encoding="utf-8")
+    written = text.partition(table.BEGIN)[2].partition(table.END)[0].strip()
+    assert written == table.table(), "`python -m benchmarks.table --write` brings it"
+
+
+def test_the_table_has_every_benchmark() -> None:
+    found = {path.stem for path in Path(table.__file__).parent.glob("*.py") if "def rows(" in path.read_text("utf-8")}
+    assert set(table.BENCHMARKS) == found
+
+
+# SAC's update
+
+
+def test_the_work_of_an_update_is_what_pytorch_counts() -> None:
+    learner, kept = sac_update.made(2000)
+    with FlopCounterMode(display=False) as counter:
+        learner.update(kept)
+    counted = counter.get_total_flops()
+    # By the actions alone the critics' gradient is less work, and an outer product is none of matrices.
+    assert 0.985 * sac_update.operations() < counted <= sac_update.operations()
+
+
+def test_a_measurement_of_an_update_has_its_profile(tmp_path: Path) -> None:
+    setting = {"rows": 2000, "warm": 1, "blocks": 3, "updates": 1, "products": 1, "profiled": 2}
+    found = sac_update.ours(1, setting)
+    assert len(found["shares"]) == 3 and 0.0 < min(found["shares"]) <= found["share"] <= max(found["shares"])
+    took = found["profile"]["microseconds"]
+    assert tuple(took) == sac_update.KINDS and min(took.values()) > 0.0
+    assert max(took, key=lambda kind: took[kind]) == "products"
+    calls = {name: number for name, (_, number) in found["profile"]["operations"].items()}
+    assert calls["replay"] == 1.0, "once an update"
+
+    results, whole = Results(sac_update.NAME, tmp_path), sac_update.settings()
+    assert [row.measured for row in sac_update.rows(tmp_path)] == ["not measured yet"] * 2
+    results.write(sac_update.key(1, 0), whole, {**found, "share": 0.65})
+    results.write(sac_update.key(2, 0), sac_update.settings(**setting), found)
+    one, two = sac_update.rows(tmp_path)
+    assert one.measured.startswith("0.65 (0.65 to 0.65) in 1 processes") and "asked for is reached" in one.measured
+    assert two.measured == "not measured yet", "of another setting"
+
+
+def test_an_operation_is_a_part_of_what_is_around_it() -> None:
+    def event(name: str, outer: Any = None) -> Any:
+        return SimpleNamespace(name=name, cpu_parent=outer)
+
+    drawing = event("replay")
+    assert sac_update.kind_of(event("aten::mm")) == "products"
+    assert sac_update.kind_of(event("aten::mul", event("aten::mm"))) == "elementwise"
+    assert (
+        sac_update.kind_of(drawing) == sac_update.kind_of(event("aten::copy_", event("aten::to", drawing))) == "replay"
+    )
+    assert sac_update.kind_of(event("aten::_foreach_lerp_")) == "optimisers"
+    assert sac_update.kind_of(event("ProfilerStep")) == "rest"
+
+
+# Seconds to a return of 475
+
+
+def test_a_seed_of_dqn_that_does_not_get_there_counts_with_the_cap(tmp_path: Path) -> None:
+    results, setting = Results(time_to_475.NAME, tmp_path), time_to_475.settings_of_dqn()
+    facts = {"mean_return": 480.0, "steps": 50_000, "training_seconds": 5.0, "wall_seconds": 9.0}
+    fast = {**facts, "reached": True, "reached_seconds": 8.0}
+    late = {**facts, "reached": False, "reached_seconds": 20.0, "mean_return": 300.0}
+    assert time_to_475.charged(fast) == 8.0
+    assert time_to_475.charged(late) == 80.0, "four times as many steps"
+    assert time_to_475.charged({**late, "steps": 400_000}) == 20.0
+    for seed in range(10):
+        results.write(time_to_475.key(seed, "dqn"), setting, late if seed == 9 else fast)
+    ppo, dqn = time_to_475.rows(tmp_path)
+    assert ppo.measured == "not measured yet"
+    assert dqn.measured.startswith("8.0 (8.0 to 80.0) s; seeds that get there: 9/10; after 50000")
+    assert dqn.measured.endswith("aim reached")
+    results.write(time_to_475.key(9, "dqn"), {**setting, "goal": 400.0}, fast)
+    assert time_to_475.rows(tmp_path)[1].measured.endswith("**missed**"), "nine seeds are not ten"
+
+
+@pytest.mark.slow
+def test_a_process_says_when_it_got_there() -> None:
+    found = time_to_475.ours("dqn", 0, 15.0, ("--total-timesteps=3000",))
+    assert found["reached"] and found["mean_return"] >= 15.0
+    assert 0.0 < found["training_seconds"] < found["reached_seconds"] < found["wall_seconds"]
+
+
+# The replay of a million frames
+
+
+def test_a_small_replay_is_measured_as_a_large_one(tmp_path: Path) -> None:
+    setting = {**replay.settings(8000), "times": 20}
+    found = replay.ours("prioritised", setting)
+    assert 7000 < found["steps"] <= 8000, "final observations take rows too"
+    assert found["gigabytes"] == pytest.approx(8000 * 84 * 84 / 1e9, rel=0.05)
+    assert 0.0 < found["milliseconds"] <= found["milliseconds_99"]
+
+    results = Results(replay.NAME, tmp_path)
+    for kind in replay.KINDS:
+        results.write(replay.key(kind, 0), replay.settings(), {**found, "gigabytes": 7.4, "milliseconds": 1.5})
+    size, speed = replay.rows(tmp_path)
+    assert "asked for is reached" in size.measured and size.asked == "7.5 GB"
+    assert "**missed**" in speed.measured and speed.asked == "1 ms"
+
+
+def test_a_result_is_read_with_its_own_settings_alone(tmp_path: Path) -> None:
+    results = Results("some", tmp_path)
+    results.write("a, b", {"n": (1, 2)}, {"x": 1})
+    assert results.read("a, b", {"n": [1, 2]}) == {"x": 1}
+    assert results.read("a, b", {"n": (1, 3)}) is None
+    assert json.loads(next((tmp_path / "some").iterdir()).read_text())["machine"]["cores"] >= 1

@@ -114,7 +114,7 @@ def dqn_cartpole() -> Preset:
             learning_rate=2e-3,
             learning_rate_schedule="linear",
             n_steps=3,
-            target_update_interval=250,
+            target_update_interval=500,
             double_q=True,
             exploration=EpsilonGreedy(1.0, 0.01, 0.05),
             network=QNet(net_arch=(128, 128)),

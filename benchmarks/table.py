@@ -14,8 +14,8 @@ from pathlib import Path
 from benchmarks.common import MISSING, RESULTS, Results, Row, markdown
 
 BENCHMARKS = (
-    "ppo_speed", "off_policy_speed", "sac_update", "time_to_475", "defaults", "returns", "exploration", "tabular",
-    "lstm", "replay", "resume", "install_size",
+    "ppo_speed", "off_policy_speed", "overlap", "sac_update", "time_to_475", "defaults", "returns", "exploration",
+    "pong", "tabular", "lstm", "replay", "resume", "install_size",
 )  # fmt: skip
 """In the order of the table. Each has `rows(directory) -> list[Row]`."""
 README = Path(__file__).with_name("README.md")

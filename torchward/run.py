@@ -180,14 +180,17 @@ class Run:
         """True when a multiple of the clock's period was passed since it was last asked.
 
         The clocks are "evaluate", "checkpoint" and "log", with the periods of the options; any other name is a clock of
-        the algorithm's own, of `every` steps. "log" with `every` has that period where the options name none. Asking
-        "log" does not move it, if the options do: `log` does.
+        the algorithm's own, of `every` steps. "log" with `every` has that period where the options name none, and is
+        always due when the run has come to its end. Asking "log" does not move it, if the options name its period:
+        `log` does.
         """
         periods = {
             "evaluate": self.options.eval_freq,
             "checkpoint": self.options.checkpoint_freq,
             "log": self.options.log_freq,
         }
+        if clock == "log" and (self.step >= self.total or self.reached):
+            return True
         if clock == "log" and self.options.log_freq:
             every = None
         if every is None and clock not in periods:

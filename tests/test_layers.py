@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "nets": frozenset({"functional"}),
     "data": frozenset({"functional", "nets", "config"}),  # settings that several algorithms share
     "envs": CORE,
-    "language": CORE,
+    "language": CORE | {"config"},  # the error that a wrong setting is
     "algorithms": CORE | {"run", "config"},
     "tasks": BELOW_TASKS,
     "launch": BELOW_TASKS | {"tasks"},
@@ -48,8 +48,10 @@ HEAVY = (
     "PIL",
     "pygame",
     "tensorboard",
+    "tokenizers",
     "torch.onnx",
     "torch.utils.tensorboard",
+    "transformers",
     "tyro",
     "wandb",
 )

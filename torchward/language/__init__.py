@@ -1,0 +1,1 @@
+"""Text: documents, tokenizers and chat, on the nouns that control has too."""

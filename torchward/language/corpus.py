@@ -1,0 +1,212 @@
+"""Where text comes from: files, folders, JSON lines, and what every Python carries. Nothing is downloaded or copied."""
+
+import json
+import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from torchward.config import did_you_mean
+from torchward.language.documents import (
+    ROLES,
+    Completion,
+    Content,
+    Dialogue,
+    Document,
+    Message,
+    Preference,
+    Prompt,
+    TextError,
+    Words,
+)
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file of text in UTF-8."""
+
+    path: Path
+    separator: str | None = None
+    """What stands between its documents, such as a blank line; without it, the file is one."""
+
+    def documents(self) -> Iterator[Document]:
+        """Its documents. Raises TextError where it cannot be read."""
+        text = _read(self.path)
+        parts = [text] if self.separator is None else text.split(self.separator)
+        filled = [part for part in parts if part.strip()]
+        if not filled:
+            raise TextError(f"expected text in {self.path}, got none")
+        for number, part in enumerate(filled, start=1):
+            yield Document(part, str(self.path) if self.separator is None else f"{self.path}, part {number}")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Each file of a folder that a pattern fits is a document. What is hidden is left out."""
+
+    path: Path
+    globs: tuple[str, ...] = ("**/*.txt", "**/*.md")
+
+    def documents(self) -> Iterator[Document]:
+        """The files, by name. Raises TextError where no pattern fits, and for a file that cannot be read."""
+        root = Path(self.path)
+        if not root.is_dir():
+            raise TextError(f"expected a folder at {root}, got {'a file' if root.exists() else 'nothing'}")
+        found = {file for glob in self.globs for file in root.glob(glob) if file.is_file()}
+        shown = sorted(file for file in found if not any(part[0] == "." for part in file.relative_to(root).parts))
+        if not shown:
+            raise TextError(f"expected files that fit {' or '.join(self.globs)} in {root}, got none")
+        for file in shown:
+            yield Document(_read(file), str(file))
+
+
+@dataclass(frozen=True)
+class JSONLines:
+    """A file with one JSON object a line, whose columns say what it is: `text`; `prompt` and `completion`; `prompt`
+    alone; `messages`; `chosen` and `rejected`, with or without `prompt`. What else it holds is kept for rewards."""
+
+    path: Path
+
+    def documents(self) -> Iterator[Document]:
+        """A document for each line that is not blank. Raises TextError with path and line for what is none."""
+        lines = _read(self.path).split("\n")
+        empty = True
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _from_columns(line, f"{self.path}:{number}")
+                empty = False
+        if empty:
+            raise TextError(f"expected lines of JSON in {self.path}, got none")
+
+
+@dataclass(frozen=True)
+class PythonTopics:
+    """What Python's `help()` says about its language: 80 texts of English, about half a megabyte."""
+
+    def documents(self) -> Iterator[Document]:
+        """A document for each topic."""
+        from pydoc_data.topics import topics
+
+        for title, text in sorted(topics.items()):
+            yield Document(text, f"Python topic {title}")
+
+
+@dataclass(frozen=True)
+class StandardLibrary:
+    """The sources of the Python that runs: each module is a document."""
+
+    without: tuple[str, ...] = (
+        "dist-packages",
+        "encodings",
+        "idle_test",
+        "pydoc_data",
+        "site-packages",
+        "test",
+        "tests",
+    )
+    """Folders that are left out, wherever they lie: other people's packages, tables, and tests, by default."""
+
+    def documents(self) -> Iterator[Document]:
+        """The modules, by name. One that Python itself cannot decode is left out: there are such among its tests."""
+        import sysconfig
+
+        root = Path(sysconfig.get_path("stdlib"))
+        for file in sorted(root.rglob("*.py")):
+            name = file.relative_to(root)
+            if set(name.parts[:-1]).isdisjoint(self.without):
+                try:
+                    with tokenize.open(file) as opened:
+                        text = opened.read()
+                except (SyntaxError, UnicodeDecodeError):
+                    continue
+                if text.strip():
+                    yield Document(text, f"Python's {name.as_posix()}")
+
+
+@dataclass(frozen=True)
+class CharacterNames:
+    """The names of Unicode's characters: each one is a document."""
+
+    numbered: bool = False
+    """Also the two thirds that end in the character's own number, such as those of Chinese characters."""
+
+    def documents(self) -> Iterator[Document]:
+        """The names, by the characters' numbers."""
+        import sys
+        import unicodedata
+
+        for code in range(sys.maxunicode + 1):
+            name = unicodedata.name(chr(code), None)
+            if name is not None and (self.numbered or not name.endswith(f"-{code:X}")):
+                yield Document(name, f"U+{code:04X}")
+
+
+Corpus: TypeAlias = TextFile | Folder | JSONLines | PythonTopics | StandardLibrary | CharacterNames
+
+
+def _read(path: Path) -> str:
+    """A file's text exactly, but for a byte order mark."""
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise TextError(f"expected text at {path}, got: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise TextError(
+            f"expected text in UTF-8 in {path}, got byte {error.object[error.start]:#04x} at {error.start}: "
+            "convert it, or leave the file out"
+        ) from error
+
+
+_KNOWN = ("text", "messages", "prompt", "completion", "chosen", "rejected")
+
+
+def _from_columns(line: str, origin: str) -> Document:
+    try:
+        columns = json.loads(line)
+    except ValueError as error:
+        raise TextError(f"expected one JSON object a line, got a line that is none at {origin}: {error}") from error
+    if not isinstance(columns, dict):
+        raise TextError(f"expected a JSON object at {origin}, got a {type(columns).__name__}")
+    content: Content
+    match columns:
+        case {"chosen": chosen, "rejected": rejected}:
+            prompt = _words(columns["prompt"], "prompt", origin) if "prompt" in columns else ""
+            content = Preference(prompt, _words(chosen, "chosen", origin), _words(rejected, "rejected", origin))
+            used = {"prompt", "chosen", "rejected"}
+        case {"prompt": prompt, "completion": completion}:
+            content = Completion(_words(prompt, "prompt", origin), _words(completion, "completion", origin))
+            used = {"prompt", "completion"}
+        case {"messages": messages}:
+            content, used = Dialogue(_messages(messages, "messages", origin)), {"messages"}
+        case {"prompt": prompt}:
+            content, used = Prompt(_words(prompt, "prompt", origin)), {"prompt"}
+        case {"text": str(text)}:
+            content, used = text, {"text"}
+        case _:
+            guess = next((hint for key in columns if (hint := did_you_mean(key, _KNOWN))), "")
+            raise TextError(
+                f"expected text, messages, prompt, prompt and completion, or chosen and rejected at {origin}, got "
+                f"{', '.join(columns) or 'nothing'}.{guess}"
+            )
+    return Document(content, origin, {name: value for name, value in columns.items() if name not in used})
+
+
+def _words(value: Any, name: str, origin: str) -> Words:
+    return value if isinstance(value, str) else _messages(value, name, origin)
+
+
+def _messages(value: Any, name: str, origin: str) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value:
+        raise TextError(f"expected a text or a list of messages as {name} at {origin}, got {value!r:.80}")
+    messages = []
+    for item in value:
+        match item:
+            case {"role": str(role), "content": str(content), **rest} if not any(rest.values()):
+                if role not in ROLES:
+                    guess = did_you_mean(role, ROLES)
+                    raise TextError(f"expected a role of {', '.join(ROLES)} at {origin}, got {role!r}.{guess}")
+                messages.append(Message(role, content))
+            case _:
+                raise TextError(f"expected role and content, and no more, in {name} at {origin}, got {item!r:.80}")
+    return tuple(messages)

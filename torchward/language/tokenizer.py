@@ -1,0 +1,254 @@
+"""Text to tokens and back: one protocol, and tokenizers of bytes and of characters. Those of byte pairs are in `bpe`.
+
+Ordinary tokens come first, then end-of-text, padding and one token for each role of a chat. These special tokens have
+no text: `encode` never gives one, whatever a text says, and `decode` passes over them.
+"""
+
+import codecs
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchward.language.documents import ROLES, Role, TextError
+
+FORMAT = 1
+FILE = "tokenizer.json"
+SPECIAL = 2 + len(ROLES)
+"""How many tokens a vocabulary has beside the ordinary ones."""
+
+
+class Tokenizer(Protocol):
+    """What encodes text. `decode(ids)` is `b"".join(map(bytes_of, ids))` read as UTF-8."""
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of tokens, special ones included."""
+        ...
+
+    @property
+    def start_id(self) -> int:
+        """The token before every text, so that its first word has something to follow."""
+        ...
+
+    @property
+    def eos_id(self) -> int:
+        """The token that ends a text. It is learnt."""
+        ...
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills rows. It is never learnt, and never end-of-text."""
+        ...
+
+    def role_id(self, role: Role) -> int:
+        """The token before what this role says."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, none of them special. Raises TextError where it cannot be encoded."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of tokens; bytes that are no UTF-8 become U+FFFD."""
+        ...
+
+    def bytes_of(self, token: int) -> bytes:
+        """What a token adds to the text; nothing for a special one."""
+        ...
+
+
+class Coder(Protocol):
+    """How one kind of tokenizer cuts a text."""
+
+    @property
+    def words(self) -> tuple[bytes, ...]:
+        """The bytes of each ordinary token."""
+        ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def description(self) -> dict[str, Any]:
+        """All that it is made of, as JSON."""
+        ...
+
+
+class TextTokenizer:
+    """A tokenizer of this project: what a coder cuts, and the special tokens behind it."""
+
+    def __init__(self, coder: Coder) -> None:
+        self.coder = coder
+        self._words = (*coder.words, *[b""] * SPECIAL)
+        self.eos_id = len(coder.words)
+        self.start_id = self.eos_id
+        """End-of-text: a text begins where another one ended."""
+        self.pad_id = self.eos_id + 1
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of tokens, special ones included."""
+        return len(self._words)
+
+    def role_id(self, role: Role) -> int:
+        """The token before what this role says."""
+        return self.pad_id + 1 + ROLES.index(role)
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text. Raises TextError for what the coder does not know, and for lone surrogates."""
+        return self.coder.encode(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of tokens; bytes that are no UTF-8 become U+FFFD. Raises TextError for an id that is no token."""
+        return b"".join(map(self.bytes_of, ids)).decode("utf-8", "replace")
+
+    def bytes_of(self, token: int) -> bytes:
+        """What a token adds to the text. Raises TextError for an id that is no token."""
+        if not 0 <= token < len(self._words):
+            raise TextError(
+                f"expected a token from 0 to {len(self._words) - 1}, got {token}: is it another vocabulary's?"
+            )
+        return self._words[token]
+
+
+@dataclass(frozen=True)
+class ByteCoder:
+    """Each byte of the text in UTF-8 is a token."""
+
+    @property
+    def words(self) -> tuple[bytes, ...]:
+        """Each byte."""
+        return tuple(bytes([byte]) for byte in range(256))
+
+    def encode(self, text: str) -> list[int]:
+        """The text's bytes."""
+        return list(utf8(text))
+
+    def description(self) -> dict[str, Any]:
+        """Nothing: all of them are alike."""
+        return {}
+
+
+class CharacterCoder:
+    """Each character is a token. One that it does not know is refused, or becomes U+FFFD where that is among them."""
+
+    def __init__(self, characters: str) -> None:
+        self.characters = characters
+        self._ids = {character: token for token, character in enumerate(characters)}
+        if len(self._ids) != len(characters):
+            raise TextError("expected each character once in a vocabulary, got one twice")
+        self._unknown = self._ids.get("\ufffd")
+
+    @property
+    def words(self) -> tuple[bytes, ...]:
+        """Each character in UTF-8."""
+        return tuple(map(utf8, self.characters))
+
+    def encode(self, text: str) -> list[int]:
+        """A token for each character. Raises TextError for one that is unknown."""
+        utf8(text)
+        try:
+            return [self._ids[character] for character in text]
+        except KeyError as error:
+            if self._unknown is None:
+                raise TextError(
+                    f"expected one of the {len(self._ids)} characters that the tokenizer was built from, got "
+                    f"{error.args[0]!r}: build it from all of the text, or with replace_unknown"
+                ) from None
+            return [self._ids.get(character, self._unknown) for character in text]
+
+    def description(self) -> dict[str, Any]:
+        """The characters."""
+        return {"characters": self.characters}
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """A token for each byte: nothing to train, and any text can be said."""
+
+    def build(self, texts: Iterable[str]) -> TextTokenizer:
+        """The tokenizer; the texts are not looked at."""
+        return TextTokenizer(ByteCoder())
+
+
+@dataclass(frozen=True)
+class Characters:
+    """A token for each character of the corpus."""
+
+    replace_unknown: bool = False
+    """Read characters that the corpus did not have as U+FFFD, which loses them, instead of refusing the text."""
+
+    def build(self, texts: Iterable[str]) -> TextTokenizer:
+        """The tokenizer of all characters in the texts. Raises TextError where there is none."""
+        found = set().union(*map(set, texts))
+        if not found:
+            raise TextError("expected text to take the characters of a tokenizer from, got none")
+        return TextTokenizer(CharacterCoder("".join(sorted(found | ({"\ufffd"} if self.replace_unknown else set())))))
+
+
+class Stream:
+    """The text of tokens as they come, for a person who reads along. Bytes that are no whole character yet wait."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: int) -> str:
+        """The text that has become certain with this token, which may be none."""
+        return self._decoder.decode(self._tokenizer.bytes_of(token))
+
+    def finish(self) -> str:
+        """What an unfinished character left behind: U+FFFD, or nothing. The stream begins anew."""
+        return self._decoder.decode(b"", final=True)
+
+
+def byte_counts(tokenizer: Tokenizer) -> NDArray[np.int64]:
+    """The number of bytes of each token ``[vocab_size]``: by it a loss per token becomes one per byte."""
+    return np.array([len(tokenizer.bytes_of(token)) for token in range(tokenizer.vocab_size)], np.int64)
+
+
+def save(tokenizer: TextTokenizer, directory: Path) -> None:
+    """Write the tokenizer into ``directory``, which is made, as JSON."""
+    coder = tokenizer.coder
+    data = {"format": FORMAT, "tokenizer": type(coder).__name__, **coder.description()}
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / FILE).write_text(json.dumps(data, ensure_ascii=True) + "\n", encoding="utf-8")
+
+
+def load(directory: Path) -> TextTokenizer:
+    """The tokenizer that was saved in ``directory``. Raises TextError where there is none that can be read."""
+    path = Path(directory) / FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise ValueError(f"format {data['format']!r}")
+        match data["tokenizer"]:
+            case "ByteCoder":
+                return TextTokenizer(ByteCoder())
+            case "CharacterCoder":
+                return TextTokenizer(CharacterCoder(data["characters"]))
+            case "PairCoder":
+                from torchward.language.bpe import PairCoder
+
+                return TextTokenizer(PairCoder.described(data))
+            case name:
+                raise ValueError(f"the unknown kind {name!r}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, TextError):
+            raise
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise TextError(f"expected a tokenizer that torchward saved at {path}, got {reason}") from error
+
+
+def utf8(text: str) -> bytes:
+    """The text's bytes. Raises TextError for lone surrogates, which are no characters."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TextError(
+            f"expected text, got half of a surrogate pair ({text[error.start]!r}) at character {error.start}: "
+            "it was decoded wrongly"
+        ) from None

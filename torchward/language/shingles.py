@@ -1,7 +1,7 @@
 """What texts have in common, by shingles: pieces of 48 bytes at every place, each as a hash.
 
-Broder 1997, "On the resemblance and containment of documents": the containment of one text in others is the share of its
-shingles that they have too. Upper and lower case and the kind of white space count for nothing.
+Broder 1997, "On the resemblance and containment of documents": the containment of one text in others is the share of
+its shingles that they have too. Upper and lower case and the kind of white space count for nothing.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,12 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from torchward.language.documents import Document
+
 WIDTH = 48
 """About eight words: long enough that chance and idiom do not repeat it. A shorter text is one shingle."""
+NEAR = 0.5
+"""From which part of repeated shingles on a text is called a near copy."""
 KEPT = 4_000_000
 """About how many hashes are compared; of larger corpora, those that are small, which are the same in every text."""
 
@@ -57,13 +61,29 @@ def repeated(texts: Sequence[str], earlier: int | None = None) -> Repeated:
     return Repeated(share, source)
 
 
+def distinct(documents: Sequence[Document], share: float = NEAR) -> list[Document]:
+    """The documents without those of which ``share`` or more stands in longer ones, or that are there already.
+
+    Do this before a split: then little of validation can stand in training."""
+    longest = sorted(range(len(documents)), key=lambda place: -len(documents[place].text))
+    found = repeated([documents[place].text for place in longest])
+    known: set[str] = set()
+    kept = []
+    for place, part in zip(longest, found.share, strict=True):
+        words = normal(documents[place].text)
+        if part < share and words not in known:
+            kept.append(place)
+        known.add(words)
+    return [documents[place] for place in sorted(kept)]
+
+
 def shingles(text: str) -> Hashes:
     """The hashes of a text's shingles, at every place; none of a text that is empty."""
     data = np.frombuffer(normal(text).encode("utf-8", "replace"), np.uint8)
     width = min(WIDTH, len(data))
     if not width:
         return np.zeros(0, np.uint64)
-    # With B the bytes' numbers and F the factor, modulo 2^64: the sum of B[i + j] F^j is F^-i times a difference of sums.
+    # With B the bytes' numbers and F the factor, modulo 2^64: sum_j B[i + j] F^j = F^-i (S[i + width] - S[i]).
     powers = _powers(_FACTOR, len(data))
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(_BYTES[data] * powers, dtype=np.uint64)])
     rolled = (sums[width:] - sums[:-width]) * _powers(_INVERSE, len(data) - width + 1)

@@ -19,6 +19,7 @@ from torchward.language.documents import (
     Prompt,
     TextError,
     Words,
+    shared,
 )
 from torchward.language.tokenizer import Tokenizer, byte_counts
 
@@ -165,15 +166,17 @@ def encode_pair(
 ) -> tuple[TokenSequence, TokenSequence] | None:
     """The better and the worse answer of a preference, each behind its prompt; None where a rule leaves one out.
 
-    A prompt that stands in both answers as messages is given; one that is not marked in a text is not recognised, and
-    all of both is learnt. Raises TextError for what is no preference, and as `encode`."""
+    Without a prompt, the messages with which both answers begin are it; of answers in plain text all is learnt. Raises
+    TextError for what is no preference, and as `encode`."""
     if not isinstance(document.content, Preference):
         raise TextError(f"expected chosen and rejected in {document.origin}, got {type(document.content).__name__}")
-    prompt, *answers = document.content.prompt, document.content.chosen, document.content.rejected
+    prompt, chosen, rejected = document.content.prompt, document.content.chosen, document.content.rejected
+    if not prompt and isinstance(chosen, tuple) and isinstance(rejected, tuple):
+        prompt = shared(chosen, rejected)
+        chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
     both = []
-    for answer in answers:
-        content = Dialogue(answer) if isinstance(answer, tuple) and not prompt else Completion(prompt, answer)
-        one = Document(content, document.origin)
+    for answer in (chosen, rejected):
+        one = Document(Completion(prompt, answer), document.origin)
         sequence, _ = encode(one, tokenizer, template, max_length=max_length, truncation=truncation)
         if sequence is None:
             return None

@@ -30,7 +30,7 @@ class Side:
     near: int
     """Further documents of which at least half stands in earlier ones of this side."""
     long: int
-    """Documents that are longer than `max_length` tokens: cut in rows that wrap, refused in rows that hold them whole."""
+    """Documents that are longer than `max_length` tokens: rows that wrap cut them, whole ones refuse them."""
 
     @property
     def tokens_per_byte(self) -> float:
@@ -213,7 +213,7 @@ def _leakage(train: Sequence[Document], validation: Sequence[Document]) -> tuple
             one = int(which.argmax())
             sentences.append(
                 f"{_part(which, 'documents of validation')} {what} in training as well, {validation[one].origin} for "
-                f"one in {train[where[one]].origin}: their loss says what was learnt by heart; drop them with `distinct`"
+                f"one in {train[where[one]].origin}: their loss shows what is known by heart; drop them with `distinct`"
             )
     return Leakage(int((known >= 0).sum()), int(near.sum())), sentences
 

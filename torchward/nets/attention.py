@@ -1,0 +1,147 @@
+"""Attention: multi-head or grouped-query; causal, bidirectional or cross; with or without a cache."""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torchward.nets.positions import rotate
+from torchward.nets.transformer_config import TransformerConfig
+
+
+class Linear(nn.Linear):
+    """A product and its bias. Its parameters are taken from the module's dictionary, for an attribute of a module
+    takes as long to look up as a small operation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        own: Any = self._parameters
+        return F.linear(x, own["weight"], own["bias"])
+
+
+class Scope(NamedTuple):
+    """Where tokens stand and what they may attend to: the same for all layers of a stack."""
+
+    bias: Tensor | None = None
+    """Added to the scores, broadcasts with ``[B, heads, T, S]``: the lowest number where it is forbidden to look."""
+    causal: bool = False
+    """Without a bias: forbid to look ahead."""
+    turn: Tensor | None = None
+    """What queries and keys are turned by, out of :func:`torchward.nets.positions.rotary_table`:
+    ``[T, 1, 2 head_size]`` or ``[B, T, 1, 2 head_size]``."""
+    into: Tensor | None = None
+    """With a cache: the vectors of a layer's slots that are written, of :func:`torchward.nets.kv_cache.vectors`."""
+    real: Tensor | None = None
+    """With a cache: which of the ``B T`` tokens are written; None: all."""
+    span: int = 0
+    """With a cache: how many slots are looked at."""
+
+
+def attend(
+    query: Float[Tensor, "batch heads time size"],
+    key: Float[Tensor, "batch groups source size"],
+    value: Float[Tensor, "batch groups source size"],
+    bias: Tensor | None,
+    causal: bool,
+    scale: float,
+    dropout: float = 0.0,
+) -> Float[Tensor, "batch heads time size"]:
+    """``softmax(scale query key^T + bias) value`` for each head (Vaswani et al. 2017, equation 1). ``heads / groups``
+    neighbouring heads share their keys and values (Ainslie et al. 2023)."""
+    heads, groups = query.shape[1], key.shape[1]
+    if query.shape[2] == 1 and query.device.type == "cpu" and not query.requires_grad:
+        return _attend_once(query, key, value, bias, scale)
+    if heads != groups:
+        key, value = (part.repeat_interleave(heads // groups, 1) for part in (key, value))
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=bias, dropout_p=dropout, is_causal=causal and bias is None, scale=scale
+    )
+
+
+def _attend_once(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """One query for each head, on a CPU: there these products take less time than PyTorch's one operation."""
+    batch, heads, _, size = query.shape
+    groups, source = key.shape[1:3]
+    q = query.reshape(batch * groups, heads // groups, size)
+    k, v = key.flatten(0, 1).transpose(1, 2), value.flatten(0, 1)
+    if bias is None:
+        scores = torch.bmm(q, k).mul_(scale)
+    else:
+        added = bias.expand(batch, heads, 1, source).reshape(batch * groups, heads // groups, source)
+        scores = torch.baddbmm(added, q, k, alpha=scale)
+    return torch.bmm(scores.softmax(-1), v).view(batch, heads, 1, size)
+
+
+class Attention(nn.Module):
+    """Attention of tokens to each other. Queries, keys and values are one product."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads, self.groups, self.size = config.num_attention_heads, config.key_value_heads, config.head_size
+        self.scale = self.size**-0.5 if config.attention_scale is None else config.attention_scale
+        self.dropout = config.dropout
+        outputs = (self.heads + 2 * self.groups) * self.size
+        self.query_key_value = Linear(config.hidden_size, outputs, bias=config.attention_bias != "none")
+        self.out = Linear(self.heads * self.size, config.hidden_size, bias=config.attention_bias == "all")
+
+    def forward(
+        self, x: Float[Tensor, "batch time width"], scope: Scope, slots: Tensor | None = None
+    ) -> Float[Tensor, "batch time width"]:
+        """Tokens ``[B, T, width]`` among themselves; with ``slots``, one layer's of a cache, they are written there
+        and attend to what stands there."""
+        parts: Any = self._modules
+        batch, time, _ = x.shape
+        heads, groups, size = self.heads, self.groups, self.size
+        mixed = parts["query_key_value"].forward(x).view(batch, time, heads + 2 * groups, size)
+        query, key, value = mixed.split((heads, groups, groups), 2)
+        if scope.turn is not None:
+            query, key = rotate(mixed[:, :, : heads + groups], scope.turn).split((heads, groups), 2)
+        if slots is None:
+            key, value = key.transpose(1, 2), value.transpose(1, 2)
+        else:
+            new = mixed[:, :, heads:] if scope.turn is None else torch.cat((key, value), 2)
+            if scope.real is not None:
+                new = new.flatten(0, 1).index_select(0, scope.real)
+            assert scope.into is not None
+            slots.view(-1, size).index_copy_(0, scope.into, new.reshape(-1, size))
+            key, value = slots[:, :, :, : scope.span].unbind(2)
+        dropout = self.dropout if self.training else 0.0
+        mixture = attend(query.transpose(1, 2), key, value, scope.bias, scope.causal, self.scale, dropout)
+        merged: Tensor = parts["out"].forward(mixture.transpose(1, 2).reshape(batch, time, heads * size))
+        return merged
+
+
+class CrossAttention(nn.Module):
+    """Attention of a decoder's tokens to what an encoder read. It knows no positions."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads, self.groups, self.size = config.num_attention_heads, config.key_value_heads, config.head_size
+        self.scale = self.size**-0.5 if config.attention_scale is None else config.attention_scale
+        self.dropout = config.dropout
+        has_bias = config.attention_bias != "none"
+        self.query = Linear(config.hidden_size, self.heads * self.size, bias=has_bias)
+        self.key_value = Linear(config.hidden_size, 2 * self.groups * self.size, bias=has_bias)
+        self.out = Linear(self.heads * self.size, config.hidden_size, bias=config.attention_bias == "all")
+
+    def keys_values(self, memory: Float[Tensor, "batch source width"]) -> Float[Tensor, "batch groups 2 source size"]:
+        """What :meth:`forward` attends to, computed once for all tokens of the decoder."""
+        mixed: Tensor = self.key_value(memory)
+        return mixed.view(*memory.shape[:2], 2, self.groups, self.size).permute(0, 3, 2, 1, 4)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch time width"],
+        keys_values: Float[Tensor, "batch groups 2 source size"],
+        bias: Tensor | None,
+    ) -> Float[Tensor, "batch time width"]:
+        """``[B, T, width]``; ``bias`` ``[B, 1, 1, S]`` is the lowest number at padding."""
+        parts: Any = self._modules
+        batch, time, _ = x.shape
+        query = parts["query"].forward(x).view(batch, time, self.heads, self.size).transpose(1, 2)
+        key, value = keys_values.unbind(2)
+        dropout = self.dropout if self.training else 0.0
+        mixture = attend(query, key, value, bias, False, self.scale, dropout)
+        merged: Tensor = parts["out"].forward(mixture.transpose(1, 2).reshape(batch, time, -1))
+        return merged

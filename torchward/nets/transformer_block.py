@@ -1,0 +1,94 @@
+"""One layer of a transformer: attention, perhaps cross-attention, and feed-forward, each added to the stream."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torchward.nets.attention import Attention, CrossAttention, Linear, Scope
+from torchward.nets.transformer_config import TransformerConfig
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+"""What each name of an activation stands for."""
+
+
+class Norm(nn.Module):
+    """LayerNorm, or RMSNorm, over the last axis."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.shape, self.eps, self.is_layer = (config.hidden_size,), config.norm_eps, config.norm == "layer"
+        self.weight = nn.Parameter(torch.ones(config.hidden_size))
+        self.register_parameter("bias", nn.Parameter(torch.zeros(config.hidden_size)) if self.is_layer else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        own: Any = self._parameters
+        if self.is_layer:
+            return F.layer_norm(x, self.shape, own["weight"], own["bias"], self.eps)
+        return F.rms_norm(x, self.shape, own["weight"], self.eps)
+
+
+class FeedForward(nn.Module):
+    """``down(activation(up(x)))``; gated, ``down(activation(gate(x)) * up(x))`` with gate and up as one product
+    (Shazeer 2020, equation 6)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.activation, self.gated = ACTIVATIONS[config.activation], config.gated
+        width, inner = config.hidden_size, config.feed_forward_size
+        self.up = Linear(width, 2 * inner if config.gated else inner, bias=config.mlp_bias)
+        self.down = Linear(inner, width, bias=config.mlp_bias)
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        parts: Any = self._modules
+        inner = parts["up"].forward(x)
+        if self.gated:
+            gate, inner = inner.chunk(2, -1)
+            inner = self.activation(gate) * inner
+        else:
+            inner = self.activation(inner)
+        output: Tensor = parts["down"].forward(inner)
+        return output
+
+
+class Block(nn.Module):
+    """One layer. Each sublayer is added to the stream: ``x + f(norm(x))``, or with post-norm ``norm(x + f(x))``."""
+
+    def __init__(self, config: TransformerConfig, has_cross: bool) -> None:
+        super().__init__()
+        self.pre, self.dropout, self.has_cross = config.norm_place == "pre", config.dropout, has_cross
+        self.attention_norm, self.attention = Norm(config), Attention(config)
+        if has_cross:
+            self.cross_norm, self.cross = Norm(config), CrossAttention(config)
+        self.feed_forward_norm, self.feed_forward = Norm(config), FeedForward(config)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch time width"],
+        scope: Scope,
+        slots: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_bias: Tensor | None = None,
+    ) -> Float[Tensor, "batch time width"]:
+        """``[B, T, width]``; ``slots`` is this layer's part of a cache, ``memory`` its keys and values of what the
+        encoder read, and ``memory_bias`` forbids the padding there."""
+        parts: Any = self._modules
+        x = self._add(parts["attention_norm"], x, lambda y: parts["attention"].forward(y, scope, slots))
+        if self.has_cross:
+            x = self._add(parts["cross_norm"], x, lambda y: parts["cross"].forward(y, memory, memory_bias))
+        return self._add(parts["feed_forward_norm"], x, parts["feed_forward"].forward)
+
+    def _add(self, norm: Norm, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+        change = sublayer(norm.forward(x) if self.pre else x)
+        if self.dropout and self.training:
+            change = F.dropout(change, self.dropout)
+        return x + change if self.pre else norm.forward(x + change)

@@ -1,0 +1,144 @@
+"""Layers one upon the other, and what they are told of positions, padding and each other's tokens."""
+
+from itertools import repeat
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torchward.nets import kv_cache
+from torchward.nets.attention import Scope
+from torchward.nets.kv_cache import Cache, Layers
+from torchward.nets.positions import Learned, Relative, Rotary, Sinusoidal, buckets, rotary_table, sinusoids
+from torchward.nets.transformer_block import Block, Norm
+from torchward.nets.transformer_config import TransformerConfig
+
+
+class Stack(nn.Module):
+    """From embeddings to hidden states, both ``[B, T, width]``: a decoder if ``causal``, else an encoder."""
+
+    def __init__(self, config: TransformerConfig, layers: int, causal: bool, has_cross: bool) -> None:
+        super().__init__()
+        self.config, self.causal = config, causal
+        self.checkpointing = False
+        """Compute layers again in the backward pass instead of keeping what they computed (Chen et al. 2016)."""
+        positions, length = config.positions, config.max_position_embeddings
+        self.place = nn.Embedding(length, config.hidden_size) if isinstance(positions, Learned) else None
+        self.distance: nn.Embedding | None = None
+        table = None
+        if isinstance(positions, Sinusoidal):
+            table = sinusoids(length, config.hidden_size)
+        elif isinstance(positions, Rotary):
+            table = rotary_table(length, config.head_size, positions.rope_theta)
+        elif isinstance(positions, Relative):
+            self.distance = nn.Embedding(positions.num_buckets, config.num_attention_heads)
+        self.register_buffer("table", table, persistent=False)
+        self.embedding_norm = Norm(config) if config.embedding_norm else None
+        self.layers = nn.ModuleList([Block(config, has_cross) for _ in range(layers)])
+        self.final_norm = Norm(config) if config.norm_place == "pre" else None
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch time width"],
+        segments: Tensor | None,
+        positions: Int64[Tensor, "batch time"] | None,
+        cross: Layers = (),
+        source: Bool[Tensor, "batch source"] | None = None,
+    ) -> Float[Tensor, "batch time width"]:
+        """All tokens at once. Those with equal ``segments`` ``[B, T]`` attend to each other; ``cross`` and ``source``
+        are what a decoder attends to of an encoder's, as in a :class:`~torchward.nets.kv_cache.Cache`."""
+        time = x.shape[1]
+        if positions is None and segments is not None:
+            positions = places(segments)
+        place = torch.arange(time, device=x.device) if positions is None else positions
+        bias = self._distance_bias(place, place)
+        if segments is not None:
+            seen = segments[:, None, :, None] == segments[:, None, None, :]
+            bias = forbid(seen.tril() if self.causal else seen, x, bias)
+        elif self.causal and bias is not None:
+            bias = forbid(torch.ones(time, time, dtype=torch.bool, device=x.device).tril(), x, bias)
+        scope = Scope(bias, self.causal and bias is None, self._turn(place))
+        return self._run(x, place, scope, (), cross, source)
+
+    def extend(
+        self,
+        x: Float[Tensor, "batch time width"],
+        cache: Cache,
+        place: Int64[Tensor, "batch time"],
+        real: Int64[Tensor, " tokens"] | None,
+        span: int,
+    ) -> Float[Tensor, "batch time width"]:
+        """Tokens that follow what ``cache`` holds, at the slots ``place``, which are their positions. Only the ``real``
+        ones are written; ``span`` is how many slots are looked at."""
+        slot = torch.arange(span, device=x.device)
+        bias = forbid(slot <= place[:, None, :, None], x, self._distance_bias(place, slot))
+        into = kv_cache.vectors(cache, place)
+        if real is not None:
+            into = into.flatten(0, 1).index_select(0, real)
+        scope = Scope(bias, False, self._turn(place), into.view(-1), real, span)
+        return self._run(x, place, scope, cache.slots, cache.cross, *cache.source)
+
+    def cross_keys_values(self, memory: Float[Tensor, "batch source width"]) -> Layers:
+        """For each layer, the keys and values of what the encoder read."""
+        return tuple(block.cross.keys_values(memory) for block in self.layers)  # type: ignore[operator, union-attr]
+
+    def _run(
+        self, x: Tensor, place: Tensor, scope: Scope, slots: Layers, cross: Layers, source: Tensor | None = None
+    ) -> Tensor:
+        parts: Any = self._modules
+        if parts.get("place") is not None:
+            x = x + F.embedding(place, parts["place"]._parameters["weight"])
+        elif isinstance(self.config.positions, Sinusoidal):
+            x = x + self._buffers["table"][place]  # type: ignore[index]
+        if parts.get("embedding_norm") is not None:
+            x = parts["embedding_norm"].forward(x)
+        if self.config.dropout and self.training:
+            x = F.dropout(x, self.config.dropout)
+        memory_bias = None if source is None else forbid(source[:, None, None, :], x, None)
+        layers = parts["layers"]._modules.values()
+        # A cache has slots for every layer, and memory for every layer of an encoder-decoder; else there is none.
+        for block, own, memory in zip(layers, slots or repeat(None), cross or repeat(None), strict=False):
+            if self.checkpointing and torch.is_grad_enabled():
+                from torch.utils.checkpoint import checkpoint
+
+                x = checkpoint(block, x, scope, own, memory, memory_bias, use_reentrant=False)
+            else:
+                x = block.forward(x, scope, own, memory, memory_bias)
+        final = parts.get("final_norm")
+        return x if final is None else final.forward(x)
+
+    def _turn(self, place: Tensor) -> Tensor | None:
+        """What queries and keys at these positions are turned by: ``[T, 1, 2 size]`` or ``[B, T, 1, 2 size]``."""
+        if not isinstance(self.config.positions, Rotary):
+            return None
+        table = self._buffers["table"]
+        assert table is not None
+        return table[place].unsqueeze(-2)
+
+    def _distance_bias(self, query: Tensor, key: Tensor) -> Tensor | None:
+        """What the distances from queries ``[T]`` or ``[B, T]`` to keys add to the scores: ``[1 or B, heads, T, S]``."""
+        relative = self.config.positions
+        if self.distance is None or not isinstance(relative, Relative):
+            return None
+        distance = key[..., None, :] - query[..., :, None]
+        bias: Tensor = self.distance(buckets(distance, relative, self.causal)).movedim(-1, -3)
+        return bias if bias.dim() == 4 else bias[None]
+
+
+def forbid(seen: Bool[Tensor, "..."], like: Tensor, bias: Tensor | None) -> Tensor:
+    """``bias`` (None: 0) where ``seen``, else the lowest number; of the type of ``like``. It is not minus infinity, so
+    that a token that sees nothing gets something finite."""
+    lowest = torch.finfo(like.dtype).min
+    return torch.where(seen, like.new_zeros(()) if bias is None else bias, lowest)
+
+
+def places(segments: Tensor) -> Int64[Tensor, "batch time"]:
+    """Positions within segments ``[B, T]``. Of a mask, True where there is no padding: how many True came before. Of
+    numbers: how long ago the number changed."""
+    if segments.dtype == torch.bool:
+        return (segments.cumsum(1) - 1).clamp_min(0)
+    time = torch.arange(segments.shape[1], device=segments.device)
+    changed = F.pad(segments[:, 1:] != segments[:, :-1], (1, 0))
+    return time - torch.where(changed, time, 0).cummax(1).values

@@ -97,7 +97,7 @@ def test_every_step_is_used_once_however_shuffled(sizes: list[int], seed: int, p
 
 def test_best_fit_leaves_no_gap_that_could_be_filled() -> None:
     """Steps 7 5 4 3 3 2 in rows of 8: 7 | 5 3 | 4 3 with 2 over, by hand."""
-    data = sequences([8, 6, 5, 4, 4, 3])
+    data = sequences([4, 3, 5, 8, 4, 6])
     made = plan(data, 8, Whole(), None)
     held = [sorted(made.length[a:b].tolist()) for a, b in zip(made.rows[:-1], made.rows[1:], strict=True)]
     assert held == [[7], [3, 5], [3, 4], [2]]
@@ -196,6 +196,13 @@ def test_another_corpus_or_setting_does_not_resume(other: Cursor, name: str) -> 
 def test_sequences_that_cannot_be_learnt_from(ids: list[int], own: list[bool], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         Sequences.of([TokenSequence(ids, own)], VOCAB)
+
+
+def test_every_part_of_a_corpus_is_in_its_fingerprint() -> None:
+    base = TokenSequence([1, 2, 3], [False, True, True])
+    data = [[base], [base._replace(ids=[1, 2, 4])], [base._replace(own=[False, False, True])], [base, base]]
+    prints = [Sequences.of(each, VOCAB).fingerprint for each in data]
+    assert len(set(prints)) == 4 and Sequences.of([base], VOCAB).fingerprint == prints[0]
 
 
 def test_settings_that_cannot_be() -> None:

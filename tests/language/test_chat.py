@@ -85,8 +85,10 @@ def test_the_mask_is_what_the_assistant_said(
 def test_of_a_prompt_in_messages_nothing_is_learnt(
     before: tuple[Message, ...], said: str, tokenizer: TextTokenizer
 ) -> None:
-    content = Completion((*before, user("?")), (assistant(said), Message("tool", "4"), assistant("!")))
-    assert learnt(one(content, tokenizer=tokenizer), tokenizer) == [said.encode(), b"!"]
+    content = Completion((*before, assistant("?")), (assistant(said), Message("tool", "4"), assistant("!")))
+    for template in (Template(), Template("Be brief.")):
+        sequence, _ = encode(Document(content, "here"), tokenizer, template)
+        assert sequence is not None and learnt(sequence, tokenizer) == [said.encode(), b"!"]
 
 
 @given(before=chats, said=st.text(max_size=8), system=st.none() | st.text(max_size=4), tokenizer=tokenizers)
@@ -161,6 +163,11 @@ def test_rules_cut_and_say_so(content: Content, rule: Truncation, max_length: in
     assert sequence is not None and cut == ("here", 6, max_length)
     assert BYTES.decode(sequence.ids) == kept and list(map(int, sequence.own)) == own
     assert (sequence.ids[-1] == BYTES.eos_id) == isinstance(rule, CutStart)
+
+
+def test_an_answer_is_never_cut_at_its_start() -> None:
+    with pytest.raises(TextError, match=r"at most 3 tokens, got 6 \(4 without what may be cut\) in here"):
+        encode(Document(Completion("ab", "cd"), "here"), BYTES, max_length=3, truncation=CutStart())
 
 
 EXCHANGES = (Message("system", "S"), user("aa"), assistant("bb"), user("cc"), Message("tool", "dd"), assistant("ee"))

@@ -1,0 +1,185 @@
+"""Weights to and from transformers: GPT-2, Llama, Qwen2, BERT and T5, as its models or as its directories.
+
+A directory is config.json and safetensors: no code is in it, and reading or writing one needs no transformers.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchward.config import ConfigError
+from torchward.language.families import FAMILIES, Family, Json
+from torchward.nets.positions import Relative
+from torchward.nets.transformer import Transformer
+from torchward.nets.transformer_config import TransformerConfig
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+
+
+def load(directory: Path | str, *, value_head: bool = False, dtype: torch.dtype = torch.float32) -> Transformer:
+    """The transformer in a directory that transformers, or :func:`save`, has written; with ``value_head``, a new one.
+
+    Raises ConfigError where there is none, where it is a pickle, and for a model that torchward's transformer is not.
+    """
+    directory = Path(directory)
+    data, tensors = _read(directory)
+    return _built(data, tensors, str(directory), value_head).to(dtype)
+
+
+def save(model: Transformer, directory: Path | str, **extra: Any) -> None:
+    """Write ``model`` so that transformers loads it. ``extra`` goes into config.json: ``eos_token_id``, for example.
+
+    A value head is left out, for transformers has none. Raises ConfigError for a model that is none of its kinds."""
+    from safetensors.torch import save_file
+
+    data, tensors = _written(model, extra)
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.cpu() for name, tensor in tensors.items()}, directory / WEIGHTS, metadata={"format": "pt"})
+    (directory / CONFIG).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def from_transformers(model: Any, *, value_head: bool = False) -> Transformer:
+    """A transformer with the weights of one of transformers' models.
+
+    Raises ConfigError for a model that torchward's transformer is not."""
+    return _built(model.config.to_dict(), model.state_dict(), type(model).__name__, value_head)
+
+
+def to_transformers(model: Transformer, **extra: Any) -> Any:
+    """One of transformers' models with the weights of ``model``; ``extra`` goes into its config.
+
+    Raises ImportError without transformers, and ConfigError for a model that is none of its kinds."""
+    library = _library()
+    data, tensors = _written(model, extra)
+    cls = getattr(library, data["architectures"][0])
+    return cls.from_pretrained(None, config=cls.config_class.from_dict(data), state_dict=tensors).eval()
+
+
+def _built(data: Json, tensors: Mapping[str, Tensor], where: str, value_head: bool) -> Transformer:
+    family = _family(data, where)
+    tensors = {_modern(name, family, tensors): tensor for name, tensor in tensors.items()}
+    try:
+        embedding = tensors[next(iter(family.rules(TransformerConfig()))).theirs[0]]
+        head = tensors.get(family.head, embedding)
+        tied = head is embedding or torch.equal(head, embedding)
+        config = family.read(data, tensors.keys() - {family.head} if tied else tensors.keys())
+        config = replace(config, tie_word_embeddings=config.tie_word_embeddings and tied, value_head=value_head)
+        model = Transformer(config)
+        own = model.state_dict()
+        if model.head is not None:
+            own["head.weight"] = head
+        for rule in family.rules(config):
+            if rule.ours in own:  # a bias that there is not is in no file
+                parts = [tensors[name] for name in rule.theirs]
+                own[rule.ours] = torch.cat([part.T if rule.transposed else part for part in parts])
+        model.load_state_dict(own)
+    except KeyError as error:
+        raise ConfigError(f"expected a weight {error.args[0]} of {family.model_type} in {where}, got none") from None
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"{where} does not fit its config: {' '.join(str(error).split())[:300]}") from error
+    return model.eval()
+
+
+def _written(model: Transformer, extra: Json) -> tuple[Json, dict[str, Tensor]]:
+    """The config.json and the weights of ``model``, in memory of their own, as transformers has them."""
+    config, family = model.config, _kind_of(model.config)
+    own = model.state_dict()
+    data = {"model_type": family.model_type, "bos_token_id": None, "eos_token_id": None, **family.write(config), **extra}
+    tensors: dict[str, Tensor] = {}
+    for rule in family.rules(config):
+        if rule.ours in own:
+            parts = own[rule.ours].split(rule.rows or len(own[rule.ours]))
+            for name, part in zip(rule.theirs, parts, strict=True):
+                tensors[name] = (part.T if rule.transposed else part).clone(memory_format=torch.contiguous_format)
+    if model.head is not None:
+        tensors[family.head] = own["head.weight"].clone()
+    if data["architectures"] == ["BertModel"]:
+        tensors = {name.removeprefix(family.prefix): tensor for name, tensor in tensors.items()}
+    return {**data, "dtype": str(model.token.weight.dtype).removeprefix("torch.")}, tensors
+
+
+def _family(data: Json, where: str) -> Family:
+    found = next((family for family in FAMILIES if family.model_type == data.get("model_type")), None)
+    if found is None:
+        known = ", ".join(family.model_type for family in FAMILIES)
+        raise ConfigError(f"expected a model of {known} in {where}, got {data.get('model_type')!r}")
+    return found
+
+
+def _kind_of(config: TransformerConfig) -> Family:
+    """The first family whose config.json says all that ``config`` does."""
+    for family in FAMILIES:
+        names = {"cls.predictions.transform.dense.weight"} if config.head_transform else set()
+        names |= set() if config.tie_word_embeddings else {family.head}
+        data = {"model_type": family.model_type, **family.write(config)}
+        try:
+            read = family.read(data, names)
+        except ValueError:  # what this family cannot say may not even fit together in it
+            continue
+        if _essence(read) == _essence(config):
+            return family
+    known = ", ".join(family.model_type for family in FAMILIES)
+    raise ConfigError(f"expected a transformer that is one of {known} to write it for transformers, got {config}")
+
+
+def _essence(config: TransformerConfig) -> TransformerConfig:
+    """What the outputs depend on, with nothing left to defaults."""
+    scale = config.head_size**-0.5 if config.attention_scale is None else config.attention_scale
+    return replace(
+        config,
+        num_encoder_layers=config.encoder_layers,
+        num_key_value_heads=config.key_value_heads,
+        head_dim=config.head_size,
+        intermediate_size=config.feed_forward_size,
+        attention_scale=scale,
+        value_head=False,
+        dropout=0.0,
+        initializer_range=0.0,
+    )
+
+
+def _modern(name: str, family: Family, names: Mapping[str, Tensor]) -> str:
+    """A weight's name in a model with a head, as transformers has it today."""
+    name = name.removesuffix("gamma") + "weight" if name.endswith("LayerNorm.gamma") else name
+    name = name.removesuffix("beta") + "bias" if name.endswith("LayerNorm.beta") else name
+    if name.startswith(("lm_head.", "cls.", family.prefix)) or any(other.startswith(family.prefix) for other in names):
+        return name
+    return family.prefix + name
+
+
+def _read(directory: Path) -> tuple[Json, dict[str, Tensor]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    files = [directory / WEIGHTS]
+    try:
+        if (directory / INDEX).is_file():
+            index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
+            # By their last part alone: what is read stays within the directory.
+            files = sorted({directory / Path(name).name for name in index["weight_map"].values()})
+        if not (directory / CONFIG).is_file() or not all(file.is_file() for file in files):
+            pickled = any(directory.glob("*.bin"))
+            raise ConfigError(
+                f"expected {CONFIG} and {files[0].name} in {directory}, got "
+                + ("a pickle, which is not read: let transformers save it anew" if pickled else "no such files")
+            )
+        data: Json = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        return data, {name: tensor for file in files for name, tensor in load_file(file).items()}
+    except (SafetensorError, json.JSONDecodeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"the model in {directory} cannot be read ({error}); it is damaged or foreign") from error
+
+
+def _library() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise ImportError(
+            "expected transformers, which turns weights into its models; install it: pip install 'torchward[hf]'"
+        ) from error
+    return transformers

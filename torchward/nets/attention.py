@@ -33,7 +33,7 @@ class Scope(NamedTuple):
     into: Tensor | None = None
     """With a cache: the vectors of a layer's slots that are written, of :func:`torchward.nets.kv_cache.vectors`."""
     real: Tensor | None = None
-    """With a cache: which of the ``B T`` tokens are written; None: all."""
+    """With a cache: which of the ``B T`` tokens are written there; None: all."""
     span: int = 0
     """With a cache: how many slots are looked at."""
 
@@ -49,28 +49,30 @@ def attend(
 ) -> Float[Tensor, "batch heads time size"]:
     """``softmax(scale query key^T + bias) value`` for each head (Vaswani et al. 2017, equation 1). ``heads / groups``
     neighbouring heads share their keys and values (Ainslie et al. 2023)."""
-    heads, groups = query.shape[1], key.shape[1]
-    if query.shape[2] == 1 and query.device.type == "cpu" and not query.requires_grad:
-        return _attend_once(query, key, value, bias, scale)
-    if heads != groups:
-        key, value = (part.repeat_interleave(heads // groups, 1) for part in (key, value))
     return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=bias, dropout_p=dropout, is_causal=causal and bias is None, scale=scale
-    )
+        query, key, value, attn_mask=bias, dropout_p=dropout, is_causal=causal and bias is None, scale=scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )  # fmt: skip
 
 
-def _attend_once(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-    """One query for each head, on a CPU: there these products take less time than PyTorch's one operation."""
-    batch, heads, _, size = query.shape
-    groups, source = key.shape[1:3]
-    q = query.reshape(batch * groups, heads // groups, size)
-    k, v = key.flatten(0, 1).transpose(1, 2), value.flatten(0, 1)
+def attend_once(
+    query: Float[Tensor, "batch heads size"],
+    slots: Float[Tensor, "batch groups 2 source size"],
+    span: int,
+    bias: Float[Tensor, "batch_groups rest span"] | None,
+    scale: float,
+) -> Float[Tensor, "batch heads_size"]:
+    """What :func:`attend` gives for one query of each head and the first ``span`` slots of a layer, on a CPU: there two
+    products take less time than PyTorch's one operation. ``bias`` is ``[B groups, 1 or heads / groups, span]``."""
+    batch, groups, _, source, size = slots.shape
+    both = batch * groups
+    key, value = slots.view(both, 2, source, size).narrow(2, 0, span).unbind(1)
+    query = query.reshape(both, -1, size)
     if bias is None:
-        scores = torch.bmm(q, k).mul_(scale)
+        scores = torch.bmm(query, key.mT).mul_(scale)
     else:
-        added = bias.expand(batch, heads, 1, source).reshape(batch * groups, heads // groups, source)
-        scores = torch.baddbmm(added, q, k, alpha=scale)
-    return torch.bmm(scores.softmax(-1), v).view(batch, heads, 1, size)
+        scores = torch.baddbmm(bias, query, key.mT, alpha=scale)
+    return torch.bmm(scores.softmax(-1), value).view(batch, -1)
 
 
 class Attention(nn.Module):
@@ -111,6 +113,20 @@ class Attention(nn.Module):
         merged: Tensor = parts["out"].forward(mixture.transpose(1, 2).reshape(batch, time, heads * size))
         return merged
 
+    def step(self, x: Float[Tensor, "batch width"], scope: Scope, slots: Tensor) -> Float[Tensor, "batch width"]:
+        """:meth:`forward` of one token for each row, ``[B, width]``, with as few operations as will do."""
+        parts: Any = self._modules
+        heads, groups, size = self.heads, self.groups, self.size
+        mixed = parts["query_key_value"].forward(x).view(-1, heads + 2 * groups, size)
+        if scope.turn is None:
+            query, new = mixed.split((heads, 2 * groups), 1)
+        else:
+            query, key = rotate(mixed.narrow(1, 0, heads + groups), scope.turn).split((heads, groups), 1)
+            new = torch.cat((key, mixed.narrow(1, heads + groups, groups)), 1)
+        slots.view(-1, size).index_put_((scope.into,), new)
+        merged: Tensor = parts["out"].forward(attend_once(query, slots, scope.span, scope.bias, self.scale))
+        return merged
+
 
 class CrossAttention(nn.Module):
     """Attention of a decoder's tokens to what an encoder read. It knows no positions."""
@@ -144,4 +160,12 @@ class CrossAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         mixture = attend(query, key, value, bias, False, self.scale, dropout)
         merged: Tensor = parts["out"].forward(mixture.transpose(1, 2).reshape(batch, time, -1))
+        return merged
+
+    def step(self, x: Float[Tensor, "batch width"], keys_values: Tensor, bias: Tensor) -> Float[Tensor, "batch width"]:
+        """:meth:`forward` of one token for each row; ``bias`` is ``[B groups, 1, S]``."""
+        parts: Any = self._modules
+        query = parts["query"].forward(x).view(-1, self.heads, self.size)
+        mixture = attend_once(query, keys_values, keys_values.shape[3], bias, self.scale)
+        merged: Tensor = parts["out"].forward(mixture)
         return merged

@@ -62,6 +62,16 @@ def enter(cache: Cache, index: Int64[Tensor, " rows"], other: Cache) -> Cache:
     return cache
 
 
+def resized(cache: Cache, size: int) -> Cache:
+    """A copy with ``size`` slots, which are enough for what is in it. A cache that is little longer than its rows is
+    faster to read, above all where it then fits into a processor's own cache."""
+    keep = min(size, cache.size)
+    slots = tuple(leaf.new_zeros((*leaf.shape[:3], size, leaf.shape[4])) for leaf in cache.slots)
+    for new, old in zip(slots, cache.slots, strict=True):
+        new[:, :, :, :keep] = old[:, :, :, :keep]
+    return cache._replace(slots=slots)
+
+
 def vectors(cache: Cache, position: Int64[Tensor, "batch time"]) -> Int64[Tensor, "batch time two_groups"]:
     """Where tokens at these slots write: for each head its key, then for each its value, by the number of the vector
     among all vectors of a layer."""

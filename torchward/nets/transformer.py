@@ -147,7 +147,10 @@ class Transformer(nn.Module):
         """One token ``[B]`` behind what ``cache`` holds, as :meth:`extend` does it."""
         after = cache.length + 1
         span = self._span(cache, after, span)
-        hidden = self.stack.extend(self._embed(tokens[:, None], None), cache, cache.length[:, None], None, span)
+        x = self._embed(tokens, None)
+        if x.device.type == "cpu":
+            return self.stack.step(x, cache, span), cache._replace(length=after)
+        hidden = self.stack.extend(x[:, None], cache, cache.length[:, None], None, span)
         return hidden.squeeze(1), cache._replace(length=after)
 
     def _embed(self, tokens: Tensor, token_types: Tensor | None) -> Tensor:

@@ -33,7 +33,7 @@ class Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         own: Any = self._parameters
         if self.is_layer:
-            return F.layer_norm(x, self.shape, own["weight"], own["bias"], self.eps)
+            return torch.layer_norm(x, self.shape, own["weight"], own["bias"], self.eps)
         return F.rms_norm(x, self.shape, own["weight"], self.eps)
 
 
@@ -82,13 +82,39 @@ class Block(nn.Module):
         """``[B, T, width]``; ``slots`` is this layer's part of a cache, ``memory`` its keys and values of what the
         encoder read, and ``memory_bias`` forbids the padding there."""
         parts: Any = self._modules
-        x = self._add(parts["attention_norm"], x, lambda y: parts["attention"].forward(y, scope, slots))
+        pre = self.pre
+        norm = parts["attention_norm"].forward
+        change = parts["attention"].forward(norm(x) if pre else x, scope, slots)
+        x = x + self._thinned(change) if pre else norm(x + self._thinned(change))
         if self.has_cross:
-            x = self._add(parts["cross_norm"], x, lambda y: parts["cross"].forward(y, memory, memory_bias))
-        return self._add(parts["feed_forward_norm"], x, parts["feed_forward"].forward)
+            norm = parts["cross_norm"].forward
+            change = parts["cross"].forward(norm(x) if pre else x, memory, memory_bias)
+            x = x + self._thinned(change) if pre else norm(x + self._thinned(change))
+        norm = parts["feed_forward_norm"].forward
+        change = parts["feed_forward"].forward(norm(x) if pre else x)
+        return x + self._thinned(change) if pre else norm(x + self._thinned(change))
 
-    def _add(self, norm: Norm, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        change = sublayer(norm.forward(x) if self.pre else x)
-        if self.dropout and self.training:
-            change = F.dropout(change, self.dropout)
-        return x + change if self.pre else norm.forward(x + change)
+    def step(
+        self,
+        x: Float[Tensor, "batch width"],
+        scope: Scope,
+        slots: Tensor,
+        memory: Tensor | None = None,
+        memory_bias: Tensor | None = None,
+    ) -> Float[Tensor, "batch width"]:
+        """:meth:`forward` of one token for each row, without gradient or dropout; ``x`` is overwritten."""
+        parts: Any = self._modules
+        pre = self.pre
+        norm = parts["attention_norm"].forward
+        x = x.add_(parts["attention"].step(norm(x) if pre else x, scope, slots))
+        x = x if pre else norm(x)
+        if self.has_cross:
+            norm = parts["cross_norm"].forward
+            x = x.add_(parts["cross"].step(norm(x) if pre else x, memory, memory_bias))
+            x = x if pre else norm(x)
+        norm = parts["feed_forward_norm"].forward
+        x = x.add_(parts["feed_forward"].forward(norm(x) if pre else x))
+        return x if pre else norm(x)
+
+    def _thinned(self, change: Tensor) -> Tensor:
+        return F.dropout(change, self.dropout) if self.dropout and self.training else change

@@ -80,6 +80,26 @@ class Stack(nn.Module):
         scope = Scope(bias, False, self._turn(place), into.view(-1), real, span)
         return self._run(x, place, scope, cache.slots, cache.cross, *cache.source)
 
+    def step(self, x: Float[Tensor, "batch width"], cache: Cache, span: int) -> Float[Tensor, "batch width"]:
+        """:meth:`extend` by one token for each row, ``[B, width]``, on a CPU."""
+        place = cache.length
+        groups, heads = self.config.key_value_heads, self.config.num_attention_heads
+        slot = torch.arange(span, device=x.device)
+        bias = forbid(slot <= place[:, None], x, None).repeat_interleave(groups, 0).unsqueeze(1)
+        distance = self._distance_bias(place[:, None], slot)
+        if distance is not None:
+            bias = bias + distance.reshape(-1, heads // groups, span)
+        memory_bias = None
+        if cache.source:
+            memory_bias = forbid(cache.source[0], x, None).repeat_interleave(groups, 0).unsqueeze(1)
+        scope = Scope(bias, False, self._turn(place), kv_cache.vectors(cache, place[:, None]).squeeze(1), None, span)
+        x = self._placed(x, place)
+        parts: Any = self._modules
+        for block, own, memory in zip(parts["layers"]._modules.values(), cache.slots, cache.cross or repeat(None)):
+            x = block.step(x, scope, own, memory, memory_bias)
+        final = parts.get("final_norm")
+        return x if final is None else final.forward(x)
+
     def cross_keys_values(self, memory: Float[Tensor, "batch source width"]) -> Layers:
         """For each layer, the keys and values of what the encoder read."""
         return tuple(block.cross.keys_values(memory) for block in self.layers)  # type: ignore[operator, union-attr]
@@ -88,14 +108,7 @@ class Stack(nn.Module):
         self, x: Tensor, place: Tensor, scope: Scope, slots: Layers, cross: Layers, source: Tensor | None = None
     ) -> Tensor:
         parts: Any = self._modules
-        if parts.get("place") is not None:
-            x = x + F.embedding(place, parts["place"]._parameters["weight"])
-        elif isinstance(self.config.positions, Sinusoidal):
-            x = x + self._buffers["table"][place]  # type: ignore[index]
-        if parts.get("embedding_norm") is not None:
-            x = parts["embedding_norm"].forward(x)
-        if self.config.dropout and self.training:
-            x = F.dropout(x, self.config.dropout)
+        x = self._placed(x, place)
         memory_bias = None if source is None else forbid(source[:, None, None, :], x, None)
         layers = parts["layers"]._modules.values()
         # A cache has slots for every layer, and memory for every layer of an encoder-decoder; else there is none.
@@ -108,6 +121,17 @@ class Stack(nn.Module):
                 x = block.forward(x, scope, own, memory, memory_bias)
         final = parts.get("final_norm")
         return x if final is None else final.forward(x)
+
+    def _placed(self, x: Tensor, place: Tensor) -> Tensor:
+        """Embeddings with their positions added, where that is how they are told."""
+        parts: Any = self._modules
+        if parts.get("place") is not None:
+            x = x + F.embedding(place, parts["place"]._parameters["weight"])
+        elif isinstance(self.config.positions, Sinusoidal):
+            x = x + self._buffers["table"][place]  # type: ignore[index]
+        if parts.get("embedding_norm") is not None:
+            x = parts["embedding_norm"].forward(x)
+        return F.dropout(x, self.config.dropout) if self.config.dropout and self.training else x
 
     def _turn(self, place: Tensor) -> Tensor | None:
         """What queries and keys at these positions are turned by: ``[T, 1, 2 size]`` or ``[B, T, 1, 2 size]``."""

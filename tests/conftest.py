@@ -9,6 +9,8 @@ if "torchward" in sys.modules:
     raise RuntimeError("torchward was imported before tests/conftest.py: its shapes would not be checked")
 # Where shapes stand in the types. The other layers pass trees of tensors, whose shapes no annotation can say.
 SHAPED = ["functional", "nets.mlp", "nets.conv", "nets.recurrent", "nets.normalize"]
+SHAPED += [f"nets.{module}" for module in ("attention", "kv_cache", "positions", "transformer", "transformer_block")]
+SHAPED += ["nets.transformer_stack"]
 SHAPED += [f"data.{module}" for module in ("packing", "replay", "rollout", "shaping")]
 install_import_hook([f"torchward.{module}" for module in SHAPED], "beartype.beartype")
 

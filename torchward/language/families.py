@@ -1,11 +1,11 @@
-"""How transformers writes down GPT-2, Llama, Qwen2, BERT and T5: what their config.json says, what each weight is called."""
+"""How transformers writes GPT-2, Llama, Qwen2, BERT and T5 down: what config.json says, what each weight is called."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, get_args
 
 from torchward.config import ConfigError
-from torchward.nets.positions import Learned, Relative, Rotary
+from torchward.nets.positions import Relative, Rotary
 from torchward.nets.transformer_config import Activation, TransformerConfig
 
 Json: TypeAlias = dict[str, Any]
@@ -79,7 +79,7 @@ class GPT2:
             "n_embd": config.hidden_size,
             "n_layer": config.num_hidden_layers,
             "n_head": config.num_attention_heads,
-            "n_inner": config.feed_forward_size,
+            "n_inner": config.intermediate_size,
             "n_positions": config.max_position_embeddings,
             "layer_norm_epsilon": config.norm_eps,
             "activation_function": their_activation(config),
@@ -149,7 +149,6 @@ class Llama:
             "num_hidden_layers": config.num_hidden_layers,
             "num_attention_heads": config.num_attention_heads,
             "num_key_value_heads": config.key_value_heads,
-            "head_dim": config.head_size,
             "intermediate_size": config.feed_forward_size,
             "max_position_embeddings": config.max_position_embeddings,
             "rope_theta": theta,
@@ -159,6 +158,7 @@ class Llama:
             "tie_word_embeddings": config.tie_word_embeddings,
             "attention_dropout": config.dropout,
             **(own if self.model_type == "llama" else {}),
+            **({} if config.head_dim is None else {"head_dim": config.head_dim}),
         }
 
     def rules(self, config: TransformerConfig) -> Iterator[Rule]:
@@ -245,6 +245,8 @@ class Bert:
             yield from both("transform", "cls.predictions.transform.dense")
             yield from both("transform_norm", "cls.predictions.transform.LayerNorm")
             yield Rule("head_bias", ("cls.predictions.bias",))
+            if not config.tie_word_embeddings:  # then transformers has two, and this is the one that counts
+                yield Rule("head_bias", ("cls.predictions.decoder.bias",))
 
 
 class T5:
@@ -255,7 +257,7 @@ class T5:
     def read(self, data: Json, names: Collection[str]) -> TransformerConfig:
         kind = str(data.get("feed_forward_proj", "relu"))
         width, layers = data.get("d_model", 512), data.get("num_layers", 6)
-        # Version 1.1 says that it is not tied; transformers takes from that whether to scale, and ties if no head is there.
+        # Version 1.1 says that it is not tied. To transformers this means not to scale; what is tied, the files show.
         scaled = data.get("scale_decoder_outputs", data.get("tie_word_embeddings") is not False)
         return TransformerConfig(
             vocab_size=data.get("vocab_size", 32128),

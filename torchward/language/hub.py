@@ -14,7 +14,6 @@ from torch import Tensor
 
 from torchward.config import ConfigError
 from torchward.language.families import FAMILIES, Family, Json
-from torchward.nets.positions import Relative
 from torchward.nets.transformer import Transformer
 from torchward.nets.transformer_config import TransformerConfig
 
@@ -90,7 +89,13 @@ def _written(model: Transformer, extra: Json) -> tuple[Json, dict[str, Tensor]]:
     """The config.json and the weights of ``model``, in memory of their own, as transformers has them."""
     config, family = model.config, _kind_of(model.config)
     own = model.state_dict()
-    data = {"model_type": family.model_type, "bos_token_id": None, "eos_token_id": None, **family.write(config), **extra}
+    data = {
+        "model_type": family.model_type,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        **family.write(config),
+        **extra,
+    }
     tensors: dict[str, Tensor] = {}
     for rule in family.rules(config):
         if rule.ours in own:

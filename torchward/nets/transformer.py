@@ -66,14 +66,14 @@ class Transformer(nn.Module):
         self._check_length(tokens.shape[1])
         if memory is None:
             if self.encoder is not None:
-                raise ValueError("expected memory, what encode() gives, for the decoder of an encoder-decoder; got none")
+                raise ValueError(
+                    "expected memory, what encode() gives, for the decoder of an encoder-decoder; got none"
+                )
             return self.stack.forward(self._embed(tokens, token_types), segments, positions)
         cross = self.stack.cross_keys_values(memory.hidden)
         return self.stack.forward(self._embed(tokens, token_types), segments, positions, cross, memory.mask)
 
-    def encode(
-        self, tokens: Int64[Tensor, "batch source"], mask: Bool[Tensor, "batch source"] | None = None
-    ) -> Memory:
+    def encode(self, tokens: Int64[Tensor, "batch source"], mask: Bool[Tensor, "batch source"] | None = None) -> Memory:
         """What the encoder of an encoder-decoder makes of tokens ``[B, S]``; ``mask`` is True where there is no
         padding."""
         if self.encoder is None:

@@ -130,7 +130,8 @@ def apart(name: str, threads: int, seed: int) -> dict[str, Any]:
 
 def settings(name: str) -> dict[str, Any]:
     case = CASES[name]
-    return {**case.settings, "net_arch": list(case.settings["net_arch"]), "warm": case.warm, "steps": case.steps}
+    told = {name: value for name, value in case._asdict().items() if not callable(value)}
+    return {**told, "settings": dict(case.settings), "seconds": SECONDS, "line": LINE}
 
 
 def key(name: str, threads: int, number: int) -> str:

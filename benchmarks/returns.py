@@ -129,12 +129,15 @@ def rows(directory: Path | None = None) -> list[Row]:
             scores = [one["mean"] for one in there if one is not None]
             full &= len(scores) == case.seeds
             if scores:
-                told[side] = middle, low, high = interval(scores)
                 each = ", ".join(f"{score:.0f}" for score in sorted(scores))
-                texts.append(f"{side} {middle:.1f} [{low:.1f}, {high:.1f}] ({each})")
+                if len(scores) == case.seeds:
+                    told[side] = middle, low, high = interval(scores)
+                    texts.append(f"{side} {middle:.1f} [{low:.1f}, {high:.1f}] ({each})")
+                else:
+                    texts.append(f"{side} {len(scores)} of {case.seeds} seeds ({each})")
             else:
                 texts.append(f"{side} not yet")
-        measured = "; ".join(texts) if told else MISSING
+        measured = "; ".join(texts) if any("(" in text for text in texts) else MISSING
         if full:
             (_, low, high), (_, peer_low, peer_high) = told["ours"], told["sb3"]
             measured += f"; {verdict(high >= peer_low, low >= peer_high)}"

@@ -181,8 +181,8 @@ class Run:
 
         The clocks are "evaluate", "checkpoint" and "log", with the periods of the options; any other name is a clock of
         the algorithm's own, of `every` steps. "log" with `every` has that period where the options name none, and is
-        always due when the run has come to its end. Asking "log" does not move it, if the options name its period:
-        `log` does.
+        always due at the last step, or where the return was reached. Asking "log" does not move it, if the options name
+        its period: `log` does.
         """
         periods = {
             "evaluate": self.options.eval_freq,

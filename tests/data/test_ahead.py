@@ -378,3 +378,24 @@ def test_what_is_forgotten_leaves_no_thread() -> None:
     del source, script
     gc.collect()
     assert not thread.is_alive() and gone() is None
+
+
+class Drifting(torch.nn.Module):
+    """Its buffer is another tensor after each step, and its temperature may go out."""
+
+    mean: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1))
+        self.temperature: float | None = 0.3
+
+
+def test_a_buffer_that_was_replaced_and_a_number_that_is_none_are_seen() -> None:
+    original = Drifting()
+    actor = Actor(original)
+    original.mean, original.temperature = torch.full((1,), 5.0), None
+    copied: Any = actor.renewed()
+    assert float(copied.mean) == 5.0 and copied.temperature is None
+    original.mean = original.mean + 1.0
+    assert float(actor.renewed().mean) == 6.0  # type: ignore[attr-defined]

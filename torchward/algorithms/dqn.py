@@ -6,12 +6,13 @@ other errors, and takes the update from here.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from torchward.config import ConfigError
+from torchward.data import memory
 from torchward.data.ahead import Ahead
 from torchward.data.exploration import Boltzmann, EpsilonGreedy, anneal
 from torchward.data.hindsight import HER, Memory
@@ -147,6 +148,27 @@ class Config:
             )
 
 
+class Settings(memory.Settings, Protocol):
+    """What the learner reads of the settings of DQN, and of its neighbours'."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def n_steps(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def learning_rate_schedule(self) -> Literal["constant", "linear"]: ...
+    @property
+    def exploration(self) -> EpsilonGreedy | Boltzmann: ...
+    @property
+    def max_grad_norm(self) -> float: ...
+    @property
+    def adam_eps(self) -> float: ...
+    @property
+    def network(self) -> QNet: ...
+
+
 class Judged(NamedTuple):
     """What is thought of a minibatch ``[B]``."""
 
@@ -222,7 +244,7 @@ class Learner:
     def __init__(
         self,
         policy: QPolicy,
-        config: "Settings",
+        config: Settings,
         judge: Callable[["Learner", Transitions], Judged] = judge,
         goal: Callable[["Learner", Transitions], Tensor] | None = None,
     ) -> None:
@@ -337,7 +359,7 @@ def rows_of(config: Config) -> int:
     return config.burn_in + config.sequence_length + config.n_steps
 
 
-def check(config: "Settings", task: Task, distribution: Distribution | None = None) -> None:
+def check(config: Settings, task: Task, distribution: Distribution | None = None) -> None:
     """Raise a SpaceError if no network of action values or no replay takes the task's spaces: what is tried here is
     thrown away."""
     policy = QPolicy(task.observation_space, task.action_space, config.network, distribution)
@@ -349,7 +371,7 @@ def check(config: "Settings", task: Task, distribution: Distribution | None = No
         )
 
 
-def begin(config: "Settings", task: Task, policy: Policy | None, distribution: Distribution | None = None) -> QPolicy:
+def begin(config: Settings, task: Task, policy: Policy | None, distribution: Distribution | None = None) -> QPolicy:
     """The policy to learn: a new one, or the one that is given. Raises ConfigError for one of another kind."""
     if policy is None:
         with seeded(config.seed, "policy"):
@@ -409,10 +431,3 @@ def train(
         run.finish(policy)
     source.close()
     return policy
-
-
-if TYPE_CHECKING:
-    from torchward.algorithms.rainbow import Config as RainbowConfig
-    from torchward.algorithms.soft_q import Config as SoftConfig
-
-    Settings: TypeAlias = Config | RainbowConfig | SoftConfig

@@ -5,7 +5,6 @@ From top to bottom: the config, the soft value, the two losses, the update, the 
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -34,7 +33,7 @@ from torchward.nets.adam import Adam
 from torchward.nets.flat import Flat
 from torchward.nets.heads import FORBIDDEN
 from torchward.nets.heap import keep_freed
-from torchward.nets.perceptrons import Recorded
+from torchward.nets.perceptrons import Recorded, without_autograd
 from torchward.nets.q_function import q_function, value_of
 from torchward.nets.soft_actor import Drawn, SoftActor
 from torchward.nets.target import follow, twin
@@ -136,7 +135,7 @@ class Config:
 class Learner:
     """Critics and their targets, the temperature, the optimisers, and the update.
 
-    Gradients are written out. Of losses as simple as these autograd's bookkeeping would be a seventh of the time of an
+    Gradients are written out. Of losses as simple as these autograd's bookkeeping would be a tenth of the time of an
     update (docs/log.md); only through an encoder, of images or of the user's own, it is autograd that goes on."""
 
     def __init__(self, policy: SoftActor, config: Config) -> None:
@@ -301,12 +300,6 @@ class Learner:
             value.copy_(state["log_ent_coef"][kind])
         self.generator.set_state(state["generator"])
         self.updates = int(state["updates"])
-
-
-def without_autograd(encodes: bool) -> AbstractContextManager[Any]:
-    """Where no gradient is kept unless it is asked for, as through an encoder. Where nobody asks for any, tensors need
-    not even be able to: that saves a twenty-fifth of an update on a CPU."""
-    return torch.no_grad() if encodes else torch.inference_mode()
 
 
 def check(config: Config, task: Task) -> None:

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from torchward.algorithms.sac import without_autograd
 from torchward.config import ConfigError
 from torchward.data.ahead import Ahead
 from torchward.data.hindsight import HER, Memory
@@ -28,6 +27,7 @@ from torchward.nets.adam import Adam
 from torchward.nets.deterministic_actor import DeterministicActor
 from torchward.nets.flat import Flat
 from torchward.nets.heap import keep_freed
+from torchward.nets.perceptrons import without_autograd
 from torchward.nets.q_function import q_function
 from torchward.nets.target import follow, twin
 from torchward.nets.uniform import UniformPolicy

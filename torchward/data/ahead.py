@@ -20,7 +20,7 @@ from torchward.nets.target import follow
 
 PATIENCE = 10.0
 """Seconds that :meth:`Ahead.close` grants to a step that is being made: an environment may hang, a program must end."""
-PLAIN = (int, float, str)  # flags are ints; a tuple, as a union of types takes four times as long to ask
+PLAIN = (int, float, str, type(None))  # flags are ints; a tuple, as a union of types takes four times as long to ask
 
 T = TypeVar("T", Rollout, Finals)
 
@@ -141,15 +141,20 @@ class Actor:
         self.original = original
         self.copy: Any = copy.deepcopy(original).requires_grad_(False)
         self.modules = list(zip(original.modules(), self.copy.modules(), strict=True))
-        self.leading = [*original.parameters(), *original.buffers()]
-        self.following = [*self.copy.parameters(), *self.copy.buffers()]
 
     def renewed(self) -> Policy:
         """The copy, as the original is now."""
-        if self.leading:
-            follow(self.following, self.leading, 1.0)
+        leading: list[Tensor] = []  # looked up each time: a buffer may have been put in another's place
+        following: list[Tensor] = []
         for own, other in self.modules:
             other.__dict__.update((name, value) for name, value in own.__dict__.items() if isinstance(value, PLAIN))
+            for mine, theirs in ((own._parameters, other._parameters), (own._buffers, other._buffers)):
+                for name, tensor in mine.items():
+                    if tensor is not None and (copied := theirs[name]) is not None:
+                        leading.append(tensor)
+                        following.append(copied)
+        if leading:
+            follow(following, leading, 1.0)
         acting: Policy = self.copy
         return acting
 

@@ -19,7 +19,7 @@ BELOW_TASKS = CORE | FOUNDATION | {"envs", "language", "algorithms"}
 # What each part of the package may import of the others; itself always.
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "functional": frozenset(),
-    "nets": frozenset({"functional"}),
+    "nets": frozenset({"functional", "config"}),  # what a saved policy is made of
     "data": frozenset({"functional", "nets", "config"}),  # settings that several algorithms share
     "envs": CORE,
     "language": CORE | {"config"},  # the error that a wrong setting is

@@ -96,12 +96,12 @@ class EpisodeWindow:
         """True when as many episodes have ended as the window holds."""
         return len(self._returns) == self._returns.maxlen
 
-    def row(self) -> dict[str, Any]:
-        """What a line of metrics says of the window."""
+    def row(self, figure: str) -> dict[str, Any]:
+        """What a line of metrics says of the window, where a return is called `figure`."""
         return {
-            "return": self.mean,
-            "return_min": min(self._returns, default=None),
-            "return_max": max(self._returns, default=None),
+            figure: self.mean,
+            f"{figure}_min": min(self._returns, default=None),
+            f"{figure}_max": max(self._returns, default=None),
             "length": sum(self._lengths) / len(self._lengths) if self._lengths else None,
             "episodes": self.count,
         }
@@ -222,7 +222,8 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def draw_curve(path: str | Path) -> Path | None:
-    """Draw `curve.png` of the run in `path`: return over steps, training (mean, min to max) and evaluation.
+    """Draw `curve.png` of the run in `path`: its figure, such as the return, over steps, in training (mean, min to max)
+    and in evaluation.
 
     Returns the picture's path, or None when there is nothing to draw. Raises ImportError when matplotlib is missing.
     """
@@ -231,8 +232,9 @@ def draw_curve(path: str | Path) -> Path | None:
 
     path = Path(path)
     rows = read_metrics(path)
-    training = [row for row in rows if row.get("return") is not None]
-    evaluated = [row for row in rows if row.get("eval/return") is not None]
+    name = figure_of(rows)
+    training = [row for row in rows if row.get(name) is not None]
+    evaluated = [row for row in rows if row.get(f"eval/{name}") is not None]
     if not training and not evaluated:
         return None
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
@@ -240,13 +242,16 @@ def draw_curve(path: str | Path) -> Path | None:
     axes = figure.add_subplot()
     if training:
         steps = [row["step"] for row in training]
-        band = [[row[name] if row[name] is not None else math.nan for row in training] for name in _BAND]
-        axes.fill_between(steps, band[0], band[1], color="tab:blue", alpha=0.15, linewidth=0)
-        axes.plot(steps, [row["return"] for row in training], color="tab:blue", label="training (mean, min to max)")
+        least, most = (
+            [math.nan if row[f"{name}_{end}"] is None else row[f"{name}_{end}"] for row in training]
+            for end in ("min", "max")
+        )
+        axes.fill_between(steps, least, most, color="tab:blue", alpha=0.15, linewidth=0)
+        axes.plot(steps, [row[name] for row in training], color="tab:blue", label="training (mean, min to max)")
     if evaluated:
         steps = [row["step"] for row in evaluated]
-        axes.plot(steps, [row["eval/return"] for row in evaluated], "o-", color="tab:orange", label="evaluation")
-    axes.set(xlabel="steps", ylabel="return", title=path.resolve().name)
+        axes.plot(steps, [row[f"eval/{name}"] for row in evaluated], "o-", color="tab:orange", label="evaluation")
+    axes.set(xlabel="steps", ylabel=name.replace("_", " "), title=path.resolve().name)
     axes.grid(alpha=0.3)
     axes.legend(loc="best")
     beside = path / f"{CURVE_FILE}.tmp"
@@ -255,4 +260,7 @@ def draw_curve(path: str | Path) -> Path | None:
     return path / CURVE_FILE
 
 
-_BAND = ("return_min", "return_max")
+def figure_of(rows: list[dict[str, Any]]) -> str:
+    """What the rows of a run call the figure that it is judged by: return, or another."""
+    names = (key for row in rows for key in row)
+    return next((key.removesuffix("_min") for key in names if key.endswith("_min")), "return")

@@ -16,6 +16,7 @@ class Progress:
 
     def __init__(self, step: int, total: int, terminal: bool | None = None) -> None:
         self._total = total
+        self.figure = "return"
         self._first_step, self._started = step, time.perf_counter()
         self._shown = 0.0
         self._tenth = step * 10 // total
@@ -44,12 +45,12 @@ class Progress:
 
     def _refresh(self, step: int, window: EpisodeWindow) -> None:
         if window.mean is not None:
-            self._bar.set_postfix_str(f"return {window.mean:.4g}", refresh=False)
+            self._bar.set_postfix_str(f"{self.figure} {window.mean:.4g}", refresh=False)
         self._bar.update(step - self._bar.n)
 
     def _print(self, step: int, window: EpisodeWindow) -> None:
         rate = (step - self._first_step) / max(time.perf_counter() - self._started, 1e-9)
-        earned = "" if window.mean is None else f", return {window.mean:.4g}"
+        earned = "" if window.mean is None else f", {self.figure} {window.mean:.4g}"
         left = max(self._total - step, 0) / rate
         line = f"{step}/{self._total} steps, {rate:.0f} steps/s{earned}, {left:.0f} s left"
         print(line, file=sys.stderr, flush=True)

@@ -123,6 +123,9 @@ class Run:
         self.manifest = dict(manifest)
         self.step = 0
         self.best_return: float | None = None
+        self.figure = "return"
+        """What the run is judged by, as progress, metrics and the curve call it."""
+        self.lower_is_better = False
         self._window = EpisodeWindow(self.options.stats_window)
         self._clocks: dict[str, int] = {}
         self._seconds = 0.0
@@ -168,7 +171,7 @@ class Run:
         """True when `stop_return` is reached by the mean of a full window of training episodes."""
         goal = self.options.stop_return
         mean = self._window.mean if self._window.full else None
-        return goal is not None and mean is not None and mean >= goal
+        return goal is not None and mean is not None and self._is_as_good(mean, goal)
 
     @property
     def checkpoint_period(self) -> int:
@@ -250,9 +253,18 @@ class Run:
         row: dict[str, Any] = {
             "time": round(self._seconds + seconds, 3),
             "steps_per_second": round((self.step - self._first_step) / max(seconds, 1e-9), 1),
-            **self._window.row(),
+            **self._window.row(self.figure),
         }
         self._writer.write(self.step, row | read_scalars(metrics))
+
+    def judge_by(self, figure: str, lower_is_better: bool) -> None:
+        """Call what an episode or an evaluation has for a return `figure`, such as a loss; before the first of them."""
+        self.figure, self.lower_is_better = figure, lower_is_better
+        if self._progress is not None:
+            self._progress.figure = figure.replace("_", " ")
+
+    def _is_as_good(self, one: float, other: float) -> bool:
+        return one <= other if self.lower_is_better else one >= other
 
     def evaluation(self, result: Judgement, policy: object = None) -> bool:
         """Log an evaluation; when it is the best so far, save `policy` as policy/best and return True."""
@@ -260,13 +272,13 @@ class Run:
         mean = math.fsum(returns) / len(returns) if returns else math.nan
         spread = math.sqrt(math.fsum((value - mean) ** 2 for value in returns) / len(returns)) if returns else math.nan
         row: dict[str, Any] = {
-            "eval/return": mean,
-            "eval/return_std": spread,
+            f"eval/{self.figure}": mean,
+            f"eval/{self.figure}_std": spread,
             "eval/length": math.fsum(lengths) / len(lengths) if lengths else None,
             "eval/returns": returns,
         }
         self._writer.write(self.step, row)
-        best = not math.isnan(mean) and (self.best_return is None or mean >= self.best_return)
+        best = not math.isnan(mean) and (self.best_return is None or self._is_as_good(mean, self.best_return))
         if best:
             self.best_return = mean
             if isinstance(policy, Saveable):
@@ -332,8 +344,9 @@ class Run:
                 f"{kept}step {self._saved_step()}."
             )
         elif self.options.progress:
-            earned = "" if self._window.mean is None else f", return {self._window.mean:.4g}"
-            goal = f" (stopped: the return reached {self.options.stop_return:g})" if self.reached else ""
+            figure = self.figure.replace("_", " ")
+            earned = "" if self._window.mean is None else f", {figure} {self._window.mean:.4g}"
+            goal = f" (stopped: the {figure} reached {self.options.stop_return:g})" if self.reached else ""
             say(f"{self.step} steps in {self._seconds:.1f} s{earned}{goal}; the run lies in {self.path}")
 
     # Entering and leaving

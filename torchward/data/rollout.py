@@ -53,6 +53,12 @@ class Batch:
             return self._each(lambda x: x[index])
         return self._each(lambda x: x.index_select(0, index))  # half the time of x[index]
 
+    def until(self, time: int) -> "Batch":
+        """The first ``time`` steps of each row: the rest has to be padding."""
+        whole = {"state": self.state}
+        cut = replace(self, state=())._each(lambda x: x[:, :time])
+        return replace(cut, **whole)
+
     def minibatches(self, batch_size: int, generator: Generator, history: bool) -> Iterator["Batch"]:
         """The steps once, in random order, in minibatches of ``batch_size`` steps. With ``history`` rows stay whole,
         and a minibatch holds as many rows as make up ``batch_size`` steps, at least one."""

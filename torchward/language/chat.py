@@ -83,6 +83,11 @@ class Template:
         turns = self.turns(words, tokenizer)
         return [tokenizer.start_id, *(id_ for turn in turns for id_ in turn.ids), tokenizer.role_id("assistant")]
 
+    def reply(self, message: Message, tokenizer: Tokenizer) -> list[int]:
+        """What someone else says behind the assistant's words, and what the assistant's next words follow."""
+        words = tokenizer.encode(message.content)
+        return [tokenizer.role_id(message.role), *words, tokenizer.eos_id, tokenizer.role_id("assistant")]
+
     def complete(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """The messages, with what the system says before them."""
         if self.system is None or (messages and messages[0].role == "system"):

@@ -212,10 +212,9 @@ def byte_counts(tokenizer: Tokenizer) -> NDArray[np.int64]:
 
 def save(tokenizer: TextTokenizer, directory: Path) -> None:
     """Write the tokenizer into ``directory``, which is made, as JSON."""
-    coder = tokenizer.coder
-    data = {"format": FORMAT, "tokenizer": type(coder).__name__, **coder.description()}
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / FILE).write_text(json.dumps(data, ensure_ascii=True) + "\n", encoding="utf-8")
+    text = json.dumps(describe(tokenizer), ensure_ascii=True)
+    (directory / FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def load(directory: Path) -> TextTokenizer:
@@ -223,6 +222,20 @@ def load(directory: Path) -> TextTokenizer:
     path = Path(directory) / FILE
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TextError(f"expected a tokenizer that torchward saved at {path}, got {error}") from error
+    return described(data, str(path))
+
+
+def describe(tokenizer: TextTokenizer) -> dict[str, Any]:
+    """All that it is made of, as JSON."""
+    coder = tokenizer.coder
+    return {"format": FORMAT, "tokenizer": type(coder).__name__, **coder.description()}
+
+
+def described(data: Any, where: str = "its description") -> TextTokenizer:
+    """The tokenizer that ``describe`` told of. Raises TextError where it cannot be read; ``where`` is named then."""
+    try:
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']!r}")
         match data["tokenizer"]:
@@ -236,11 +249,11 @@ def load(directory: Path) -> TextTokenizer:
                 return TextTokenizer(PairCoder.described(data))
             case name:
                 raise ValueError(f"the unknown kind {name!r}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, TextError):
             raise
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise TextError(f"expected a tokenizer that torchward saved at {path}, got {reason}") from error
+        raise TextError(f"expected a tokenizer that torchward saved at {where}, got {reason}") from error
 
 
 def utf8(text: str) -> bytes:

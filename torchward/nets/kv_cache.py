@@ -7,7 +7,7 @@ position of what it holds, rows of all lengths stand side by side, and a row may
 from typing import NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from torchward.nets.transformer_config import TransformerConfig
@@ -16,7 +16,7 @@ Layers: TypeAlias = tuple[Tensor, ...]
 
 
 class Cache(NamedTuple):
-    """A tree of tensors ``[B, ...]``, which may be a policy's state; from any tuple of its parts it is ``Cache(*tree)``.
+    """A tree of tensors ``[B, ...]``, which may be a policy's state; from a tuple of its parts it is ``Cache(*tree)``.
 
     What is read fills slots in place and gives a new cache with a new ``length``, which shares the slots. So the old
     one goes on being what it was, until something else is written behind its length."""
@@ -44,7 +44,7 @@ def empty(config: TransformerConfig, batch: int, size: int, like: Tensor) -> Cac
 
 
 def rows(cache: Cache, index: Int64[Tensor, " rows"]) -> Cache:
-    """A copy of the rows at ``index``: so rows leave; and with an index repeated, one prompt goes on in several ways."""
+    """A copy of the rows at ``index``: so rows leave, and with an index repeated one prompt goes on in several ways."""
     slots, cross, source = (
         tuple(leaf.index_select(0, index) for leaf in leaves) for leaves in (cache.slots, cache.cross, cache.source)
     )
@@ -60,6 +60,23 @@ def enter(cache: Cache, index: Int64[Tensor, " rows"], other: Cache) -> Cache:
         mine[:, : new.shape[1]].index_copy_(0, index, new)
     cache.length.index_copy_(0, index, other.length)
     return cache
+
+
+def closed_up(cache: Cache, stay: Bool[Tensor, " rows"], span: int) -> tuple[Cache, Int64[Tensor, " left"]]:
+    """The rows that ``stay`` alone, in the same memory: the last ones move into the gaps, so that little is copied.
+    Also where each of them stood. ``span`` is a bound on how many slots of them are filled."""
+    kept = int(stay.sum())
+    order = torch.arange(len(stay), device=stay.device)
+    gaps, movers = order[:kept][~stay[:kept]], order[kept:][stay[kept:]]
+    for leaf in (*(each[:, :, :, :span] for each in cache.slots), *cache.cross, *cache.source, cache.length, order):
+        leaf[gaps] = leaf[movers]
+    return first(cache, kept), order[:kept]
+
+
+def first(cache: Cache, count: int) -> Cache:
+    """The first ``count`` rows, in the same memory."""
+    slots, cross, source = (tuple(leaf[:count] for leaf in each) for each in (cache.slots, cache.cross, cache.source))
+    return Cache(slots, cache.length[:count], cross, source)
 
 
 def resized(cache: Cache, size: int) -> Cache:

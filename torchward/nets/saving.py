@@ -28,6 +28,7 @@ HOMES = {
     "ActorCritic": "actor_critic",
     "DeterministicActor": "deterministic_actor",
     "QPolicy": "q_policy",
+    "LanguageModel": "language_model",
     "SoftActor": "soft_actor",
     "TabularPolicy": "tabular",
 }

@@ -1,6 +1,6 @@
 """The transformer: one module, of which a decoder (GPT), an encoder (BERT) and an encoder-decoder (T5) are settings."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from torchward.nets import kv_cache
 from torchward.nets.attention import Linear
 from torchward.nets.kv_cache import Cache
+from torchward.nets.positions import Learned, Rotary, Sinusoidal
+from torchward.nets.token_scores import Head
 from torchward.nets.transformer_block import ACTIVATIONS, Norm
 from torchward.nets.transformer_config import TransformerConfig
 from torchward.nets.transformer_stack import Stack
@@ -47,6 +49,11 @@ class Transformer(nn.Module):
         self.value_head = Linear(width, 1) if config.value_head else None
         self._initialise()
 
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        """The encoder of an encoder-decoder and its decoder, or the one stack that there is."""
+        return (self.stack,) if self.encoder is None else (self.encoder, self.stack)
+
     def forward(
         self,
         tokens: Int64[Tensor, "batch time"],
@@ -62,16 +69,14 @@ class Transformer(nn.Module):
         no padding, or the numbers of the sequences that a row is packed with. A decoder needs no mask for padding at
         the right, which nothing that counts can see, and is faster without. ``positions`` are counted within segments
         unless they are given. ``token_types`` are BERT's two kinds of segments, and ``memory`` is what :meth:`encode`
-        gave a decoder to look at. Raises ValueError for a row that is too long, and for a memory that is missing."""
+        gave a decoder to look at. Raises ValueError for a row that is too long, and for a memory that is missing or
+        that nothing would look at."""
         self._check_length(tokens.shape[1])
+        self._check_memory(memory)
+        x = self._embed(tokens, token_types)
         if memory is None:
-            if self.encoder is not None:
-                raise ValueError(
-                    "expected memory, what encode() gives, for the decoder of an encoder-decoder; got none"
-                )
-            return self.stack.forward(self._embed(tokens, token_types), segments, positions)
-        cross = self.stack.cross_keys_values(memory.hidden)
-        return self.stack.forward(self._embed(tokens, token_types), segments, positions, cross, memory.mask)
+            return self.stack.forward(x, segments, positions)
+        return self.stack.forward(x, segments, positions, self.stack.cross_keys_values(memory.hidden), memory.mask)
 
     def encode(self, tokens: Int64[Tensor, "batch source"], mask: Bool[Tensor, "batch source"] | None = None) -> Memory:
         """What the encoder of an encoder-decoder makes of tokens ``[B, S]``; ``mask`` is True where there is no
@@ -84,20 +89,22 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch vocab"]:
         """The head: hidden states ``[..., width]`` to logits ``[..., vocab_size]``."""
-        parts: Any = self._modules
-        if parts.get("transform") is not None:
-            hidden = ACTIVATIONS[self.config.activation](parts["transform"].forward(hidden))
-            hidden = parts["transform_norm"].forward(hidden)
+        hidden, head = self.before_head(hidden)
+        return F.linear(hidden, head.weight, head.bias)
+
+    def before_head(self, hidden: Float[Tensor, "*batch width"]) -> tuple[Float[Tensor, "*batch width"], Head]:
+        """What the head's product is taken of, and with: for who wants logits piece by piece."""
+        if self.transform is not None and self.transform_norm is not None:
+            hidden = self.transform_norm(ACTIVATIONS[self.config.activation](self.transform(hidden)))
         if self.config.head_scale != 1.0:
             hidden = hidden * self.config.head_scale
-        matrix = (parts.get("head") or parts["token"])._parameters["weight"]
-        return F.linear(hidden, matrix, self._parameters.get("head_bias"))
+        return hidden, Head(self.token.weight if self.head is None else self.head.weight, self.head_bias)
 
     def value(self, hidden: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch"]:
         """The value head: hidden states ``[..., width]`` to values ``[...]``. Raises ValueError without one."""
         if self.value_head is None:
             raise ValueError("expected a model with value_head, got one without")
-        value: Tensor = self.value_head.forward(hidden)
+        value: Tensor = self.value_head(hidden)
         return value.squeeze(-1)
 
     def cache(self, batch: int, size: int | None = None, memory: Memory | None = None) -> Cache:
@@ -105,9 +112,9 @@ class Transformer(nn.Module):
         encoder-decoder with what its decoder is to look at. Raises ValueError for an encoder."""
         size = self.config.max_position_embeddings if size is None else size
         self._check_length(size)
-        if not self.stack.causal or (memory is None) != (self.encoder is None):
-            wanted = "no cache" if not self.stack.causal else "memory" if memory is None else "no memory"
-            raise ValueError(f"expected {wanted} for a model of kind {self.config.kind!r}, got the contrary")
+        self._check_memory(memory)
+        if not self.stack.causal:
+            raise ValueError("expected a decoder to make a cache for, got a model of kind 'encoder'")
         made = kv_cache.empty(self.config, batch, size, self.token.weight)
         if memory is None:
             return made
@@ -154,20 +161,22 @@ class Transformer(nn.Module):
         return hidden.squeeze(1), cache._replace(length=after)
 
     def _embed(self, tokens: Tensor, token_types: Tensor | None) -> Tensor:
-        parts: Any = self._modules
-        x = F.embedding(tokens, parts["token"]._parameters["weight"])
+        x: Tensor = self.token(tokens)
         if self.config.embedding_scale != 1.0:
             x = x * self.config.embedding_scale
-        if parts.get("token_type") is not None:
-            weight = parts["token_type"]._parameters["weight"]
-            x = x + (weight[0] if token_types is None else F.embedding(token_types, weight))
+        if self.token_type is not None:
+            x = x + (self.token_type.weight[0] if token_types is None else self.token_type(token_types))
         return x
 
     def _check_length(self, length: int) -> None:
-        if length > self.config.max_position_embeddings:
-            raise ValueError(
-                f"expected at most max_position_embeddings={self.config.max_position_embeddings} tokens, got {length}"
-            )
+        limit = self.config.max_position_embeddings
+        if length > limit and isinstance(self.config.positions, Learned | Sinusoidal | Rotary):
+            raise ValueError(f"expected at most max_position_embeddings={limit} tokens, got {length}")
+
+    def _check_memory(self, memory: Memory | None) -> None:
+        if (memory is None) != (self.encoder is None):
+            wanted, found = ("no memory", "one") if self.encoder is None else ("memory, what encode() gives,", "none")
+            raise ValueError(f"expected {wanted} for a model of kind {self.config.kind!r}, got {found}")
 
     @staticmethod
     def _span(cache: Cache, after: Tensor, span: int | None) -> int:
@@ -186,8 +195,8 @@ class Transformer(nn.Module):
                 nn.init.normal_(module.weight, std=std)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-        for stack in (self.encoder, self.stack):
-            for name, parameter in () if stack is None else stack.named_parameters():
+        for stack in self.stacks:
+            for name, parameter in stack.named_parameters():
                 if name.endswith(("out.weight", "down.weight")):
                     nn.init.normal_(parameter, std=std / (2 * len(stack.layers)) ** 0.5)
         if self.value_head is not None:

@@ -1,0 +1,373 @@
+"""Group relative policy optimisation (Shao et al. 2024): answers to one prompt are judged against each other.
+
+From top to bottom: the config with its kin, the credit, the loss, the update, the loop. No critic: what an answer is
+worth, its group says. Dr. GRPO, DAPO, RLOO, REINFORCE++ and GSPO differ from it in three places, each of which is a
+type: how a reward becomes an advantage, what is clipped, and what the mean is taken over.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from torchward.config import ConfigError
+from torchward.data.kl import frozen
+from torchward.data.protocols import Shaping, on_device
+from torchward.data.random import derive, generator
+from torchward.data.rollout import Batch, Rollout
+from torchward.data.texts import GroupTask
+from torchward.functional.advantages import group_relative, leave_one_out, standardise
+from torchward.functional.divergences import k3
+from torchward.functional.policy_losses import clipped_surrogate
+from torchward.functional.reduction import constant_mean, masked_mean, sequence_mean, token_mean
+from torchward.functional.schedules import warmup_constant, warmup_linear
+from torchward.nets.adamw import AdamW, decayed
+from torchward.nets.language_model import LanguageModel
+from torchward.nets.sampling import Sampling
+from torchward.run import Run
+
+
+@dataclass(frozen=True)
+class GroupRelative:
+    """A reward less the mean of its group, in the group's deviations (GRPO); unscaled in Dr. GRPO."""
+
+    scale_rewards: bool = True
+    """Divide by the deviation: groups that nearly agree then count as much as any."""
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """A reward less the mean of the others in its group (RLOO)."""
+
+
+@dataclass(frozen=True)
+class WholeBatch:
+    """A reward less the mean of all, in the deviations of all (REINFORCE++, Hu 2025)."""
+
+
+@dataclass(frozen=True)
+class TokenClip:
+    """The ratio of each token is clipped (PPO)."""
+
+    epsilon: float = 0.2
+    """How far it may fall below 1."""
+    epsilon_high: float | None = None
+    """How far it may rise above 1; None: as far (DAPO: 0.28)."""
+
+
+@dataclass(frozen=True)
+class SequenceClip:
+    """The ratio of a whole answer is clipped, as the geometric mean of its tokens' (GSPO, Zheng et al. 2025)."""
+
+    epsilon: float = 3e-4
+    """How far it may fall below 1."""
+    epsilon_high: float | None = 4e-4
+    """How far it may rise above 1."""
+
+
+@dataclass(frozen=True)
+class SequenceMean:
+    """Each answer counts the same, so a token of a long one less (GRPO)."""
+
+
+@dataclass(frozen=True)
+class TokenMean:
+    """Each token counts the same, so a long answer more (DAPO)."""
+
+
+@dataclass(frozen=True)
+class ConstantMean:
+    """The sum over an answer's tokens, over one and the same length for all (Dr. GRPO)."""
+
+
+Credit: TypeAlias = GroupRelative | LeaveOneOut | WholeBatch
+Clip: TypeAlias = TokenClip | SequenceClip
+Normalisation: TypeAlias = SequenceMean | TokenMean | ConstantMean
+
+
+@dataclass(frozen=True)
+class Config:
+    """GRPO's settings, by the names of TRL."""
+
+    total_timesteps: int = 500_000
+    """Tokens to write and learn from, over all completions."""
+    num_generations: int = 8
+    """Completions of each prompt: a group."""
+    generation_batch_size: int = 64
+    """Completions of a rollout."""
+    steps_per_generation: int = 1
+    """Steps of the optimiser that a rollout is divided into."""
+    num_iterations: int = 1
+    """How often a rollout is learnt from."""
+    per_device_train_batch_size: int = 16
+    """Completions whose activations are held at a time; the result does not depend on it."""
+    max_completion_length: int | None = None
+    """Tokens that a completion may have; None: as many as the task allows."""
+    mask_truncated_completions: bool = False
+    """Learn nothing from completions that the length ended (DAPO's overlong filtering)."""
+    temperature: float = 1.0
+    """What logits are divided by, in sampling and in learning."""
+    top_k: int | None = None
+    """Sample among this many of the likeliest tokens; None: all."""
+    top_p: float | None = None
+    """Sample among the fewest likeliest tokens with this probability together; None: all."""
+    credit: Credit = field(default_factory=GroupRelative)
+    """How a reward becomes an advantage."""
+    clip: Clip = field(default_factory=TokenClip)
+    """What is clipped."""
+    normalisation: Normalisation = field(default_factory=SequenceMean)
+    """What the mean is taken over."""
+    beta: float = 0.0
+    """Weight of the divergence from the policy that the run began with; 0: there is no reference."""
+    learning_rate: float = 1e-4
+    """AdamW's highest step size."""
+    lr_scheduler_type: Literal["constant", "linear"] = "constant"
+    """linear: down to 0 at the last step."""
+    warmup_ratio: float = 0.0
+    """Share of the run over which it rises from 0."""
+    weight_decay: float = 0.0
+    """Share of each matrix that is taken away at a step, times the step size."""
+    max_grad_norm: float = 1.0
+    """Norm to which the gradient of all parameters together is clipped."""
+    seed: int = 0
+    """Everything random follows from it."""
+    device: str = "cpu"
+    """Where the model lives: cpu, cuda."""
+
+    def __post_init__(self) -> None:
+        for name in ("total_timesteps", "num_generations", "steps_per_generation", "num_iterations"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        if self.generation_batch_size % self.num_generations:
+            raise ConfigError(
+                f"expected generation_batch_size a multiple of num_generations={self.num_generations}, got "
+                f"{self.generation_batch_size}"
+            )
+        if isinstance(self.credit, LeaveOneOut) and self.num_generations < 2:
+            raise ConfigError("expected num_generations of at least 2 for LeaveOneOut, which needs others; got 1")
+        if isinstance(self.credit, GroupRelative) and self.num_generations < 2:
+            raise ConfigError("expected num_generations of at least 2: an answer alone in its group teaches nothing")
+
+    @property
+    def sampling(self) -> Sampling:
+        """What completions are drawn from."""
+        return Sampling(self.temperature, self.top_k, self.top_p)
+
+
+def dr_grpo(config: Config) -> Config:
+    """GRPO done right (Liu et al. 2025): neither a group's deviation nor an answer's length changes its weight."""
+    return replace(config, credit=GroupRelative(scale_rewards=False), normalisation=ConstantMean())
+
+
+def dapo(config: Config) -> Config:
+    """DAPO (Yu et al. 2025): clip-higher, mean over tokens, nothing learnt from answers that were cut."""
+    return replace(
+        config, clip=TokenClip(0.2, 0.28), normalisation=TokenMean(), mask_truncated_completions=True, beta=0.0
+    )
+
+
+def rloo(config: Config) -> Config:
+    """REINFORCE leave-one-out (Ahmadian et al. 2024)."""
+    return replace(config, credit=LeaveOneOut(), normalisation=ConstantMean())
+
+
+def reinforce_plus_plus(config: Config) -> Config:
+    """REINFORCE++ (Hu 2025): no groups; the whole batch is the baseline."""
+    return replace(config, credit=WholeBatch(), normalisation=TokenMean())
+
+
+def gspo(config: Config) -> Config:
+    """GSPO (Zheng et al. 2025): the ratio of a whole answer."""
+    return replace(config, clip=SequenceClip())
+
+
+def advantages(rollout: Rollout, credit: Credit) -> Tensor:
+    """What each answer ``[B]`` was better by than its like."""
+    reward = torch.where(rollout.loss_mask, rollout.reward, 0.0).sum(1)
+    group = rollout.context["group"]
+    assert isinstance(group, Tensor)
+    match credit:
+        case GroupRelative(scale):
+            return group_relative(reward, group, scale)
+        case LeaveOneOut():
+            return leave_one_out(reward, group)
+        case WholeBatch():
+            return standardise(reward, torch.ones_like(reward, dtype=torch.bool))
+
+
+METRICS = ("policy_loss", "entropy", "kl", "clip_fraction", "approx_kl")
+
+
+class Learner:
+    """The policy's optimiser, its reference if there is one, and the update."""
+
+    def __init__(self, policy: LanguageModel, config: Config) -> None:
+        self.policy, self.config = policy, config
+        self.reference = frozen(policy) if config.beta else None
+        self.optimizer = AdamW(decayed(policy.parameters(), config.weight_decay), config.learning_rate)
+        self.generator = generator(config.seed, "minibatches")
+
+    def anneal(self, progress: float) -> None:
+        """Set the learning rate; ``progress`` goes from 0 at the first step to 1 at the last."""
+        schedule = warmup_linear if self.config.lr_scheduler_type == "linear" else warmup_constant
+        self.optimizer.lr = self.config.learning_rate * schedule(progress, self.config.warmup_ratio)
+
+    def loss(self, batch: Batch, reference: Tensor | None, length: int, total: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of some rows, their share of a mean whose divisor is ``total``; and sums for the ``METRICS``.
+
+        The divergence is k3 times the ratio, whose expectation under what was sampled, and whose gradient, are those of
+        KL(pi || reference), also when the policy has moved since it sampled."""
+        config, mask = self.config, batch.loss_mask
+        log_prob, entropy, _ = self.policy.evaluate_actions(batch.observation, batch.action, (), batch.boundary)
+        low, high = config.clip.epsilon, config.clip.epsilon_high
+        high = low if high is None else high
+        ratio = torch.where(mask, log_prob - batch.log_prob, 0.0)
+        if isinstance(config.clip, TokenClip):
+            surrogate = clipped_surrogate(log_prob, batch.log_prob, batch.advantage, low, high)
+            loss = self.mean(surrogate.loss, mask, length, total)
+            clipped = (surrogate.clipped & mask).sum()
+        else:
+            count = mask.sum(1, keepdim=True).clamp_min(1)
+            mean, old = (torch.where(mask, x, 0.0).sum(1, keepdim=True) / count for x in (log_prob, batch.log_prob))
+            surrogate = clipped_surrogate(mean, old, batch.advantage[:, :1], low, high)
+            rows = mask.any(1, keepdim=True)
+            loss = masked_mean(surrogate.loss, rows, total)
+            clipped = torch.where(surrogate.clipped & rows, count, 0).sum()
+        divergence = torch.zeros_like(log_prob)
+        if reference is not None:
+            divergence = ratio.exp() * k3(log_prob, reference)
+            loss = loss + config.beta * self.mean(divergence, mask, length, total)
+        with torch.no_grad():
+            seen = (entropy, divergence, k3(batch.log_prob, log_prob))
+            entropy_sum, kl_sum, moved = (torch.where(mask, x, 0.0).sum() for x in seen)
+            sums = torch.stack([loss.detach(), entropy_sum, kl_sum, clipped.float(), moved, ratio.abs().max()])
+        return loss, sums
+
+    def mean(self, x: Tensor, mask: Tensor, length: int, total: Tensor) -> Tensor:
+        """The mean over the steps in the mask, as the normalisation says; ``total`` is that of :meth:`total`."""
+        match self.config.normalisation:
+            case SequenceMean():
+                return sequence_mean(x, mask, total)
+            case TokenMean():
+                return token_mean(x, mask, total)
+            case ConstantMean():
+                return constant_mean(x, mask, length, total)
+
+    def total(self, mask: Tensor) -> Tensor:
+        """What the mean over all rows of a step of the optimiser is divided by: its answers, or its tokens."""
+        tokens = isinstance(self.config.normalisation, TokenMean) and isinstance(self.config.clip, TokenClip)
+        return (mask.sum() if tokens else mask.any(1).sum()).float().clamp_min(1.0)
+
+    def update(self, rollout: Rollout, advantage: Tensor, length: int) -> dict[str, Tensor | float]:
+        """Learn from a rollout whose answers are better than their like by ``advantage`` ``[B]``. ``length`` is the
+        largest number of tokens of an answer, for a constant mean."""
+        config = self.config
+        mask = rollout.loss_mask
+        if config.mask_truncated_completions:
+            mask = mask & rollout.terminated.any(1, keepdim=True)
+        spread = advantage[:, None].expand_as(rollout.reward)
+        batch = replace(rollout.credited(spread, spread), loss_mask=mask, value=None)
+        reference = self.references(batch)
+        sums, tokens, first = torch.zeros(6, device=mask.device), torch.zeros((), device=mask.device), None
+        norm: Tensor | float = 0.0
+        for _ in range(config.num_iterations):
+            order = torch.randperm(len(batch), generator=self.generator).to(mask.device)
+            for rows in order.chunk(config.steps_per_generation):
+                minibatch = batch.rows(rows)
+                if not bool(minibatch.loss_mask.any()):
+                    continue
+                seen, norm = self.step(minibatch, None if reference is None else reference[rows], length)
+                first = seen[5] if first is None else first
+                sums, tokens = sums + seen, tokens + minibatch.loss_mask.sum()
+        means = sums[1:5] / tokens.clamp_min(1)
+        return {
+            **dict(zip(METRICS[1:], means.unbind(), strict=True)),
+            "grad_norm": norm,
+            "learning_rate": self.optimizer.lr,
+            "mismatch": 0.0 if first is None else first,
+        }
+
+    def step(self, minibatch: Batch, reference: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
+        """One step of the optimiser; sums for the metrics, and the norm of the gradient."""
+        total = self.total(minibatch.loss_mask)
+        self.optimizer.zero_grad()
+        sums = torch.zeros(6, device=total.device)
+        for piece, rows in pieces(minibatch, self.config.per_device_train_batch_size):
+            known = None if reference is None else reference[rows, : piece.log_prob.shape[1]]
+            loss, seen = self.loss(piece, known, length, total)
+            loss.backward()
+            sums = torch.cat([sums[:5] + seen[:5], torch.maximum(sums[5:], seen[5:])])
+        return sums, self.optimizer.step(self.config.max_grad_norm)
+
+    @torch.no_grad()
+    def references(self, batch: Batch) -> Tensor | None:
+        """The reference's log-probabilities ``[B, T]``."""
+        if self.reference is None:
+            return None
+        made = torch.zeros_like(batch.log_prob)
+        for piece, rows in pieces(batch, self.config.per_device_train_batch_size):
+            made[rows, : piece.log_prob.shape[1]] = self.reference.log_probs(piece.observation, piece.action)
+        return made
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+
+
+def pieces(batch: Batch, rows: int) -> list[tuple[Batch, Tensor]]:
+    """The rows that are learnt from, in pieces of about equal lengths, each cut to its longest; and which they are."""
+    time = torch.arange(1, batch.loss_mask.shape[1] + 1, device=batch.loss_mask.device)
+    lengths = (batch.loss_mask * time).amax(1)
+    order = lengths.argsort(stable=True, descending=True)
+    order = order[: int((lengths > 0).sum())]
+    return [(batch.rows(some).until(int(lengths[some[0]])), some) for some in order.split(rows)]
+
+
+def train(
+    config: Config, task: GroupTask, run: Run, policy: LanguageModel | None = None, shaping: Sequence[Shaping] = ()
+) -> LanguageModel:
+    """Improve ``policy``, which can write the task's tokens already, by reward; return it."""
+    if policy is None:
+        raise ConfigError("expected a policy that can write, to improve: give a run's, with init")
+    policy = on_device(policy, config.device)
+    policy.sampling = config.sampling
+    policy.eval()  # without dropout: what is learnt from is what was sampled
+    source = task.source(
+        config.generation_batch_size, config.seed, config.device, num_generations=config.num_generations
+    )
+    learner = Learner(policy, config)
+    length = config.max_completion_length or task.max_completion_length
+    with run:
+        run.track(policy=policy, learner=learner, source=source, **{f"shaping{i}": s for i, s in enumerate(shaping)})
+        while not run.done:
+            learner.anneal(run.step / run.total)
+            rollout = source.collect(policy, config.max_completion_length)
+            metrics: dict[str, Tensor | float] = {}
+            for each in shaping:
+                rollout, shaped = each.shape(rollout)
+                metrics |= shaped
+            advantage = advantages(rollout, config.credit)
+            metrics |= learner.update(rollout, advantage, length)
+            metrics["uniform_groups"] = uniform(rollout)
+            metrics["truncated"] = 1.0 - rollout.terminated.any(1).float().mean()
+            run.advance(rollout.steps, source.episodes())
+            run.log(metrics)
+            if run.due("evaluate"):
+                seed = derive(config.seed, "evaluation")
+                run.evaluation(task.evaluate(policy, run.options.n_eval_episodes, seed), policy)
+            if run.due("checkpoint"):
+                source.cut()
+                run.save()
+        run.finish(policy)
+    source.close()
+    return policy
+
+
+def uniform(rollout: Rollout) -> Tensor:
+    """The share of answers in groups that all earned the same, from which nothing is learnt."""
+    return (group_relative(rollout.reward.sum(1), rollout.context["group"], False) == 0.0).float().mean()  # type: ignore[arg-type]

@@ -1,0 +1,55 @@
+"""Text to learn from, as tokens: what a task of text hands to an algorithm that imitates."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from torchward.data.protocols import Source, Task
+from torchward.data.sequences import Sequences
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Sequences to learn from and others to validate on, and the vocabulary that they are written in."""
+
+    train: Sequences
+    validation: Sequences
+    bytes_of: Tensor
+    """``[vocab_size]`` int64: the bytes of text that each token stands for, by which a loss is one per byte."""
+    pad_id: int
+    vocabulary: Mapping[str, Any]
+    """What the tokenizer is made of, as JSON."""
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of tokens."""
+        return len(self.bytes_of)
+
+
+@runtime_checkable
+class GroupTask(Task, Protocol):
+    """A task that is learnt from several answers to one prompt."""
+
+    @property
+    def max_completion_length(self) -> int:
+        """The largest number of tokens of an answer."""
+        ...
+
+    def source(self, n_envs: int, seed: int, device: str = "cpu", *, num_generations: int = 1) -> Source:
+        """``n_envs`` answers a rollout, ``num_generations`` to each prompt; ``context["group"]`` says to which."""
+        ...
+
+
+@runtime_checkable
+class TextTask(GroupTask, Protocol):
+    """A task whose words can be learnt by imitation too."""
+
+    def corpus(self) -> Texts:
+        """Plain text, to pretrain on: all of it is learnt."""
+        ...
+
+    def demonstrations(self) -> Texts:
+        """Answers behind their prompts, to fine-tune on: the answers are learnt."""
+        ...

@@ -1,0 +1,253 @@
+"""Text from a language model: many completions at once, each with what the policy said while it wrote them.
+
+A batch has a fixed number of slots. A prompt is read once, however many completions it gets; a completion that is
+finished leaves its slot, and where others wait, they enter. What is drawn for a completion depends on its number alone,
+not on what else is in the batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchward.language.documents import TextError
+from torchward.language.tokenizer import Stream, Tokenizer
+from torchward.nets import kv_cache
+from torchward.nets.language_model import Chosen, LanguageModel
+
+SLOTS = 128
+"""Completions that are written at a time, by default."""
+
+
+@dataclass(frozen=True)
+class Completions:
+    """``N`` completions of at most ``L`` tokens: those of the first prompt, then those of the second, and so on."""
+
+    tokens: Tensor
+    """``[N, L]`` int64; behind a completion's end, 0."""
+    log_probs: Tensor
+    """``[N, L]`` float32, of each token under the distribution that it was drawn from."""
+    values: Tensor
+    """``[N, L + 1]`` float32: before each token, and, where the length ended a completion, behind its last one."""
+    lengths: Tensor
+    """``[N]`` int64: tokens of each, its end-of-text included."""
+    ended: Tensor
+    """``[N]`` bool: True where end-of-text or a stop sequence ended it, False where the length did."""
+    supports: Tensor | None
+    """``[N, L, bytes]``: what each token was drawn among; None where it was among all."""
+
+
+class StopWords:
+    """Finds where completions say one of some words; a completion ends behind it. They may begin in one token and end
+    in another."""
+
+    def __init__(self, tokenizer: Tokenizer, words: Sequence[str]) -> None:
+        self.tokenizer, self.words = tokenizer, tuple(word.encode() for word in words)
+        if not all(self.words):
+            raise TextError("expected stop sequences of at least one character, got an empty one")
+        self.tails: dict[int, bytes] = {}
+
+    def found(self, rows: Tensor, tokens: Tensor) -> Tensor:
+        """Which of the ``rows`` a word ends in, with these new tokens."""
+        found = []
+        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+            new = self.tokenizer.bytes_of(token)
+            text = self.tails.get(row, b"") + new
+            # Only what ends in the new bytes is new.
+            found.append(any(text.find(word, max(0, len(text) - len(new) - len(word) + 1)) >= 0 for word in self.words))
+            self.tails[row] = text[-max(map(len, self.words)) :]
+        return torch.tensor(found, dtype=torch.bool, device=rows.device)
+
+
+@torch.no_grad()
+def generate(
+    policy: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    eos_id: int,
+    max_new_tokens: int,
+    num_generations: int = 1,
+    noise: Tensor | None = None,
+    stop: StopWords | None = None,
+    slots: int = SLOTS,
+) -> Completions:
+    """``num_generations`` completions of each prompt.
+
+    ``noise`` is ``policy.noise((max_new_tokens, N), generator)``; without it completions are the likeliest, token by
+    token. Where a prompt leaves less room in the model's context than ``max_new_tokens``, its completions are that
+    much shorter. Raises TextError for an empty prompt and one that fills the context."""
+    context = policy.config.max_position_embeddings
+    for number, prompt in enumerate(prompts):
+        if not 1 <= len(prompt) < context:
+            raise TextError(
+                f"expected prompts of 1 to {context - 1} tokens, the model's context less one, got {len(prompt)} in "
+                f"prompt {number}"
+            )
+    if not prompts or max_new_tokens < 1 or num_generations < 1 or slots < 1:
+        raise TextError("expected at least one prompt, new token, completion of each prompt and slot")
+    batch = _Batch(policy, prompts, max_new_tokens, num_generations, noise, slots)
+    was_training = policy.training
+    policy.eval()  # dropout would draw from another distribution than the one that is stored
+    try:
+        while batch.fill():
+            chosen = batch.choose()
+            batch.leave(eos_id, chosen, stop)
+            batch.step()
+    finally:
+        policy.train(was_training)
+    return batch.done
+
+
+class _Batch:
+    """The slots, and what is written in them. ``number`` says which completion each row is, ``count`` how many tokens
+    it has; a row that its length ended stays for one step more, in which it is asked for a value alone."""
+
+    def __init__(
+        self,
+        policy: LanguageModel,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        copies: int,
+        noise: Tensor | None,
+        slots: int,
+    ) -> None:
+        self.policy, self.prompts, self.copies, self.noise = policy, prompts, copies, noise
+        self.device = policy.body.token.weight.device
+        total, config = len(prompts) * copies, policy.config
+        self.context = config.max_position_embeddings
+        room = torch.tensor([self.context - len(prompt) for prompt in prompts]).repeat_interleave(copies)
+        self.limit = room.clamp_max(max_new_tokens).to(self.device)
+        self.size = min(self.context, max(map(len, prompts)) + max_new_tokens)
+        self.groups = max(1, slots // copies)
+        self.waiting = 0
+        """The prompts before this one have been read."""
+        self.tokens = torch.zeros(total, max_new_tokens, dtype=torch.int64, device=self.device)
+        self.log_probs = torch.zeros(total, max_new_tokens, device=self.device)
+        self.values = torch.zeros(total, max_new_tokens + 1, device=self.device)
+        self.lengths = torch.zeros(total, dtype=torch.int64, device=self.device)
+        self.ended = torch.zeros(total, dtype=torch.bool, device=self.device)
+        self.supports: Tensor | None = None
+        self.whole = policy.body.cache(min(self.groups * copies, total), self.size)
+        self.cache = kv_cache.first(self.whole, 0)
+        """The part of the whole one that has rows."""
+        self.number = torch.zeros(0, dtype=torch.int64, device=self.device)
+        self.count = self.number
+        self.hidden = torch.zeros(0, config.hidden_size, device=self.device)
+        self.last = self.number
+        self.span = 0
+        """The longest row's tokens."""
+
+    @property
+    def done(self) -> Completions:
+        longest = int(self.lengths.max())
+        return Completions(
+            self.tokens[:, :longest],
+            self.log_probs[:, :longest],
+            self.values[:, : longest + 1],
+            self.lengths,
+            self.ended,
+            None if self.supports is None else self.supports[:, :longest],
+        )
+
+    def fill(self) -> bool:
+        """Let prompts enter where there is room for them; False when all is done."""
+        free = self.groups - -(-len(self.number) // self.copies)
+        left = len(self.prompts) - self.waiting
+        # Reading a prompt takes about as long as a step of the whole batch: a few enter together.
+        if left and free >= min(left, max(1, self.groups // 8)):
+            self._enter(min(left, free))
+        return len(self.number) > 0
+
+    def _enter(self, count: int) -> None:
+        policy, device = self.policy, self.device
+        which = range(self.waiting, self.waiting + count)
+        self.waiting += count
+        longest = max(len(self.prompts[i]) for i in which)
+        mask = torch.tensor([[column >= longest - len(self.prompts[i]) for column in range(longest)] for i in which])
+        tokens = torch.tensor([[0] * (longest - len(self.prompts[i])) + list(self.prompts[i]) for i in which])
+        padded = None if bool(mask.all()) else mask.to(device)
+        hidden, cache = policy.read(tokens.to(device), padded, longest)
+        each = torch.arange(count, device=device).repeat_interleave(self.copies)
+        number = which.start * self.copies + torch.arange(count * self.copies, device=device)
+        length = torch.cat([self.cache.length, cache.length.index_select(0, each)])
+        here = torch.arange(len(self.number), len(length), device=device)
+        kv_cache.enter(self.whole, here, kv_cache.rows(cache, each))
+        self.cache = kv_cache.first(self.whole, len(length))._replace(length=length)
+        self.number = torch.cat([self.number, number])
+        self.count = torch.cat([self.count, torch.zeros_like(number)])
+        self.hidden = torch.cat([self.hidden, hidden.index_select(0, each)])
+        self.span = max(self.span, longest)
+
+    def choose(self) -> Chosen:
+        """The next token of each row, written down."""
+        noise = None if self.noise is None else self.noise[self.count.clamp_max(len(self.noise) - 1), self.number]
+        chosen = self.policy.choose(self.hidden, noise)
+        self.values[self.number, self.count] = chosen.value
+        place = self.number, self.count.clamp_max(self.tokens.shape[1] - 1)
+        writes = self.count < self.limit[self.number]
+        if chosen.support is not None and self.supports is None:
+            shape = (*self.tokens.shape, chosen.support.shape[1])
+            self.supports = torch.zeros(shape, dtype=torch.uint8, device=self.device)
+        if self.supports is not None and chosen.support is not None:
+            self.supports[place] = torch.where(writes[:, None], chosen.support, self.supports[place])
+        self.tokens[place] = torch.where(writes, chosen.token, self.tokens[place])
+        self.log_probs[place] = torch.where(writes, chosen.log_prob, self.log_probs[place])
+        return chosen
+
+    def leave(self, eos_id: int, chosen: Chosen, stop: StopWords | None) -> None:
+        """Rows that have come to their end leave."""
+        over = self.count >= self.limit[self.number]  # the length had ended it one step ago
+        ends = (chosen.token == eos_id) & ~over
+        if stop is not None:
+            ends |= stop.found(self.number, chosen.token) & ~over
+        self.count = torch.where(over, self.count, self.count + 1)
+        self.last = chosen.token
+        leaving = over | ends
+        if not bool(leaving.any()):
+            return
+        gone = self.number[leaving]
+        self.lengths[gone] = self.count[leaving]
+        self.ended[gone] = ends[leaving]
+        self.cache, stood = kv_cache.closed_up(self.cache, ~leaving, self.span)
+        self.number, self.count, self.last = self.number[stood], self.count[stood], self.last[stood]
+        self.span = int(self.cache.length.max()) if len(self.number) else 0
+
+    def step(self) -> None:
+        """Read the tokens that were chosen."""
+        if not len(self.number):
+            self.hidden = self.hidden[:0]
+            return
+        self.span += 1
+        self.hidden, self.cache = self.policy.body.step(self.last, self.cache, self.span)
+
+
+@torch.no_grad()
+def stream(
+    policy: LanguageModel,
+    tokenizer: Tokenizer,
+    prompt: Sequence[int],
+    *,
+    max_new_tokens: int,
+    generator: torch.Generator | None = None,
+) -> Iterator[str]:
+    """One completion for a person who reads along: its text piece by piece, without its end-of-text. Without a
+    generator it is the likeliest, token by token. Raises TextError for a prompt that fills the model's context."""
+    context, device = policy.config.max_position_embeddings, policy.body.token.weight.device
+    if not 1 <= len(prompt) < context:
+        raise TextError(f"expected a prompt of 1 to {context - 1} tokens, got {len(prompt)}")
+    policy.eval()
+    room = min(max_new_tokens, context - len(prompt))
+    hidden, cache = policy.read(torch.tensor([list(prompt)], device=device), None, len(prompt) + room)
+    text = Stream(tokenizer)
+    for count in range(room):
+        noise = None if generator is None else policy.noise((1,), generator)
+        token = policy.choose(hidden, noise).token
+        if int(token) == tokenizer.eos_id:
+            break
+        if piece := text.push(int(token)):
+            yield piece
+        if count + 1 < room:
+            hidden, cache = policy.body.step(token, cache, len(prompt) + count + 1)
+    if rest := text.finish():
+        yield rest

@@ -1,0 +1,185 @@
+"""A language model at a task: what it wrote for some prompts, turn by turn, and what each of its words earned."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from torchward.language.chat import Template
+from torchward.language.documents import Completion, Dialogue, Document, Message, Prompt, TextError, Words, asked, plain
+from torchward.language.generate import SLOTS, StopWords, generate
+from torchward.language.task import Problems, Reward
+from torchward.language.tokenizer import Tokenizer
+from torchward.nets.language_model import LanguageModel
+
+
+@dataclass
+class Line:
+    """One prompt with all that was said behind it. The lists are as long as ``ids``; what stands in them at a token is
+    of the step that chose it."""
+
+    document: Document
+    ids: list[int]
+    own: list[bool]
+    """True where the policy chose the token."""
+    log_probs: list[float]
+    values: list[float]
+    rewards: list[float]
+    supports: list[Tensor | None]
+    """What a token was drawn among, as bits; None where it was not drawn among some."""
+    said: list[str] = field(default_factory=list)
+    """What the policy said, turn by turn, without its end-of-text."""
+    ended: bool = False
+    """True where the policy or its partner ended it, False where a length did."""
+    next_value: float = 0.0
+    """What the policy expected behind its last token, where a length ended it."""
+
+    @classmethod
+    def begun(cls, document: Document, ids: list[int]) -> "Line":
+        """A prompt."""
+        line = cls(document, [], [], [], [], [], [])
+        line.hear(ids)
+        return line
+
+    def hear(self, ids: Sequence[int]) -> None:
+        """Tokens that the policy did not choose."""
+        count = len(ids)
+        self.ids += ids
+        self.own += [False] * count
+        self.log_probs += [0.0] * count
+        self.values += [0.0] * count
+        self.rewards += [0.0] * count
+        self.supports += [None] * count
+
+    def say(
+        self, ids: list[int], log_probs: list[float], values: list[float], supports: Sequence[Tensor | None]
+    ) -> None:
+        """Tokens that the policy chose."""
+        self.ids += ids
+        self.own += [True] * len(ids)
+        self.log_probs += log_probs
+        self.values += values
+        self.rewards += [0.0] * len(ids)
+        self.supports += supports
+
+    def earn(self, reward: float) -> None:
+        """Something for the policy's last token."""
+        self.rewards[max(i for i, own in enumerate(self.own) if own)] += reward
+
+
+def question(document: Document) -> Words:
+    """What is asked: all that stands before the assistant's first words. Raises TextError for a document that asks
+    nothing: a text, or a preference."""
+    match document.content:
+        case Prompt(prompt) | Completion(prompt, _):
+            return prompt
+        case Dialogue(messages):
+            return asked(messages)
+    kind = "a text" if isinstance(document.content, str) else "a preference"
+    raise TextError(f"expected a prompt to answer in {document.origin}, got {kind}")
+
+
+def play(
+    policy: LanguageModel,
+    problems: Problems,
+    documents: Sequence[Document],
+    tokenizer: Tokenizer,
+    template: Template,
+    *,
+    max_completion_length: int,
+    num_generations: int = 1,
+    generator: Generator | None = None,
+    stop: Sequence[str] = (),
+    slots: int = SLOTS,
+) -> list[Line]:
+    """``num_generations`` answers to each document, those of the first one first, with what they earn. Without a
+    generator they are the likeliest, token by token.
+
+    In a task of several turns the partner's words follow in the template's form, and the policy speaks again; a turn
+    that its length cut is the last one."""
+    lines = [
+        Line.begun(document, template.prompt(question(document), tokenizer))
+        for document in documents
+        for _ in range(num_generations)
+    ]
+    running = lines
+    for turn in range(problems.turns):
+        first = turn == 0
+        prompts = [line.ids for line in running]
+        done = generate(
+            policy,
+            prompts[::num_generations] if first else prompts,  # one reading serves all answers to a prompt
+            eos_id=tokenizer.eos_id,
+            max_new_tokens=max_completion_length,
+            num_generations=num_generations if first else 1,
+            noise=None if generator is None else policy.noise((max_completion_length, len(running)), generator),
+            stop=StopWords(tokenizer, stop) if stop else None,
+            slots=slots,
+        )
+        lengths, ended = done.lengths.tolist(), done.ended.tolist()
+        tokens, log_probs, values = done.tokens.tolist(), done.log_probs.tolist(), done.values.tolist()
+        for i, line in enumerate(running):
+            n = lengths[i]
+            bits: Sequence[Tensor | None] = [None] * n if done.supports is None else list(done.supports[i, :n])
+            line.say(tokens[i][:n], log_probs[i][:n], values[i][:n], bits)
+            line.said.append(tokenizer.decode(tokens[i][:n]))
+            line.ended = ended[i]
+            line.next_value = 0.0 if ended[i] else values[i][n]
+        if problems.partner is None:
+            break
+        running = _answered(running, problems, tokenizer, template, policy.config.max_position_embeddings)
+        if not running:
+            break
+    for line, earned in zip(lines, judged(lines, problems.reward), strict=True):
+        line.earn(earned)
+    return lines
+
+
+def _answered(
+    lines: list[Line], problems: Problems, tokenizer: Tokenizer, template: Template, context: int
+) -> list[Line]:
+    """The lines that go on: the partner has answered, and there is room for an answer to that."""
+    assert problems.partner is not None
+    going = []
+    for line in lines:
+        reply = problems.partner(line.said, line.document.columns)
+        line.earn(reply.reward)
+        if reply.text is None:
+            line.ended = True
+        elif line.ended and len(line.said) < problems.turns:
+            ids = template.reply(Message("user", reply.text), tokenizer)
+            if len(line.ids) + len(ids) < context:
+                line.hear(ids)
+                line.ended = False
+                going.append(line)
+            else:
+                line.ended = False  # it is the model's context that ended it
+    return going
+
+
+def judged(lines: Sequence[Line], reward: Reward) -> list[float]:
+    """What a reward says of each line. Raises TextError where it does not say a finite number for each."""
+    columns = gathered([line.document.columns for line in lines])
+    prompts = [plain(question(line.document)) for line in lines]
+    earned = [float(one) for one in reward(prompts, ["\n".join(line.said) for line in lines], **columns)]
+    name = getattr(reward, "__name__", type(reward).__name__)
+    if len(earned) != len(lines):
+        raise TextError(f"expected one reward for each of {len(lines)} completions from {name}, got {len(earned)}")
+    for line, one in zip(lines, earned, strict=True):
+        if not math.isfinite(one):
+            raise TextError(f"expected finite rewards from {name}, got {one} for {line.said[-1]!r}; nothing was learnt")
+    return earned
+
+
+def gathered(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The columns of some documents as lists; None where a document lacks one that another has."""
+    names = dict.fromkeys(name for each in columns for name in each)
+    return {name: [each.get(name) for each in columns] for name in names}
+
+
+def padded(lists: Sequence[Sequence[Any]], length: int, fill: Any, dtype: torch.dtype) -> Tensor:
+    """``[B, length]``: the lists, filled up at the right."""
+    return torch.tensor([[*each, *[fill] * (length - len(each))] for each in lists], dtype=dtype)

@@ -1,0 +1,117 @@
+"""Problems of text as a task: to be imitated, to be learnt by reward, and judged on what was held out."""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from torchward.data.protocols import Evaluation, Policy
+from torchward.data.random import derive
+from torchward.data.texts import Texts
+from torchward.language.chat import Template, encode_all
+from torchward.language.documents import Completion, Dialogue, Document, Split, TextError
+from torchward.language.generate import SLOTS
+from torchward.language.play import judged, play
+from torchward.language.source import TextSource
+from torchward.language.task import Problems
+from torchward.language.tokenizer import TextTokenizer, byte_counts, describe, described
+from torchward.nets.language_model import LanguageModel
+from torchward.nets.spaces import Discrete, Space
+
+
+class Text:
+    """A :class:`~torchward.data.texts.TextTask`. Its tokenizer is that of the policy that is handed to :meth:`using`;
+    without one, it is made of the problems' own text."""
+
+    def __init__(
+        self,
+        problems: Problems,
+        tokenizer: TextTokenizer | None = None,
+        template: Template | None = None,
+        split: Split | None = None,
+    ) -> None:
+        self.problems, self.template, self.split = problems, template or Template(), split or Split()
+        self.name = problems.name
+        self._tokenizer = tokenizer
+
+    def using(self, policy: LanguageModel) -> "Text":
+        """The same problems in the words of ``policy``."""
+        return Text(self.problems, described(policy.vocabulary, "the policy"), self.template, self.split)
+
+    @cached_property
+    def tokenizer(self) -> TextTokenizer:
+        """What its text is written in."""
+        if self._tokenizer is not None:
+            return self._tokenizer
+        return self.problems.tokenizer.build(document.text for document in self._corpus)
+
+    @property
+    def _corpus(self) -> Sequence[Document]:
+        return self.problems.train if self.problems.corpus is None else self.problems.corpus
+
+    @property
+    def observation_space(self) -> Space:
+        """A token."""
+        return Discrete(self.tokenizer.vocab_size)
+
+    @property
+    def action_space(self) -> Space:
+        """A token."""
+        return Discrete(self.tokenizer.vocab_size)
+
+    @property
+    def max_completion_length(self) -> int:
+        """The largest number of tokens of an answer."""
+        return self.problems.max_completion_length
+
+    def corpus(self) -> Texts:
+        """All of its text, to pretrain on; a part, by the split, validates."""
+        documents = (Document(each.text, each.origin) for each in self._corpus)
+        return self._texts(documents)
+
+    def demonstrations(self) -> Texts:
+        """Those of its documents that hold an answer; a part, by the split, validates. Raises TextError where there is
+        none."""
+        held = [each for each in self.problems.train if isinstance(each.content, Completion | Dialogue)]
+        if not held:
+            raise TextError(
+                f"expected answers to learn from in {self.name}, got prompts alone: train it by reward, or give "
+                "documents with completion or messages"
+            )
+        return self._texts(held)
+
+    def _texts(self, documents: Iterable[Document]) -> Texts:
+        train, validation = (
+            encode_all(side, self.tokenizer, self.template).sequences for side in self.split(documents)
+        )
+        sizes = torch.from_numpy(byte_counts(self.tokenizer))
+        return Texts(train, validation, sizes, self.tokenizer.pad_id, describe(self.tokenizer))
+
+    def source(
+        self, n_envs: int, seed: int, device: str = "cpu", *, num_generations: int = 1, slots: int = SLOTS
+    ) -> TextSource:
+        """``n_envs`` completions a rollout, ``num_generations`` of each prompt."""
+        return TextSource(
+            self.problems, self.tokenizer, n_envs, seed, device, num_generations=num_generations,
+            template=self.template, slots=slots,
+        )  # fmt: skip
+
+    def evaluate(self, policy: Policy, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
+        """Answers to ``episodes`` of the held-out prompts, each at most once, by the metric: the likeliest token by
+        token, or drawn. Raises TypeError for a policy that is no language model."""
+        if not isinstance(policy, LanguageModel):
+            raise TypeError(f"expected a LanguageModel to judge, got {type(policy).__name__}")
+        problems = self.problems
+        order = np.random.default_rng(derive(seed, "held out")).permutation(len(problems.test))[:episodes]
+        device = policy.body.token.weight.device
+        generator = None if deterministic else torch.Generator(device).manual_seed(derive(seed, "answers"))
+        lines = play(
+            policy, problems, [problems.test[int(i)] for i in order], self.tokenizer, self.template,
+            max_completion_length=problems.max_completion_length, generator=generator,
+        )  # fmt: skip
+        scores = [sum(line.rewards) for line in lines] if problems.metric is None else judged(lines, problems.metric)
+        return Evaluation(scores, [sum(line.own) for line in lines])
+
+    def __repr__(self) -> str:
+        return f"Text({self.name})"

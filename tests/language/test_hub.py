@@ -135,8 +135,11 @@ def test_what_is_written_they_read(theirs: Any, tmp_path: Path) -> None:
     again = type(theirs).from_pretrained(tmp_path).eval()
     assert again.config.eos_token_id == 7
     for other in (again, hub.to_transformers(ours)):
-        tensors = other.state_dict()
-        for name, tensor in theirs.state_dict().items():
+        tensors, expected = other.state_dict(), theirs.state_dict()
+        if not theirs.config.tie_word_embeddings and "cls.predictions.bias" in expected:
+            # Untied, their BERT has the head's bias twice, and never reads the first: it becomes the one that counts.
+            expected["cls.predictions.bias"] = expected["cls.predictions.decoder.bias"]
+        for name, tensor in expected.items():
             assert torch.equal(tensors[name], tensor), name
         torch.testing.assert_close(*logits(other, ours), atol=1e-4, rtol=0.0)
     assert hub.load(tmp_path).config == ours.config

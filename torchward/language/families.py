@@ -37,11 +37,14 @@ class Family(Protocol):
     model_type: str
     prefix: str
     """What the weights below the head begin with, and those of a model without a head do not."""
+    embedding: str
+    """The embedding's matrix."""
     head: str
     """The head's matrix."""
 
     def read(self, data: Json, names: Collection[str]) -> TransformerConfig:
-        """What a config.json and the names of the weights say; ConfigError for what torchward's transformer has not."""
+        """What a config.json and the names of the weights say. Raises ConfigError for what torchward's transformer has
+        not, and KeyError where a size is missing."""
         ...
 
     def write(self, config: TransformerConfig) -> Json:
@@ -56,17 +59,18 @@ class Family(Protocol):
 class GPT2:
     """GPT-2."""
 
-    model_type, prefix, head = "gpt2", "transformer.", "lm_head.weight"
+    model_type, prefix = "gpt2", "transformer."
+    embedding, head = "transformer.wte.weight", "lm_head.weight"
 
     def read(self, data: Json, names: Collection[str]) -> TransformerConfig:
         refuse(data, scale_attn_weights=False, scale_attn_by_inverse_layer_idx=True, add_cross_attention=True)
         return TransformerConfig(
-            vocab_size=data.get("vocab_size", 50257),
-            hidden_size=data.get("n_embd", 768),
-            num_hidden_layers=data.get("n_layer", 12),
-            num_attention_heads=data.get("n_head", 12),
+            vocab_size=data["vocab_size"],
+            hidden_size=data["n_embd"],
+            num_hidden_layers=data["n_layer"],
+            num_attention_heads=data["n_head"],
             intermediate_size=data.get("n_inner"),
-            max_position_embeddings=data.get("n_positions", 1024),
+            max_position_embeddings=data["n_positions"],
             norm_eps=data.get("layer_norm_epsilon", 1e-5),
             activation=activation(data.get("activation_function", "gelu_new")),
             tie_word_embeddings=data.get("tie_word_embeddings", True),
@@ -88,7 +92,7 @@ class GPT2:
         }
 
     def rules(self, config: TransformerConfig) -> Iterator[Rule]:
-        yield Rule("token.weight", ("transformer.wte.weight",))
+        yield Rule("token.weight", (self.embedding,))
         yield Rule("stack.place.weight", ("transformer.wpe.weight",))
         products = {
             "attention.query_key_value": "attn.c_attn",
@@ -109,7 +113,7 @@ class GPT2:
 class Llama:
     """Llama, and what differs from it by a bias on queries, keys and values: Qwen2."""
 
-    prefix, head = "model.", "lm_head.weight"
+    prefix, embedding, head = "model.", "model.embed_tokens.weight", "lm_head.weight"
 
     def __init__(self, model_type: str, architecture: str) -> None:
         self.model_type, self.architecture = model_type, architecture
@@ -121,15 +125,15 @@ class Llama:
             raise ConfigError(f"expected rotary positions of rope_type 'default', got {kind!r}")
         has_bias = self.model_type == "qwen2"
         return TransformerConfig(
-            vocab_size=data.get("vocab_size", 32000),
-            hidden_size=data.get("hidden_size", 4096),
-            num_hidden_layers=data.get("num_hidden_layers", 32),
-            num_attention_heads=data.get("num_attention_heads", 32),
+            vocab_size=data["vocab_size"],
+            hidden_size=data["hidden_size"],
+            num_hidden_layers=data["num_hidden_layers"],
+            num_attention_heads=data["num_attention_heads"],
             num_key_value_heads=data.get("num_key_value_heads"),
             head_dim=data.get("head_dim"),
-            intermediate_size=data.get("intermediate_size", 11008),
-            max_position_embeddings=data.get("max_position_embeddings", 2048),
-            positions=Rotary(rope.get("rope_theta", data.get("rope_theta", 10000.0))),
+            intermediate_size=data["intermediate_size"],
+            max_position_embeddings=data["max_position_embeddings"],
+            positions=Rotary(float(rope.get("rope_theta") or data.get("rope_theta") or 10000.0)),
             norm="rms",
             norm_eps=data.get("rms_norm_eps", 1e-6),
             activation=activation(data.get("hidden_act", "silu")),
@@ -162,7 +166,7 @@ class Llama:
         }
 
     def rules(self, config: TransformerConfig) -> Iterator[Rule]:
-        yield Rule("token.weight", ("model.embed_tokens.weight",))
+        yield Rule("token.weight", (self.embedding,))
         inner = config.feed_forward_size
         for i in range(config.num_hidden_layers):
             ours, theirs = f"stack.layers.{i}", f"model.layers.{i}"
@@ -181,7 +185,8 @@ class Llama:
 class Bert:
     """BERT with the head that fills gaps, or without one."""
 
-    model_type, prefix, head = "bert", "bert.", "cls.predictions.decoder.weight"
+    model_type, prefix = "bert", "bert."
+    embedding, head = "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
 
     def read(self, data: Json, names: Collection[str]) -> TransformerConfig:
         refuse(data, is_decoder=True, add_cross_attention=True)
@@ -189,12 +194,12 @@ class Bert:
             raise ConfigError(f"expected BERT with absolute positions, got {kind!r}")
         has_head = "cls.predictions.transform.dense.weight" in names
         return TransformerConfig(
-            vocab_size=data.get("vocab_size", 30522),
-            hidden_size=data.get("hidden_size", 768),
-            num_hidden_layers=data.get("num_hidden_layers", 12),
-            num_attention_heads=data.get("num_attention_heads", 12),
-            intermediate_size=data.get("intermediate_size", 3072),
-            max_position_embeddings=data.get("max_position_embeddings", 512),
+            vocab_size=data["vocab_size"],
+            hidden_size=data["hidden_size"],
+            num_hidden_layers=data["num_hidden_layers"],
+            num_attention_heads=data["num_attention_heads"],
+            intermediate_size=data["intermediate_size"],
+            max_position_embeddings=data["max_position_embeddings"],
             kind="encoder",
             type_vocab_size=data.get("type_vocab_size", 2),
             norm_eps=data.get("layer_norm_eps", 1e-12),
@@ -252,21 +257,21 @@ class Bert:
 class T5:
     """T5 and its version 1.1."""
 
-    model_type, prefix, head = "t5", "", "lm_head.weight"
+    model_type, prefix, embedding, head = "t5", "", "shared.weight", "lm_head.weight"
 
     def read(self, data: Json, names: Collection[str]) -> TransformerConfig:
         kind = str(data.get("feed_forward_proj", "relu"))
-        width, layers = data.get("d_model", 512), data.get("num_layers", 6)
+        width, layers = data["d_model"], data["num_layers"]
         # Version 1.1 says that it is not tied. To transformers this means not to scale; what is tied, the files show.
         scaled = data.get("scale_decoder_outputs", data.get("tie_word_embeddings") is not False)
         return TransformerConfig(
-            vocab_size=data.get("vocab_size", 32128),
+            vocab_size=data["vocab_size"],
             hidden_size=width,
             num_hidden_layers=layers if data.get("num_decoder_layers") is None else data["num_decoder_layers"],
             num_encoder_layers=layers,
-            num_attention_heads=data.get("num_heads", 8),
-            head_dim=data.get("d_kv", 64),
-            intermediate_size=data.get("d_ff", 2048),
+            num_attention_heads=data["num_heads"],
+            head_dim=data["d_kv"],
+            intermediate_size=data["d_ff"],
             max_position_embeddings=data.get("n_positions", 512),
             kind="encoder-decoder",
             positions=Relative(
@@ -306,7 +311,7 @@ class T5:
         }
 
     def rules(self, config: TransformerConfig) -> Iterator[Rule]:
-        yield Rule("token.weight", ("shared.weight",))
+        yield Rule("token.weight", (self.embedding,))
         for ours, theirs, layers in (
             ("encoder", "encoder", config.encoder_layers),
             ("stack", "decoder", config.num_hidden_layers),
@@ -331,8 +336,8 @@ class T5:
             yield Rule(f"{ours}.cross.out.weight", (f"{theirs}.1.EncDecAttention.o.weight",))
         last = f"{theirs}.{2 if has_cross else 1}"
         inner = config.feed_forward_size
-        up = ("wi_0", "wi_1") if config.gated else ("wi",)
-        up = tuple(f"{last}.DenseReluDense.{name}.weight" for name in up)
+        products = ("wi_0", "wi_1") if config.gated else ("wi",)
+        up = tuple(f"{last}.DenseReluDense.{name}.weight" for name in products)
         yield Rule(f"{ours}.feed_forward_norm.weight", (f"{last}.layer_norm.weight",))
         yield Rule(f"{ours}.feed_forward.up.weight", up, (inner,) * len(up))
         yield Rule(f"{ours}.feed_forward.down.weight", (f"{last}.DenseReluDense.wo.weight",))

@@ -22,6 +22,7 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 
 def load(directory: Path | str, *, value_head: bool = False, dtype: torch.dtype = torch.float32) -> Transformer:
     """The transformer in a directory that transformers, or :func:`save`, has written; with ``value_head``, a new one.
+    It has no dropout, whatever it was trained with.
 
     Raises ConfigError where there is none, where it is a pickle, and for a model that torchward's transformer is not.
     """
@@ -44,7 +45,7 @@ def save(model: Transformer, directory: Path | str, **extra: Any) -> None:
 
 
 def from_transformers(model: Any, *, value_head: bool = False) -> Transformer:
-    """A transformer with the weights of one of transformers' models.
+    """A transformer with the weights of one of transformers' models, as :func:`load` gives it.
 
     Raises ConfigError for a model that torchward's transformer is not."""
     return _built(model.config.to_dict(), model.state_dict(), type(model).__name__, value_head)
@@ -62,17 +63,24 @@ def to_transformers(model: Transformer, **extra: Any) -> Any:
 
 def _built(data: Json, tensors: Mapping[str, Tensor], where: str, value_head: bool) -> Transformer:
     family = _family(data, where)
-    tensors = {_modern(name, family, tensors): tensor for name, tensor in tensors.items()}
+    tensors = _modern(tensors, family)
+    embedding = tensors.get(family.embedding)
+    head = tensors.get(family.head, embedding)
+    tied = head is embedding or (head is not None and embedding is not None and torch.equal(head, embedding))
     try:
-        embedding = tensors[next(iter(family.rules(TransformerConfig()))).theirs[0]]
-        head = tensors.get(family.head, embedding)
-        tied = head is embedding or torch.equal(head, embedding)
         config = family.read(data, tensors.keys() - {family.head} if tied else tensors.keys())
         config = replace(config, tie_word_embeddings=config.tie_word_embeddings and tied, value_head=value_head)
-        model = Transformer(config)
-        own = model.state_dict()
+    except ConfigError:
+        raise
+    except KeyError as error:
+        raise ConfigError(f"expected {error.args[0]} in the config of {where}, got none") from None
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"the config of {where} is that of no {family.model_type}: {error}") from error
+    model = Transformer(config)
+    own = model.state_dict()
+    try:
         if model.head is not None:
-            own["head.weight"] = head
+            own["head.weight"] = tensors[family.head if family.head in tensors else family.embedding]
         for rule in family.rules(config):
             if rule.ours in own:  # a bias that there is not is in no file
                 parts = [tensors[name] for name in rule.theirs]
@@ -80,7 +88,7 @@ def _built(data: Json, tensors: Mapping[str, Tensor], where: str, value_head: bo
         model.load_state_dict(own)
     except KeyError as error:
         raise ConfigError(f"expected a weight {error.args[0]} of {family.model_type} in {where}, got none") from None
-    except (ValueError, RuntimeError) as error:
+    except RuntimeError as error:
         raise ConfigError(f"{where} does not fit its config: {' '.join(str(error).split())[:300]}") from error
     return model.eval()
 
@@ -149,13 +157,15 @@ def _essence(config: TransformerConfig) -> TransformerConfig:
     )
 
 
-def _modern(name: str, family: Family, names: Mapping[str, Tensor]) -> str:
-    """A weight's name in a model with a head, as transformers has it today."""
-    name = name.removesuffix("gamma") + "weight" if name.endswith("LayerNorm.gamma") else name
-    name = name.removesuffix("beta") + "bias" if name.endswith("LayerNorm.beta") else name
-    if name.startswith(("lm_head.", "cls.", family.prefix)) or any(other.startswith(family.prefix) for other in names):
-        return name
-    return family.prefix + name
+def _modern(tensors: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
+    """By the names of a model with a head, as transformers has them today."""
+    has_head = any(name.startswith(family.prefix) for name in tensors)
+    found = {}
+    for name, tensor in tensors.items():
+        if name.endswith(("LayerNorm.gamma", "LayerNorm.beta")):
+            name = name.removesuffix("gamma").removesuffix("beta") + ("weight" if name.endswith("gamma") else "bias")
+        found[name if has_head else family.prefix + name] = tensor
+    return found
 
 
 def _read(directory: Path) -> tuple[Json, dict[str, Tensor]]:
@@ -174,9 +184,11 @@ def _read(directory: Path) -> tuple[Json, dict[str, Tensor]]:
                 f"expected {CONFIG} and {files[0].name} in {directory}, got "
                 + ("a pickle, which is not read: let transformers save it anew" if pickled else "no such files")
             )
-        data: Json = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        data: Json = dict(json.loads((directory / CONFIG).read_text(encoding="utf-8")))
         return data, {name: tensor for file in files for name, tensor in load_file(file).items()}
-    except (SafetensorError, json.JSONDecodeError, KeyError, AttributeError) as error:
+    except ConfigError:
+        raise
+    except (SafetensorError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(f"the model in {directory} cannot be read ({error}); it is damaged or foreign") from error
 
 

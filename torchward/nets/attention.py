@@ -12,8 +12,11 @@ from torchward.nets.transformer_config import TransformerConfig
 
 
 class Linear(nn.Linear):
-    """A product and its bias. Its parameters are taken from the module's dictionary, for an attribute of a module
-    takes as long to look up as a small operation."""
+    """A product and its bias.
+
+    Here, and wherever else a decoding step comes by in every layer, parameters and modules are taken from the
+    dictionaries of their module, and ``forward`` is called directly: an attribute of a module takes as long to look up
+    as a small operation, and a step is made of those. What reads many tokens at once is written as everywhere."""
 
     def forward(self, x: Tensor) -> Tensor:
         own: Any = self._parameters
@@ -47,10 +50,10 @@ def attend(
     scale: float,
     dropout: float = 0.0,
 ) -> Float[Tensor, "batch heads time size"]:
-    """``softmax(scale query key^T + bias) value`` for each head (Vaswani et al. 2017, equation 1). ``heads / groups``
-    neighbouring heads share their keys and values (Ainslie et al. 2023)."""
+    """``softmax(scale query key^T + bias) value`` for each head (Vaswani et al. 2017, equation 1); ``causal`` is for
+    no bias. ``heads / groups`` neighbouring heads share their keys and values (Ainslie et al. 2023)."""
     return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=bias, dropout_p=dropout, is_causal=causal and bias is None, scale=scale,
+        query, key, value, attn_mask=bias, dropout_p=dropout, is_causal=causal, scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )  # fmt: skip
 
@@ -59,7 +62,7 @@ def attend_once(
     query: Float[Tensor, "batch heads size"],
     slots: Float[Tensor, "batch groups 2 source size"],
     span: int,
-    bias: Float[Tensor, "batch_groups rest span"] | None,
+    bias: Float[Tensor, "batch_groups rest span"],
     scale: float,
 ) -> Float[Tensor, "batch heads_size"]:
     """What :func:`attend` gives for one query of each head and the first ``span`` slots of a layer, on a CPU: there two
@@ -68,10 +71,7 @@ def attend_once(
     both = batch * groups
     key, value = slots.view(both, 2, source, size).narrow(2, 0, span).unbind(1)
     query = query.reshape(both, -1, size)
-    if bias is None:
-        scores = torch.bmm(query, key.mT).mul_(scale)
-    else:
-        scores = torch.baddbmm(bias, query, key.mT, alpha=scale)
+    scores = torch.baddbmm(bias, query, key.mT, alpha=scale)
     return torch.bmm(scores.softmax(-1), value).view(batch, -1)
 
 
@@ -92,10 +92,9 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "batch time width"]:
         """Tokens ``[B, T, width]`` among themselves; with ``slots``, one layer's of a cache, they are written there
         and attend to what stands there."""
-        parts: Any = self._modules
         batch, time, _ = x.shape
         heads, groups, size = self.heads, self.groups, self.size
-        mixed = parts["query_key_value"].forward(x).view(batch, time, heads + 2 * groups, size)
+        mixed = self.query_key_value(x).view(batch, time, heads + 2 * groups, size)
         query, key, value = mixed.split((heads, groups, groups), 2)
         if scope.turn is not None:
             query, key = rotate(mixed[:, :, : heads + groups], scope.turn).split((heads, groups), 2)
@@ -106,11 +105,11 @@ class Attention(nn.Module):
             if scope.real is not None:
                 new = new.flatten(0, 1).index_select(0, scope.real)
             assert scope.into is not None
-            slots.view(-1, size).index_copy_(0, scope.into, new.reshape(-1, size))
+            slots.view(-1, size).index_copy_(0, scope.into, new.reshape(-1, size).to(slots.dtype))
             key, value = slots[:, :, :, : scope.span].unbind(2)
         dropout = self.dropout if self.training else 0.0
         mixture = attend(query.transpose(1, 2), key, value, scope.bias, scope.causal, self.scale, dropout)
-        merged: Tensor = parts["out"].forward(mixture.transpose(1, 2).reshape(batch, time, heads * size))
+        merged: Tensor = self.out(mixture.transpose(1, 2).reshape(batch, time, heads * size))
         return merged
 
     def step(self, x: Float[Tensor, "batch width"], scope: Scope, slots: Tensor) -> Float[Tensor, "batch width"]:
@@ -123,7 +122,8 @@ class Attention(nn.Module):
         else:
             query, key = rotate(mixed.narrow(1, 0, heads + groups), scope.turn).split((heads, groups), 1)
             new = torch.cat((key, mixed.narrow(1, heads + groups, groups)), 1)
-        slots.view(-1, size).index_put_((scope.into,), new)
+        assert scope.into is not None and scope.bias is not None
+        slots.view(-1, size).index_put_((scope.into,), new.to(slots.dtype))
         merged: Tensor = parts["out"].forward(attend_once(query, slots, scope.span, scope.bias, self.scale))
         return merged
 
@@ -153,13 +153,12 @@ class CrossAttention(nn.Module):
         bias: Tensor | None,
     ) -> Float[Tensor, "batch time width"]:
         """``[B, T, width]``; ``bias`` ``[B, 1, 1, S]`` is the lowest number at padding."""
-        parts: Any = self._modules
         batch, time, _ = x.shape
-        query = parts["query"].forward(x).view(batch, time, self.heads, self.size).transpose(1, 2)
+        query = self.query(x).view(batch, time, self.heads, self.size).transpose(1, 2)
         key, value = keys_values.unbind(2)
         dropout = self.dropout if self.training else 0.0
         mixture = attend(query, key, value, bias, False, self.scale, dropout)
-        merged: Tensor = parts["out"].forward(mixture.transpose(1, 2).reshape(batch, time, -1))
+        merged: Tensor = self.out(mixture.transpose(1, 2).reshape(batch, time, -1))
         return merged
 
     def step(self, x: Float[Tensor, "batch width"], keys_values: Tensor, bias: Tensor) -> Float[Tensor, "batch width"]:

@@ -65,10 +65,10 @@ class Block(nn.Module):
 
     def __init__(self, config: TransformerConfig, has_cross: bool) -> None:
         super().__init__()
-        self.pre, self.dropout, self.has_cross = config.norm_place == "pre", config.dropout, has_cross
+        self.pre, self.dropout = config.norm_place == "pre", config.dropout
         self.attention_norm, self.attention = Norm(config), Attention(config)
-        if has_cross:
-            self.cross_norm, self.cross = Norm(config), CrossAttention(config)
+        self.cross_norm = Norm(config) if has_cross else None
+        self.cross = CrossAttention(config) if has_cross else None
         self.feed_forward_norm, self.feed_forward = Norm(config), FeedForward(config)
 
     def forward(
@@ -81,18 +81,11 @@ class Block(nn.Module):
     ) -> Float[Tensor, "batch time width"]:
         """``[B, T, width]``; ``slots`` is this layer's part of a cache, ``memory`` its keys and values of what the
         encoder read, and ``memory_bias`` forbids the padding there."""
-        parts: Any = self._modules
-        pre = self.pre
-        norm = parts["attention_norm"].forward
-        change = parts["attention"].forward(norm(x) if pre else x, scope, slots)
-        x = x + self._thinned(change) if pre else norm(x + self._thinned(change))
-        if self.has_cross:
-            norm = parts["cross_norm"].forward
-            change = parts["cross"].forward(norm(x) if pre else x, memory, memory_bias)
-            x = x + self._thinned(change) if pre else norm(x + self._thinned(change))
-        norm = parts["feed_forward_norm"].forward
-        change = parts["feed_forward"].forward(norm(x) if pre else x)
-        return x + self._thinned(change) if pre else norm(x + self._thinned(change))
+        x = self._added(x, self.attention_norm, lambda y: self.attention(y, scope, slots))
+        if self.cross is not None and self.cross_norm is not None:
+            cross = self.cross
+            x = self._added(x, self.cross_norm, lambda y: cross(y, memory, memory_bias))
+        return self._added(x, self.feed_forward_norm, self.feed_forward)
 
     def step(
         self,
@@ -108,7 +101,7 @@ class Block(nn.Module):
         norm = parts["attention_norm"].forward
         x = x.add_(parts["attention"].step(norm(x) if pre else x, scope, slots))
         x = x if pre else norm(x)
-        if self.has_cross:
+        if memory is not None:
             norm = parts["cross_norm"].forward
             x = x.add_(parts["cross"].step(norm(x) if pre else x, memory, memory_bias))
             x = x if pre else norm(x)
@@ -116,5 +109,7 @@ class Block(nn.Module):
         x = x.add_(parts["feed_forward"].forward(norm(x) if pre else x))
         return x if pre else norm(x)
 
-    def _thinned(self, change: Tensor) -> Tensor:
-        return F.dropout(change, self.dropout) if self.dropout and self.training else change
+    def _added(self, x: Tensor, norm: Norm, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+        change = F.dropout(sublayer(norm(x) if self.pre else x), self.dropout, self.training)
+        added: Tensor = x + change if self.pre else norm(x + change)
+        return added

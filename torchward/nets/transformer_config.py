@@ -1,6 +1,6 @@
 """What a transformer is made of, in one dataclass, and its best known makes: GPT-2, Llama, BERT and T5."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from torchward.nets.positions import Learned, Positions, Relative, Rotary
@@ -30,11 +30,11 @@ class TransformerConfig:
     intermediate_size: int | None = None
     """Width of the feed-forward layers; None: 4 hidden_size."""
     max_position_embeddings: int = 1024
-    """The longest sequence. Relative positions set no limit, so there it bounds nothing but a cache's default."""
+    """The longest sequence. Relative positions set no limit, and none set none: there it is a cache's default size."""
     kind: Kind = "decoder"
     """A decoder attends to the past (GPT), an encoder to everything (BERT), an encoder-decoder's decoder also to what
     its encoder read (T5)."""
-    positions: Positions | None = Learned()
+    positions: Positions | None = field(default_factory=Learned)
     """How a token knows where it stands; None: by the causal mask alone."""
     type_vocab_size: int = 0
     """Number of kinds of segments, each with a vector that is added to its tokens' embeddings; 0: none."""
@@ -75,15 +75,17 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        optional = ("num_encoder_layers", "num_key_value_heads", "head_dim", "intermediate_size")
+        for name in (*sizes, *optional):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise ValueError(f"expected {name} of at least 1, got {size}")
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"expected hidden_size a multiple of num_attention_heads, or head_dim given, got "
                 f"hidden_size={self.hidden_size} and num_attention_heads={self.num_attention_heads}"
             )
-        if self.key_value_heads < 1 or self.num_attention_heads % self.key_value_heads:
+        if self.num_attention_heads % self.key_value_heads:
             raise ValueError(
                 "expected num_attention_heads a multiple of num_key_value_heads, got "
                 f"{self.num_attention_heads} and {self.num_key_value_heads}"

@@ -1,12 +1,12 @@
 """Layers one upon the other, and what they are told of positions, padding and each other's tokens."""
 
-from itertools import repeat
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from torchward.nets import kv_cache
 from torchward.nets.attention import Scope
@@ -34,6 +34,7 @@ class Stack(nn.Module):
             table = rotary_table(length, config.head_size, positions.rope_theta)
         elif isinstance(positions, Relative):
             self.distance = nn.Embedding(positions.num_buckets, config.num_attention_heads)
+        self.table: Tensor | None
         self.register_buffer("table", table, persistent=False)
         self.embedding_norm = Norm(config) if config.embedding_norm else None
         self.layers = nn.ModuleList([Block(config, has_cross) for _ in range(layers)])
@@ -60,7 +61,7 @@ class Stack(nn.Module):
         elif self.causal and bias is not None:
             bias = forbid(torch.ones(time, time, dtype=torch.bool, device=x.device).tril(), x, bias)
         scope = Scope(bias, self.causal and bias is None, self._turn(place))
-        return self._run(x, place, scope, (), cross, source)
+        return self._run(x, place, scope, None, cross, source)
 
     def extend(
         self,
@@ -78,7 +79,7 @@ class Stack(nn.Module):
         if real is not None:
             into = into.flatten(0, 1).index_select(0, real)
         scope = Scope(bias, False, self._turn(place), into.view(-1), real, span)
-        return self._run(x, place, scope, cache.slots, cache.cross, *cache.source)
+        return self._run(x, place, scope, cache.slots, cache.cross, cache.source[0] if cache.source else None)
 
     def step(self, x: Float[Tensor, "batch width"], cache: Cache, span: int) -> Float[Tensor, "batch width"]:
         """:meth:`extend` by one token for each row, ``[B, width]``, on a CPU."""
@@ -94,55 +95,47 @@ class Stack(nn.Module):
             memory_bias = forbid(cache.source[0], x, None).repeat_interleave(groups, 0).unsqueeze(1)
         scope = Scope(bias, False, self._turn(place), kv_cache.vectors(cache, place[:, None]).squeeze(1), None, span)
         x = self._placed(x, place)
-        parts: Any = self._modules
-        for block, own, memory in zip(parts["layers"]._modules.values(), cache.slots, cache.cross or repeat(None)):
-            x = block.step(x, scope, own, memory, memory_bias)
-        final = parts.get("final_norm")
-        return x if final is None else final.forward(x)
+        blocks: Any = self.layers
+        for i, block in enumerate(blocks):
+            x = block.step(x, scope, cache.slots[i], cache.cross[i] if cache.cross else None, memory_bias)
+        return x if self.final_norm is None else self.final_norm(x)
 
     def cross_keys_values(self, memory: Float[Tensor, "batch source width"]) -> Layers:
         """For each layer, the keys and values of what the encoder read."""
-        return tuple(block.cross.keys_values(memory) for block in self.layers)  # type: ignore[operator, union-attr]
+        blocks: Any = self.layers
+        return tuple(block.cross.keys_values(memory) for block in blocks)
 
     def _run(
-        self, x: Tensor, place: Tensor, scope: Scope, slots: Layers, cross: Layers, source: Tensor | None = None
+        self, x: Tensor, place: Tensor, scope: Scope, slots: Layers | None, cross: Layers, source: Tensor | None
     ) -> Tensor:
-        parts: Any = self._modules
         x = self._placed(x, place)
         memory_bias = None if source is None else forbid(source[:, None, None, :], x, None)
-        layers = parts["layers"]._modules.values()
-        # A cache has slots for every layer, and memory for every layer of an encoder-decoder; else there is none.
-        for block, own, memory in zip(layers, slots or repeat(None), cross or repeat(None), strict=False):
+        for i, block in enumerate(self.layers):
+            given = scope, slots[i] if slots else None, cross[i] if cross else None, memory_bias
             if self.checkpointing and torch.is_grad_enabled():
-                from torch.utils.checkpoint import checkpoint
-
-                x = checkpoint(block, x, scope, own, memory, memory_bias, use_reentrant=False)
+                x = checkpoint(block, x, *given, use_reentrant=False)
             else:
-                x = block.forward(x, scope, own, memory, memory_bias)
-        final = parts.get("final_norm")
-        return x if final is None else final.forward(x)
+                x = block(x, *given)
+        return x if self.final_norm is None else self.final_norm(x)
 
     def _placed(self, x: Tensor, place: Tensor) -> Tensor:
         """Embeddings with their positions added, where that is how they are told."""
-        parts: Any = self._modules
-        if parts.get("place") is not None:
-            x = x + F.embedding(place, parts["place"]._parameters["weight"])
-        elif isinstance(self.config.positions, Sinusoidal):
-            x = x + self._buffers["table"][place]  # type: ignore[index]
-        if parts.get("embedding_norm") is not None:
-            x = parts["embedding_norm"].forward(x)
-        return F.dropout(x, self.config.dropout) if self.config.dropout and self.training else x
+        if self.place is not None:
+            x = x + self.place(place)
+        elif isinstance(self.config.positions, Sinusoidal) and self.table is not None:
+            x = x + self.table[place]
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        return F.dropout(x, self.config.dropout, self.training)
 
     def _turn(self, place: Tensor) -> Tensor | None:
         """What queries and keys at these positions are turned by: ``[T, 1, 2 size]`` or ``[B, T, 1, 2 size]``."""
-        if not isinstance(self.config.positions, Rotary):
+        if not isinstance(self.config.positions, Rotary) or self.table is None:
             return None
-        table = self._buffers["table"]
-        assert table is not None
-        return table[place].unsqueeze(-2)
+        return self.table[place].unsqueeze(-2)
 
     def _distance_bias(self, query: Tensor, key: Tensor) -> Tensor | None:
-        """What the distances from queries ``[T]`` or ``[B, T]`` to keys add to the scores: ``[1 or B, heads, T, S]``."""
+        """What distances from queries ``[T]`` or ``[B, T]`` to keys add to the scores: ``[1 or B, heads, T, S]``."""
         relative = self.config.positions
         if self.distance is None or not isinstance(relative, Relative):
             return None

@@ -224,6 +224,7 @@ def test_a_model_that_transformers_has_not_is_refused() -> None:
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "without scale_attn_by_inverse_layer_idx=True"),
         ("gpt2", {"scale_attn_weights": False}, "without scale_attn_weights=False"),
         ("gpt2", {"n_head": 5}, "num_attention_heads=5"),
+        ("gpt2", {"n_head": None}, "config of .* is that of no gpt2"),
         ("gpt2", {"n_embd": 48}, "does not fit its config"),
         ("gpt2", {"n_layer": 3}, "expected a weight transformer.h.2"),
         ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_type 'default', got 'yarn'"),
@@ -251,6 +252,25 @@ def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
     hub.save(Transformer(PRESETS["gpt2"]), tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"12345678901234567890")
     with pytest.raises(ConfigError, match="damaged or foreign"):
+        hub.load(tmp_path)
+    (tmp_path / "config.json").write_text("[1, 2]")
+    with pytest.raises(ConfigError, match="damaged or foreign"):
+        hub.load(tmp_path)
+
+
+def test_what_a_file_lacks_is_named(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    hub.save(Transformer(PRESETS["gpt2"]), tmp_path)
+    data = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({name: data[name] for name in data if name != "n_layer"}))
+    with pytest.raises(ConfigError, match="expected n_layer in the config of"):
+        hub.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(data))
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["transformer.wte.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"expected a weight transformer.wte.weight of gpt2"):
         hub.load(tmp_path)
 
 

@@ -140,8 +140,8 @@ def test_a_cache_is_read_on_by_one_or_by_many(decoder: Transformer) -> None:
 
 def test_rows_leave_and_enter(decoder: Transformer) -> None:
     tokens = text(5, 16)
-    _, cache = decoder.extend(tokens[:3, :5], decoder.cache(3, 8))
-    cache = kv_cache.resized(kv_cache.rows(cache, torch.tensor([0, 2])), 12)
+    _, cache = decoder.extend(tokens[:3, :5], decoder.cache(3, 12))
+    cache = kv_cache.rows(cache, torch.tensor([0, 2]))
     one, cache = decoder.step(tokens[[0, 2], 5], cache)
     close(one, decoder(tokens[[0, 2], :6])[:, -1])
     _, new = decoder.extend(tokens[4:, :8], decoder.cache(1, 9))
@@ -151,6 +151,21 @@ def test_rows_leave_and_enter(decoder: Transformer) -> None:
         one, cache = decoder.step(torch.stack([tokens[4, 8 + t], tokens[2, 6 + t]]), cache)
         close(one[0], decoder(tokens[4:, : 9 + t])[0, -1])
         close(one[1], decoder(tokens[2:3, : 7 + t])[0, -1])
+
+
+def test_gaps_are_closed_by_the_last_rows(decoder: Transformer) -> None:
+    tokens = text(5, 9)
+    mask = torch.arange(6) < torch.tensor([[6], [2], [5], [1], [4]])
+    _, whole = decoder.extend(tokens[:, :6], decoder.cache(5, 8), mask)
+    cache, stood = kv_cache.closed_up(whole, torch.tensor([False, True, False, True, True]), 6)
+    assert sorted(stood.tolist()) == [1, 3, 4] and stood[1] == 1, "who stands well stays"
+    assert cache.slots[0].data_ptr() == whole.slots[0].data_ptr()
+    one, _ = decoder.step(tokens[stood, 6], cache)
+    for row, origin in enumerate(stood.tolist()):
+        alone = torch.cat([tokens[origin, :6][mask[origin]], tokens[origin, 6:7]])
+        close(one[row], decoder(alone[None])[0, -1])
+    none, stood = kv_cache.closed_up(cache, torch.zeros(3, dtype=torch.bool), 6)
+    assert none.length.shape == stood.shape == (0,)
 
 
 def test_one_prompt_goes_on_in_several_ways(decoder: Transformer) -> None:
@@ -210,6 +225,15 @@ def test_a_later_token_changes_nothing_earlier(decoder: Transformer) -> None:
     before, after = decoder(tokens), decoder(changed)
     close(after[:, :7], before[:, :7], 1e-6)
     assert (after[:, 7:] - before[:, 7:]).abs().amax(-1).min() > 1e-3
+
+
+@pytest.mark.parametrize("positions", [Relative(8, 12), None])
+def test_without_a_table_of_positions_no_length_is_too_long(positions: Relative | None) -> None:
+    model, tokens = made(replace(GPT, positions=positions)), text(1, LENGTH + 3)
+    whole = model(tokens)
+    hidden, cache = model.extend(tokens[:, :-1], model.cache(1, LENGTH + 3))
+    close(hidden, whole[:, :-1])
+    close(model.step(tokens[:, -1], cache)[0], whole[:, -1])
 
 
 def test_an_encoder_sees_everything() -> None:
@@ -319,14 +343,21 @@ def test_dropout_is_off_unless_training() -> None:
     assert torch.equal(thinned.step(text(2), cache)[0], thinned.step(text(2), cache)[0])
 
 
-def test_half_precision_is_near() -> None:
-    model, tokens = made(LLAMA), text(2, 9)
-    exact = model(tokens)
-    model.to(torch.bfloat16)
-    near, cache = model.extend(tokens[:, :8], model.cache(2, 9))
-    assert near.dtype == torch.bfloat16
-    close(near.float(), exact[:, :8], 0.2)
-    close(model.step(tokens[:, 8], cache)[0].float(), exact[:, 8], 0.2)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_half_precision_is_near(decoder: Transformer, autocast: bool) -> None:
+    """Weights in half precision, or products alone: the mean distance is that of its three digits."""
+    tokens, mask = text(3, 9), torch.arange(8) >= torch.tensor([[0], [3], [7]])
+    exact, last = decoder(tokens[:, :8], mask), decoder(tokens, torch.nn.functional.pad(mask, (0, 1), value=True))[:, 8]
+    if not autocast:
+        decoder.to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        whole = decoder(tokens[:, :8], mask)
+        near, cache = decoder.extend(tokens[:, :8], decoder.cache(3, 9), mask)
+        after, cache = decoder.step(tokens[:, 8], cache)
+    assert near.dtype == whole.dtype == (torch.float32 if autocast else torch.bfloat16)
+    for found, expected in ((whole[mask], exact[mask]), (near[mask], exact[mask]), (after, last)):
+        distance = (found.float() - expected).abs()
+        assert 0.0 < distance.mean() < 0.02 and distance.max() < 0.2
 
 
 @pytest.mark.parametrize("config", [*DECODERS.values(), T5, bert()])
@@ -365,6 +396,8 @@ def test_calls_that_cannot_be_are_refused() -> None:
     decoder, encoder, both = made(GPT), made(bert(WORDS, 24, 2, 3, LENGTH)), made(T5)
     with pytest.raises(ValueError, match=f"max_position_embeddings={LENGTH} tokens, got 41"):
         decoder(text(1, 41))
+    with pytest.raises(ValueError, match="at most 4 slots to enter a cache, got 5"):
+        kv_cache.enter(decoder.cache(2, 4), torch.tensor([0]), decoder.cache(1, 5))
     with pytest.raises(ValueError, match="at least 5 slots, got 4"):
         decoder.extend(text(1, 5), decoder.cache(1, 4))
     with pytest.raises(ValueError, match="expected memory"):

@@ -52,7 +52,10 @@ def rows(cache: Cache, index: Int64[Tensor, " rows"]) -> Cache:
 
 
 def enter(cache: Cache, index: Int64[Tensor, " rows"], other: Cache) -> Cache:
-    """Put the rows of ``other``, which has no more slots, in the place of those at ``index``, and return ``cache``."""
+    """Put the rows of ``other`` in the place of those at ``index``, in the same memory, and return ``cache``. Raises
+    ValueError where they have more slots than there are."""
+    if other.size > cache.size:
+        raise ValueError(f"expected rows of at most {cache.size} slots to enter a cache, got {other.size}")
     for mine, new in zip((*cache.slots, *cache.cross), (*other.slots, *other.cross), strict=True):
         mine[:, :, :, : new.shape[3]].index_copy_(0, index, new)
     for mine, new in zip(cache.source, other.source, strict=True):
@@ -77,16 +80,6 @@ def first(cache: Cache, count: int) -> Cache:
     """The first ``count`` rows, in the same memory."""
     slots, cross, source = (tuple(leaf[:count] for leaf in each) for each in (cache.slots, cache.cross, cache.source))
     return Cache(slots, cache.length[:count], cross, source)
-
-
-def resized(cache: Cache, size: int) -> Cache:
-    """A copy with ``size`` slots, which are enough for what is in it. A cache that is little longer than its rows is
-    faster to read, above all where it then fits into a processor's own cache."""
-    keep = min(size, cache.size)
-    slots = tuple(leaf.new_zeros((*leaf.shape[:3], size, leaf.shape[4])) for leaf in cache.slots)
-    for new, old in zip(slots, cache.slots, strict=True):
-        new[:, :, :, :keep] = old[:, :, :, :keep]
-    return cache._replace(slots=slots)
 
 
 def vectors(cache: Cache, position: Int64[Tensor, "batch time"]) -> Int64[Tensor, "batch time two_groups"]:

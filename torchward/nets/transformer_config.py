@@ -76,10 +76,9 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
         optional = ("num_encoder_layers", "num_key_value_heads", "head_dim", "intermediate_size")
-        for name in (*sizes, *optional):
-            size = getattr(self, name)
-            if size is not None and size < 1:
-                raise ValueError(f"expected {name} of at least 1, got {size}")
+        for name in (*sizes, *(name for name in optional if getattr(self, name) is not None)):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"expected hidden_size a multiple of num_attention_heads, or head_dim given, got "

@@ -1,0 +1,24 @@
+"""Rewards that several tasks share. A reward judges what was written, and is given the columns of its document."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torchward.language.documents import TextError
+
+
+def exact_match(prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
+    """1 for each completion that is the ``answer`` of its document to the letter, else 0.
+
+    Nothing is stripped, converted or searched for: other white space, a leading zero, another script's digits, and an
+    answer among other words are wrong. So there is one way to be right, and nothing to guess more than once.
+    Raises TextError where the documents have no column ``answer``."""
+    return [
+        float(completion == answer) for completion, answer in zip(completions, column(columns, "answer"), strict=True)
+    ]
+
+
+def column(columns: Mapping[str, Sequence[Any]], name: str) -> Sequence[Any]:
+    """The column that a reward needs. Raises TextError where there is none."""
+    if name not in columns:
+        raise TextError(f"expected a column {name!r} to judge by, got {', '.join(columns) or 'none'}")
+    return columns[name]

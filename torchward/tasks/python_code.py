@@ -1,0 +1,241 @@
+"""Valid Python: a prompt is the beginning of a function, and an answer that makes a whole of it is accepted.
+
+Everything comes from the standard library of the Python that runs. Its functions and methods are what a model is
+pretrained on; those of some modules are held out, whole modules at a time. A prompt is a function's signature with its
+docstring, the rest of the function is the demonstration.
+
+What is accepted is said at :class:`Accepted`. That is syntax and no more: a model can learn one snippet that always
+passes, and write it behind every prompt. No such check can tell it from honest work; that it happens is seen in how
+different the answers are from each other (distinct n-grams) and in how far the model went (its KL divergence).
+"""
+
+import ast
+import textwrap
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, NamedTuple
+
+from torchward.config import ConfigError
+from torchward.data.random import derive
+from torchward.language.corpus import StandardLibrary
+from torchward.language.documents import Completion, Document, Prompt, Split
+from torchward.language.task import Problems
+from torchward.tasks.questions import between
+
+LONGEST = 4_000
+"""Characters that are looked at: of longer texts Python's own parser may run out of stack."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which functions, and when an answer is accepted."""
+
+    kinds: int = 5
+    """How many kinds of statements and expressions an answer must have."""
+    longest_function: int = 1_000
+    """Characters of the longest functions that are learnt from."""
+    longest_prompt: int = 200
+    """Characters of the longest prompts."""
+    longest_answer: int = 200
+    """Bytes of the longest answers, in demonstrations and those that are sampled."""
+    problems: int = 2_000
+    """How many prompts are learnt from by reward, and by their functions' own rest."""
+    test: int = 200
+    """How many prompts are held out."""
+    validation: float = 0.15
+    """The part of the modules that is held out, on average. Which, their text alone decides."""
+    data_seed: int = 0
+    """Which functions are taken as problems follows from it."""
+
+    def __post_init__(self) -> None:
+        between("kinds", self.kinds, 1)
+        for name in ("longest_function", "longest_prompt", "longest_answer", "problems", "test"):
+            between(name, getattr(self, name), 1)
+        if not 0.0 < self.validation < 1.0:
+            raise ConfigError(f"expected validation above 0 and below 1, got {self.validation}")
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A reward: 1 for an answer that is accepted, else 0. Nothing is ever executed.
+
+    Prompt and answer together must compile, and be one function and nothing else: the answer continues the prompt,
+    and whatever stands behind it on the margin is none of it. The answer must read a parameter of the function, if it
+    has any. And it must have at least ``kinds`` kinds of statements and expressions, such as If, Call, Name.
+
+    What might be tried instead, and does not count:
+
+    - nothing, `pass`, comments: they are no kinds;
+    - docstrings, f-strings, numbers or sums that stand as statements of their own and have no effect;
+    - statements behind return, raise, break or continue, and under `if False` or `while 0`;
+    - the same again and again: a kind counts once, and of the lines more than half must differ.
+    """
+
+    kinds: int = 5
+
+    def __call__(self, prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
+        return [float(self.accepts(*each)) for each in zip(prompts, completions, strict=True)]
+
+    def accepts(self, prompt: str, completion: str) -> bool:
+        """Whether the answer is accepted. A prompt ends with a whole line."""
+        lines = [line.strip() for line in completion.splitlines() if line.strip()]
+        if 2 * len(set(lines)) <= len(lines):
+            return False
+        function = compiled(prompt + completion)
+        if function is None:
+            return False
+        nodes = list(_effective(statement for statement in function.body if statement.lineno > prompt.count("\n")))
+        if len({type(node) for node in nodes if isinstance(node, ast.stmt | ast.expr)} - {ast.Pass}) < self.kinds:
+            return False
+        parameters = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
+        read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+        return not parameters or not parameters.isdisjoint(read)
+
+
+class Piece(NamedTuple):
+    """A function of the standard library, at the margin."""
+
+    prompt: str
+    """Decorators, signature and docstring."""
+    rest: str
+    origin: str
+
+
+def make(options: Options) -> Problems:
+    """The functions of the standard library. Raises ConfigError where there are not so many."""
+    return problems(StandardLibrary().documents(), options)
+
+
+def problems(modules: Iterable[Document], options: Options) -> Problems:
+    """The same with the functions of any modules."""
+    split = Split(options.validation)
+    learnt: list[Piece] = []
+    held_out: list[Piece] = []
+    for module in modules:
+        (held_out if split.validates(module) else learnt).extend(_functions(module))
+    accepted = Accepted(options.kinds)
+    corpus = [
+        Document(piece.prompt + piece.rest, piece.origin)
+        for piece in learnt
+        if len(piece.prompt) + len(piece.rest) <= options.longest_function
+    ]
+    train = _chosen(learnt, options.problems, options, accepted, set(), "train")
+    known = {part for piece in learnt for part in (piece.prompt, piece.rest)}
+    test = _chosen(held_out, options.test, options, accepted, known, "test")
+    for name, wanted, found in (("problems", options.problems, train), ("test", options.test, test)):
+        if len(found) < wanted:
+            raise ConfigError(
+                f"expected {name} of at most {len(found):,}, got {wanted:,}: no more functions are fit for it"
+            )
+    return Problems(
+        name="python_code",
+        train=[Document(Completion(piece.prompt, piece.rest), piece.origin) for piece in train],
+        test=[Document(Prompt(piece.prompt), piece.origin) for piece in test],
+        reward=accepted,
+        max_completion_length=options.longest_answer + 1,
+        corpus=corpus,
+    )
+
+
+def compiled(source: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    """The one function that a source is; None where it is anything else or does not compile. It is not executed."""
+    if len(source) > LONGEST:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Python has to say on strings such as "\d"
+            tree = ast.parse(source)
+            compile(tree, "<answer>", "exec", dont_inherit=True)  # also finds `break` outside a loop, and the like
+    except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError):
+        return None
+    match tree.body:
+        case [ast.FunctionDef() | ast.AsyncFunctionDef() as function]:
+            return function
+    return None
+
+
+def _effective(statements: Iterable[ast.stmt]) -> Iterator[ast.AST]:
+    """All nodes of the statements but those that have no effect or are never reached. Without recursion."""
+    waiting: list[ast.AST] = _reached(statements)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for _, field in ast.iter_fields(node):
+            if isinstance(field, ast.AST):
+                waiting.append(field)
+            elif isinstance(field, list):
+                waiting += _reached(part for part in field if isinstance(part, ast.AST))
+
+
+def _reached(nodes: Iterable[ast.AST]) -> list[ast.AST]:
+    """Of a block of statements those that are reached and do something; of anything else all."""
+    found: list[ast.AST] = []
+    for node in nodes:
+        match node:
+            case ast.Expr(value=value) if not isinstance(value, ast.Call | ast.Await | ast.Yield | ast.YieldFrom):
+                continue
+            case ast.If(test=ast.Constant(value=value)) | ast.While(test=ast.Constant(value=value)) if not value:
+                continue
+        found.append(node)
+        if isinstance(node, ast.Return | ast.Raise | ast.Break | ast.Continue):
+            break
+    return found
+
+
+def _functions(module: Document) -> Iterator[Piece]:
+    """The functions and methods of a module, those within functions left out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            waiting: list[ast.stmt] = ast.parse(module.text).body
+        except SyntaxError:
+            return  # the standard library has templates that are no Python yet
+    lines = module.text.split("\n")
+    while waiting:
+        node = waiting.pop(0)
+        if isinstance(node, ast.ClassDef):
+            waiting = node.body + waiting
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+            begin = _first_line(node) - 1
+            if body and (cut := _first_line(body[0]) - 1) > node.lineno - 1:
+                source = textwrap.dedent("\n".join(lines[begin : node.end_lineno]))
+                prompt, rest = _cut(source, cut - begin)
+                yield Piece(prompt, rest, f"{module.origin}, line {node.lineno}")
+
+
+def _first_line(statement: ast.stmt) -> int:
+    match statement:
+        case ast.ClassDef(decorator_list=[first, *_]) | ast.FunctionDef(decorator_list=[first, *_]):
+            return first.lineno
+        case ast.AsyncFunctionDef(decorator_list=[first, *_]):
+            return first.lineno
+    return statement.lineno
+
+
+def _cut(source: str, line: int) -> tuple[str, str]:
+    """What stands before a line, and the rest without the last line's end."""
+    lines = source.split("\n")
+    return "".join(f"{each}\n" for each in lines[:line]), "\n".join(lines[line:])
+
+
+def _chosen(
+    pieces: list[Piece], count: int, options: Options, accepted: Accepted, known: set[str], name: str
+) -> list[Piece]:
+    """Some pieces that are short enough and whose own rest is accepted, each prompt once; of what is known neither the
+    prompt nor the rest."""
+    order = list(pieces)
+    Random(derive(options.data_seed, f"python_code {name}")).shuffle(order)
+    prompts: set[str] = set()
+    found: list[Piece] = []
+    for piece in order:
+        if len(found) == count:
+            break
+        short = len(piece.prompt) <= options.longest_prompt and len(piece.rest.encode()) <= options.longest_answer
+        new = piece.prompt not in prompts and known.isdisjoint((piece.prompt, piece.rest))
+        if short and new and accepted.accepts(piece.prompt, piece.rest):
+            prompts.add(piece.prompt)
+            found.append(piece)
+    return found

@@ -23,6 +23,7 @@ import torch
 from torchward import checkpoint, random_state
 from torchward.checkpoint import write_json
 from torchward.config import ConfigError, did_you_mean, from_json, to_json
+from torchward.data.kl import KLToReference, frozen
 from torchward.envs.make import EnvOptions
 from torchward.fields import change, choose, settings
 from torchward.metrics import METRICS_FILE
@@ -47,6 +48,8 @@ def train(
     path: str | Path | None = None,
     init: str | Path | None = None,
     policy: Any = None,
+    kl_coef: float = 0.0,
+    kl_target: float | None = None,
     options: RunOptions | None = None,
     env: EnvOptions | None = None,
     threads: int = 0,
@@ -59,13 +62,16 @@ def train(
     `settings` are fields of the algorithm's Config, of its network, of RunOptions and of EnvOptions, which change the
     tuned settings of that algorithm and task, or the defaults where there are none; `options` and `env` replace these.
     The run lies in `path`, or in runs/`name`, or in a new directory below runs/. It starts from the policy of the run
-    `init`, or from a `policy` of your own. `threads`: see :func:`choose_threads`.
+    `init`, or from a `policy` of your own; with `kl_coef`, each step pays so much for its log-probability's distance
+    from that policy's, and with `kl_target` that weight follows the divergence of a row. `threads`: see
+    :func:`choose_threads`.
 
     Raises LaunchError for names and spaces, ConfigError for settings, RunError for a directory that is taken."""
     found = find.algorithm(algorithm)
     start = defaults(found, task)
     start = start._replace(options=options or start.options, env=env or start.env)
-    return begin(found, task, change_all(start, settings), name, path, init, policy, threads).go()
+    chosen = change_all(start, settings)
+    return begin(found, task, chosen, name, path, init, policy, kl_coef, kl_target, threads).go()
 
 
 def resume(path: str | Path, *, task: Any = None, algorithm: ModuleType | None = None, policy: Any = None) -> Run:
@@ -80,7 +86,7 @@ def defaults(algorithm: Algorithm, task: Any) -> Preset:
     """The settings that an algorithm starts from on a task: tuned ones, or its own defaults."""
     found = (find.preset(algorithm.name, task) if algorithm.source == algorithm.name else None) or Preset(None)
     config = algorithm.Config() if found.config is None else found.config
-    return Preset(config, found.options or RunOptions(), found.env or EnvOptions())
+    return Preset(config, found.options or RunOptions(), found.env or find.options(task))
 
 
 def change_all(start: Preset, values: Mapping[str, Any]) -> Preset:
@@ -108,6 +114,8 @@ class Ready:
     config: Any
     run: Run
     policy: Any
+    kl: tuple[float, float | None]
+    """Weight and target of the divergence from the policy that the run starts from; weight 0: none is paid for."""
     threads: int
     """The number that torch had before, and has again afterwards."""
     fresh: bool
@@ -115,6 +123,8 @@ class Ready:
     def go(self) -> Run:
         """Train until the end, or until a signal; return the run."""
         run, given = self.run, {} if self.policy is None else {"policy": self.policy}
+        if self.kl[0]:
+            given["shaping"] = [KLToReference(frozen(self.policy), *self.kl)]
         generators = random_state.capture_global()
         try:
             # What draws from the generators that all share, someone's environment say, is the same in each run too.
@@ -147,6 +157,8 @@ def begin(
     path: str | Path | None = None,
     init: str | Path | None = None,
     policy: Any = None,
+    kl_coef: float = 0.0,
+    kl_target: float | None = None,
     threads: int = 0,
 ) -> Ready:
     """Everything of :func:`train` up to the first step."""
@@ -158,11 +170,16 @@ def begin(
     found = find.task(task, start.env)
     if init is not None:
         policy = saving.load(init)
+    if policy is not None and hasattr(found.task, "using"):
+        found = found._replace(task=found.task.using(policy))
+    if init is not None:
         config = _fit(policy, init, config, defaults(algorithm, task).config, found)
     if policy is not None and "policy" not in inspect.signature(module.train).parameters:
         raise LaunchError(f"{algorithm.name} starts from no other policy: its train takes no argument `policy`")
+    if kl_coef:
+        _check_kl(algorithm, policy)
     _check_device(getattr(config, "device", "cpu"))
-    if hasattr(module, "check"):
+    if hasattr(module, "check") and policy is None:
         module.check(config, found.task)
     options = start.options if start.options is not None else RunOptions()
     manifest = {
@@ -171,7 +188,8 @@ def begin(
         "task": found.source,
         "task_name": found.name,
         "config": to_json(config),
-        "env": to_json(start.env if start.env is not None else EnvOptions()),
+        "env": to_json(start.env if start.env is not None else find.options(task)),
+        "kl": [kl_coef, kl_target],
         "init": None if init is None else str(Path(init).resolve()),
         "policy": None if policy is None or init is not None else type(policy).__name__,
     }
@@ -188,7 +206,7 @@ def begin(
     except BaseException:
         torch.set_num_threads(before)
         raise
-    return Ready(algorithm, found, config, run, policy, before, True)
+    return Ready(algorithm, found, config, run, policy, (kl_coef, kl_target), before, True)
 
 
 def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None = None, policy: Any = None) -> Ready:
@@ -204,8 +222,11 @@ def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None 
             f"{path} was started with a policy of its own ({manifest['policy']}): "
             f"go on from Python, torchward.resume({str(path)!r}, policy=...), with one of the same architecture"
         )
+    if policy is not None and hasattr(found.task, "using"):
+        found = found._replace(task=found.task.using(policy))
+    weight, goal = manifest.get("kl", (0.0, None))
     before = torch.get_num_threads()
-    return Ready(module, found, config, Run.resume(path), policy, before, False)
+    return Ready(module, found, config, Run.resume(path), policy, (weight, goal), before, False)
 
 
 def reopen(
@@ -229,12 +250,14 @@ def reopen_task(path: str | Path, manifest: Mapping[str, Any], task: Any = None)
             f"go on from there: torchward.resume({str(path)!r}, task=...)"
         )
     named = manifest["task"] if task is None else task
-    return find.task(named, None if find.is_task(named) else from_json(EnvOptions, manifest["env"]))
+    return find.task(named, None if find.is_task(named) else from_json(type(find.options(named)), manifest["env"]))
 
 
 def choose_threads(config: Any, task: Any) -> int:
     """How many threads torch computes with: one for networks of less than 256 units on observations without images,
     where a second one costs more than it brings (measured); torch's own choice for all others."""
+    if hasattr(task, "demonstrations"):
+        return torch.get_num_threads()  # a transformer
     network = getattr(config, "network", None)
     widths = [*getattr(network, "net_arch", ()), getattr(network, "lstm_hidden_size", 0)]
     images = any(isinstance(leaf, spaces.Box) and leaf.is_image for leaf in spaces.leaves(task.observation_space))
@@ -258,6 +281,14 @@ def _fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Foun
     if config.network != untouched.network:
         raise LaunchError(f"the policy of {init} brings its own network ({network}); leave the network's settings out")
     return replace(config, network=network)
+
+
+def _check_kl(algorithm: Algorithm, policy: Any) -> None:
+    """Raises LaunchError where there is no policy to stay close to, or nothing that could be paid for it."""
+    if policy is None:
+        raise LaunchError("kl_coef needs a policy to stay close to: give init, the run that has it")
+    if "shaping" not in inspect.signature(algorithm.module.train).parameters:
+        raise LaunchError(f"{algorithm.name} takes no kl_coef: its train takes no argument `shaping`")
 
 
 def _check_device(device: str) -> None:

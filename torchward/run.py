@@ -266,8 +266,9 @@ class Run:
     def _is_as_good(self, one: float, other: float) -> bool:
         return one <= other if self.lower_is_better else one >= other
 
-    def evaluation(self, result: Judgement, policy: object = None) -> bool:
-        """Log an evaluation; when it is the best so far, save `policy` as policy/best and return True."""
+    def evaluation(self, result: Judgement, policy: object = None, metrics: Mapping[str, float] | None = None) -> bool:
+        """Log an evaluation, with further `metrics` of it; when it is the best so far, save `policy` as policy/best and
+        return True."""
         returns, lengths = list(map(float, result.returns)), list(map(float, result.lengths))
         mean = math.fsum(returns) / len(returns) if returns else math.nan
         spread = math.sqrt(math.fsum((value - mean) ** 2 for value in returns) / len(returns)) if returns else math.nan
@@ -276,6 +277,7 @@ class Run:
             f"eval/{self.figure}_std": spread,
             "eval/length": math.fsum(lengths) / len(lengths) if lengths else None,
             "eval/returns": returns,
+            **(metrics or {}),
         }
         self._writer.write(self.step, row)
         best = not math.isnan(mean) and (self.best_return is None or self._is_as_good(mean, self.best_return))

@@ -6,21 +6,22 @@ byte: the loss in bits, over the bytes of text that it was about, so that models
 
 import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from torchward.config import ConfigError
 from torchward.data.cursor import Cursor
-from torchward.data.packing import Rows, once
+from torchward.data.packing import Packing, Rows, Wrapped, once
 from torchward.data.protocols import Episode, Evaluation, on_device
 from torchward.data.random import derive, seeded
+from torchward.data.sequences import Sequences
 from torchward.data.texts import Texts, TextTask
 from torchward.functional.schedules import warmup_constant, warmup_cosine, warmup_linear
-from torchward.nets.adamw import AdamW, decayed
+from torchward.nets.adamw import AdamW, Group, decayed
 from torchward.nets.language_model import LanguageModel
 from torchward.nets.sampling import Sampling
 from torchward.nets.transformer import Transformer
@@ -84,6 +85,35 @@ class Config:
             raise ConfigError(f"expected a model of kind 'decoder' to pretrain, got {self.model.kind!r}")
 
 
+class Settings(Protocol):
+    """What learning to say tokens needs of a config."""
+
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def per_device_train_batch_size(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def lr_scheduler_type(self) -> Literal["cosine", "linear", "constant"]: ...
+    @property
+    def warmup_ratio(self) -> float: ...
+    @property
+    def adam_beta1(self) -> float: ...
+    @property
+    def adam_beta2(self) -> float: ...
+    @property
+    def max_grad_norm(self) -> float: ...
+    @property
+    def bf16(self) -> bool: ...
+    @property
+    def gradient_checkpointing(self) -> bool: ...
+    @property
+    def eval_tokens(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+
+
 def bits(policy: LanguageModel, rows: Rows, bytes_of: Tensor) -> tuple[Tensor, Tensor]:
     """What the learnt tokens of packed rows cost, in nats and in all; and how many bytes they stand for."""
     # Rows without padding that hold one sequence need no mask, and attention is faster without one.
@@ -96,11 +126,10 @@ def bits(policy: LanguageModel, rows: Rows, bytes_of: Tensor) -> tuple[Tensor, T
 class Learner:
     """The policy's optimiser, and the update."""
 
-    def __init__(self, policy: LanguageModel, config: Config, texts: Texts) -> None:
+    def __init__(self, policy: LanguageModel, config: Settings, texts: Texts, groups: Sequence[Group]) -> None:
         self.policy, self.config = policy, config
         self.bytes_of = texts.bytes_of.to(config.device)
-        betas = (config.adam_beta1, config.adam_beta2)
-        self.optimizer = AdamW(decayed(policy.parameters(), config.weight_decay), config.learning_rate, betas)
+        self.optimizer = AdamW(groups, config.learning_rate, (config.adam_beta1, config.adam_beta2))
         policy.body.stack.checkpointing = config.gradient_checkpointing
 
     def anneal(self, progress: float) -> None:
@@ -164,7 +193,7 @@ class Patience:
 
 
 @torch.no_grad()
-def validate(policy: LanguageModel, batches: Iterable[Rows], bytes_of: Tensor, config: Config) -> Evaluation:
+def validate(policy: LanguageModel, batches: Iterable[Rows], bytes_of: Tensor, config: Settings) -> Evaluation:
     """Bits per byte of the validation texts, as one episode."""
     policy.eval()
     cost, size, tokens = 0.0, 0.0, 0
@@ -175,7 +204,7 @@ def validate(policy: LanguageModel, batches: Iterable[Rows], bytes_of: Tensor, c
     return Evaluation([cost / max(size, 1.0) / math.log(2.0)], [tokens])
 
 
-def precision(config: Config) -> contextlib.AbstractContextManager[None]:
+def precision(config: Settings) -> contextlib.AbstractContextManager[None]:
     """Where products are computed in bfloat16, if that is wanted."""
     if not config.bf16:
         return contextlib.nullcontext()
@@ -197,8 +226,9 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
         texts.train, max_length=config.max_length, batch_size=rows, pad_id=texts.pad_id,
         seed=derive(config.seed, "corpus"),
     )  # fmt: skip
-    validation = list(some(texts, config))
-    learner, patience = Learner(policy, config, texts), Patience(config.early_stopping_patience)
+    validation = list(some(texts.validation, config, texts.pad_id, Wrapped()))
+    learner = Learner(policy, config, texts, decayed(policy.parameters(), config.weight_decay))
+    patience = Patience(config.early_stopping_patience)
     run.judge_by("bits_per_byte", lower_is_better=True)
     with run:
         run.track(policy=policy, learner=learner, cursor=cursor, patience=patience)
@@ -217,10 +247,10 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
     return policy
 
 
-def some(texts: Texts, config: Config) -> Iterable[Rows]:
-    """The first ``eval_tokens`` of the validation texts, in batches."""
+def some(sequences: Sequences, config: Settings, pad_id: int, packing: Packing) -> Iterator[Rows]:
+    """The first ``eval_tokens`` of sequences, in batches."""
     rows = config.per_device_train_batch_size
-    batches = once(texts.validation, max_length=config.max_length, batch_size=rows, pad_id=texts.pad_id)
+    batches = once(sequences, max_length=config.max_length, batch_size=rows, pad_id=pad_id, packing=packing)
     for count, batch in enumerate(batches):
         if count and count * rows * config.max_length >= config.eval_tokens:
             return

@@ -30,6 +30,10 @@ class Launch:
     """The run lies in this directory, in place of runs/NAME."""
     init: str | None = None
     """Start from the policy of this run, which may be of another task with equal spaces."""
+    kl_coef: float = 0.0
+    """With --init: what each step pays for the distance of its log-probability from that of the policy there."""
+    kl_target: float | None = None
+    """Let kl_coef follow this divergence of a whole row (a text, an episode's steps between two updates)."""
     threads: int = 0
     """Threads that compute; 0: one for small networks, where it is the fastest, else torch's own choice."""
 

@@ -55,9 +55,8 @@ class Batch:
 
     def until(self, time: int) -> "Batch":
         """The first ``time`` steps of each row: the rest has to be padding."""
-        whole = {"state": self.state}
         cut = replace(self, state=())._each(lambda x: x[:, :time])
-        return replace(cut, **whole)
+        return replace(cut, state=self.state)
 
     def minibatches(self, batch_size: int, generator: Generator, history: bool) -> Iterator["Batch"]:
         """The steps once, in random order, in minibatches of ``batch_size`` steps. With ``history`` rows stay whole,

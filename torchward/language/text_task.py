@@ -10,7 +10,7 @@ from torchward.data.protocols import Evaluation, Policy
 from torchward.data.random import derive
 from torchward.data.texts import Texts
 from torchward.language.chat import Template, encode_all
-from torchward.language.documents import Completion, Dialogue, Document, Split, TextError
+from torchward.language.documents import Completion, Dialogue, Document, Prompt, Split, TextError
 from torchward.language.generate import SLOTS
 from torchward.language.play import judged, play
 from torchward.language.source import TextSource
@@ -48,7 +48,9 @@ class Text:
 
     @property
     def _corpus(self) -> Sequence[Document]:
-        return self.problems.train if self.problems.corpus is None else self.problems.corpus
+        if self.problems.corpus is not None:
+            return self.problems.corpus
+        return [each for each in self.problems.train if not isinstance(each.content, Prompt)]  # a question is half a text
 
     @property
     def observation_space(self) -> Space:

@@ -139,6 +139,26 @@ class LanguageModel(nn.Module):
         scores = token_scores(picked, head, flat.index_select(0, where), self.sampling.temperature, bits)
         return TokenScores(*(_spread(score, where, action) for score in scores))
 
+    def log_probs(self, observation: Tree, action: Tree) -> Float[Tensor, "batch time"]:
+        """The log-probabilities of :meth:`evaluate_actions` alone."""
+        assert isinstance(action, Tensor)
+        tokens, support = parts(observation)
+        return self.scores(self.body.forward(tokens), action, support).log_prob
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Its parameters from below: the embeddings, each layer, and what stands above them."""
+        blocks = [list(block.parameters()) for block in self.body.stack.layers]
+        within = {id(parameter) for block in blocks for parameter in block}
+        embeddings = [
+            parameter
+            for module in self.body.modules()
+            if isinstance(module, nn.Embedding)
+            for parameter in module.parameters()
+        ]
+        below = {id(parameter) for parameter in embeddings}
+        above = [parameter for parameter in self.parameters() if id(parameter) not in within | below]
+        return [embeddings, *blocks, above]
+
     # What is saved
 
     def description(self) -> dict[str, Any]:

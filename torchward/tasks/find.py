@@ -13,9 +13,11 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from torchward.config import did_you_mean
+from torchward.tasks import text, texts
 from torchward.tasks.control import PRESETS, Preset
 
 ALGORITHMS = Path(__file__).resolve().parents[1] / "algorithms"
+TASKS = Path(__file__).resolve().parent
 
 
 class LaunchError(ValueError):
@@ -54,6 +56,36 @@ def algorithms() -> dict[str, str]:
     return found
 
 
+def problems() -> dict[str, str]:
+    """The first line of the docstring of each task of text, by name: the files here that have Options and make."""
+    found = {}
+    for path in sorted(TASKS.glob("[!_]*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+        if {"Options", "make"} <= names:
+            found[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return found
+
+
+def options(task_source: Any) -> Any:
+    """The options that a task starts from: those of a task of text, or of environments."""
+    from torchward.envs.make import EnvOptions
+
+    if is_text(task_source):
+        return texts.Options()
+    if isinstance(task_source, str) and task_source in problems():
+        return importlib.import_module(f"torchward.tasks.{task_source}").Options()
+    return EnvOptions()
+
+
+def is_text(named: Any) -> bool:
+    """Whether a file or folder of text is meant: ./book.txt, ./answers.jsonl, ./folder/."""
+    if not isinstance(named, str | Path) or is_file(named):
+        return False
+    path = Path(named)
+    return path.suffix in (".txt", ".md", ".jsonl") or (path.is_dir() and len(str(named)) > 0)
+
+
 def algorithm(named: str | Path | ModuleType) -> Algorithm:
     """The algorithm that is called so: one of torchward's, or that in a Python file.
 
@@ -90,6 +122,9 @@ def task(named: Any, env: Any = None) -> Found:
 
     `env` are the EnvOptions. Raises LaunchError where there is none, naming the nearest id."""
     from torchward.envs.make import EnvOptions
+
+    if is_text(named) or (isinstance(named, str) and named in problems()):
+        return _text(str(named), env)
     from torchward.envs.task import Control
     from torchward.envs.vector import WorldError
 
@@ -112,6 +147,17 @@ def task(named: Any, env: Any = None) -> Found:
     return Found(control, control.name, source)
 
 
+def _text(named: str, given: Any) -> Found:
+    """A task of text: one of torchward's, or a file or folder."""
+    from torchward.language.text_task import Text
+
+    chosen = options(named) if given is None else given
+    if is_text(named):
+        path = Path(named).expanduser().resolve()
+        return Found(Text(texts.make(chosen, path), split=chosen.split), path.stem, str(path))
+    return Found(Text(importlib.import_module(f"torchward.tasks.{named}").make(chosen)), named, named)
+
+
 def is_task(thing: Any) -> bool:
     """Whether `thing` has the verbs of :class:`torchward.data.protocols.Task`."""
     verbs = callable(getattr(thing, "source", None)) and callable(getattr(thing, "evaluate", None))
@@ -128,7 +174,7 @@ def preset(name: str, task_source: Any) -> Preset | None:
     if not isinstance(task_source, str):
         return None
     family = task_source.rpartition(":")[2].partition("/")[0] + "/*"
-    found = PRESETS.get((name, task_source)) or PRESETS.get((name, family))
+    found = PRESETS.get((name, task_source)) or PRESETS.get((name, family)) or text.PRESETS.get((name, task_source))
     return None if found is None else found()
 
 

@@ -1,0 +1,76 @@
+"""Text of the user's own: a file, a folder, or JSON lines, to pretrain, fine-tune or be rewarded on."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torchward.config import ConfigError
+from torchward.language.bpe import BPE
+from torchward.language.corpus import Folder, JSONLines, TextFile
+from torchward.language.documents import Document, Split
+from torchward.language.rewards import exact_match
+from torchward.language.task import Problems, TokenizerChoice
+
+
+@dataclass(frozen=True)
+class Options:
+    """How text of one's own is read."""
+
+    tokenizer: TokenizerChoice = field(default_factory=BPE)
+    """The tokenizer of a model that is made for it; one that is fine-tuned has its own."""
+    separator: str | None = None
+    """What stands between the documents of a text file, such as a blank line; without it, a file is cut into pieces."""
+    validation: float = 0.1
+    """The part of the documents that validates, and is held out from learning by reward."""
+    answer_length: int = 64
+    """The largest number of tokens of an answer."""
+
+    @property
+    def split(self) -> Split:
+        """Which documents validate."""
+        return Split(self.validation)
+
+
+PIECE = 2_000
+"""Characters of the pieces of a text that says nothing of its documents, so that some of them can validate."""
+
+
+def make(options: Options, path: Path) -> Problems:
+    """The documents at ``path``. Answers are judged by the column ``answer``, to the letter, where there is one.
+
+    Raises TextError for what cannot be read, and ConfigError for a path that is none."""
+    if path.is_dir():
+        documents = list(Folder(path).documents())
+    elif path.suffix == ".jsonl":
+        documents = list(JSONLines(path).documents())
+    elif path.is_file():
+        documents = list(TextFile(path, options.separator).documents())
+    else:
+        raise ConfigError(f"expected a file or a folder of text at {path}, got nothing")
+    if len(documents) == 1 and isinstance(documents[0].content, str):
+        documents = _pieces(documents[0])
+    asking = [each for each in documents if not isinstance(each.content, str)]
+    train, test = options.split(asking) if asking and options.validation else (documents, asking)
+    return Problems(
+        name=path.stem,
+        train=train,
+        test=test,
+        reward=exact_match,
+        tokenizer=options.tokenizer,
+        max_completion_length=options.answer_length,
+        corpus=documents,
+    )
+
+
+def _pieces(document: Document) -> list[Document]:
+    """A long text in pieces, cut at ends of lines."""
+    made: list[Document] = []
+    lines: list[str] = []
+    size = 0
+    for line in [*document.text.splitlines(keepends=True), None]:
+        if line is not None:
+            lines.append(line)
+            size += len(line)
+        if lines and (line is None or size >= PIECE):
+            made.append(Document("".join(lines), f"{document.origin}, piece {len(made) + 1}"))
+            lines, size = [], 0
+    return made

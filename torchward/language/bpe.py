@@ -22,7 +22,7 @@ class PairCoder:
     def __init__(self, words: list[str], merges: list[tuple[str, str]], split_digits: bool) -> None:
         """``words`` and ``merges`` as GPT-2 writes them: each byte as a character that can be seen."""
         self._visible, self._merges, self._split_digits = words, merges, split_digits
-        to_byte = {character: byte for byte, character in enumerate(_visible_bytes())}
+        to_byte = {character: byte for byte, character in enumerate(visible_bytes())}
         self._words = tuple(bytes(to_byte[character] for character in word) for word in words)
         self._encoder = _empty(split_digits)
         self._encoder.model = _library().models.BPE(
@@ -78,7 +78,7 @@ class BPE:
         trainer = _library().trainers.BpeTrainer(
             vocab_size=self.vocab_size - SPECIAL,
             min_frequency=self.min_frequency,
-            initial_alphabet=_visible_bytes(),
+            initial_alphabet=visible_bytes(),
             special_tokens=[],
             show_progress=False,
         )
@@ -105,7 +105,7 @@ def _empty(split_digits: bool) -> "tokenizers.Tokenizer":
     return encoder
 
 
-def _visible_bytes() -> list[str]:
+def visible_bytes() -> list[str]:
     """The character that GPT-2's files write for each byte: itself where it can be seen, else one from 256 on."""
     seen = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     hidden = [byte for byte in range(256) if byte not in seen]

@@ -65,6 +65,10 @@ class Template:
     system: str | None = None
     """What the system says where a chat does not begin with such a message."""
 
+    def start(self, tokenizer: Tokenizer) -> int:
+        """The token before the first message."""
+        return tokenizer.start_id
+
     def turns(self, messages: tuple[Message, ...], tokenizer: Tokenizer) -> list[TokenSequence]:
         """The tokens of each message. The assistant's words and their end are its own, its role's token is given."""
         turns = []
@@ -81,7 +85,8 @@ class Template:
         if words and words[-1].role == "assistant":
             raise TextError("expected a message for the assistant to answer, got the assistant's own as the last one")
         turns = self.turns(words, tokenizer)
-        return [tokenizer.start_id, *(id_ for turn in turns for id_ in turn.ids), tokenizer.role_id("assistant")]
+        ids = [id_ for turn in turns for id_ in turn.ids]
+        return [self.start(tokenizer), *ids, tokenizer.role_id("assistant")]
 
     def reply(self, message: Message, tokenizer: Tokenizer) -> list[int]:
         """What someone else says behind the assistant's words, and what the assistant's next words follow."""
@@ -158,7 +163,7 @@ def encode(
         kind = "a prompt without an answer" if isinstance(content, Prompt) else "a preference between two answers"
         raise TextError(f"expected a text, an answer or a chat to learn from in {document.origin}, got {kind}")
     parts = _parts(content, tokenizer, template or Template(), document.origin)
-    return _fit(parts, document.origin, tokenizer.start_id, max_length, truncation or Refuse())
+    return _fit(parts, document.origin, max_length, truncation or Refuse())
 
 
 def encode_pair(
@@ -199,8 +204,10 @@ def learnt_bytes(sequences: Sequences, tokenizer: Tokenizer) -> int:
 
 
 class _Parts(NamedTuple):
-    """A document's tokens behind the first, and where a rule may cut."""
+    """A document's tokens, and where a rule may cut."""
 
+    start: int
+    """The first token. What follows are those behind it."""
     ids: list[int]
     own: list[bool]
     head: int
@@ -213,11 +220,12 @@ def _parts(content: str | Completion | Dialogue, tokenizer: Tokenizer, template:
     match content:
         case str(text):
             words = tokenizer.encode(text)
-            return _Parts([*words, tokenizer.eos_id], [True] * (len(words) + 1), 0, range(len(words) + 1))
+            ids = [*words, tokenizer.eos_id]
+            return _Parts(tokenizer.start_id, ids, [True] * len(ids), 0, range(len(ids)))
         case Completion(str(prompt), str(completion)):
             asked, words = tokenizer.encode(prompt), tokenizer.encode(completion)
             own = [False] * len(asked) + [True] * (len(words) + 1)
-            return _Parts([*asked, *words, tokenizer.eos_id], own, 0, range(len(asked) + 1))
+            return _Parts(tokenizer.start_id, [*asked, *words, tokenizer.eos_id], own, 0, range(len(asked) + 1))
         case Dialogue(messages):
             return _chat(messages, 0, tokenizer, template)
         case Completion(tuple(prompt), tuple(completion)):
@@ -239,13 +247,13 @@ def _chat(messages: tuple[Message, ...], given: int, tokenizer: Tokenizer, templ
         own += [False] * len(turn.ids) if place < given else turn.own
         if place == 0 and message.role == "system":
             head = len(ids)
-    return _Parts(ids, own, head, begins)
+    return _Parts(template.start(tokenizer), ids, own, head, begins)
 
 
 def _fit(
-    parts: _Parts, origin: str, start_id: int, max_length: int | None, truncation: Truncation
+    parts: _Parts, origin: str, max_length: int | None, truncation: Truncation
 ) -> tuple[TokenSequence | None, Cut | None]:
-    ids, own, head, begins = parts
+    start, ids, own, head, begins = parts
     before, cut = 1 + len(ids), None
     if max_length is not None and before > max_length:
         match truncation:
@@ -267,4 +275,4 @@ def _fit(
     if not any(own):
         where = f" within its first {max_length} tokens" if cut else ""
         raise TextError(f"expected words of the assistant to learn from in {origin}, got none{where}")
-    return TokenSequence([start_id, *ids], [False, *own]), cut
+    return TokenSequence([start, *ids], [False, *own]), cut

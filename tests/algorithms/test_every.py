@@ -12,22 +12,39 @@ import torch
 from torch import Tensor, nn
 
 import torchward.algorithms
+from tests.algorithms import tiny_text
 from tests.algorithms.training import start
 from tests.algorithms.worlds import Aim, Corridor, Railing, Recall, Serve
-from torchward.algorithms import a2c, dqn, dynamic_programming, ppo, q_learning, rainbow, reinforce, sac, soft_q, td3
+from torchward.algorithms import (
+    a2c,
+    dqn,
+    dynamic_programming,
+    grpo,
+    ppo,
+    pretrain,
+    q_learning,
+    rainbow,
+    reinforce,
+    sac,
+    sft,
+    soft_q,
+    td3,
+)
 from torchward.config import from_json, to_json
 from torchward.data.counts import Counts
 from torchward.data.curiosity import Curiosity
 from torchward.data.exploration import Boltzmann, EpsilonGreedy
-from torchward.data.protocols import Task
+from torchward.data.kl import KLToReference, frozen
 from torchward.data.random_distillation import RandomDistillation
 from torchward.data.replay import Prioritised
 from torchward.envs.make import EnvOptions
 from torchward.envs.task import Control
+from torchward.language.text_task import Text
 from torchward.metrics import read_metrics
 from torchward.nets.actor_body import ActorNet
 from torchward.nets.actor_critic import Network
 from torchward.nets.q_network import C51, QR, QNet
+from torchward.nets.transformer_config import gpt2
 
 FILES = sorted(path.stem for path in Path(torchward.algorithms.__file__).parent.glob("[a-z]*.py"))
 CLOCKS = ("time", "steps_per_second")
@@ -43,9 +60,9 @@ def test_an_algorithm_file_is_complete(name: str) -> None:
     assert module.__doc__ and callable(module.train)
     config = module.Config()
     assert from_json(module.Config, to_json(config)) == config
-    changed = replace(config, seed=5, gamma=0.5)
+    changed = replace(config, seed=5, total_timesteps=77)
     assert from_json(module.Config, to_json(changed)) == changed != config
-    assert {"total_timesteps", "seed", "gamma"} <= {field.name for field in fields(module.Config)}
+    assert {"total_timesteps", "seed"} <= {field.name for field in fields(module.Config)}
 
 
 RUNS: dict[str, tuple[ModuleType, Any, Any]] = {
@@ -139,6 +156,34 @@ RUNS: dict[str, tuple[ModuleType, Any, Any]] = {
         sac.Config(**SHORT, batch_size=32, network=ActorNet(net_arch=(16,)), exploration_bonus=Counts(of="pairs")),
         lambda: Control(Serve),
     ),
+    "pretrain": (
+        pretrain,
+        pretrain.Config(total_timesteps=640, max_length=16, per_device_train_batch_size=2,
+                        gradient_accumulation_steps=2, early_stopping_patience=9, model=gpt2(8, 16, 1, 2, 16)),
+        tiny_text.task,
+    ),
+    "sft": (
+        sft,
+        sft.Config(total_timesteps=640, max_length=16, per_device_train_batch_size=4, freeze_layers=1,
+                   layer_lr_decay=0.9),
+        tiny_text.task,
+    ),
+    "grpo": (
+        grpo,
+        grpo.Config(total_timesteps=600, num_generations=4, generation_batch_size=16, steps_per_generation=2,
+                    num_iterations=2, per_device_train_batch_size=3, top_k=5, beta=0.1, learning_rate=1e-2),
+        tiny_text.task,
+    ),
+    "grpo, in turns": (
+        grpo,
+        grpo.Config(total_timesteps=600, num_generations=4, generation_batch_size=16, learning_rate=1e-2),
+        lambda: tiny_text.task(in_turns=True),
+    ),
+    "ppo, on text": (
+        ppo,
+        ppo.Config(total_timesteps=480, n_envs=16, n_steps=3, batch_size=24, n_epochs=2, learning_rate=1e-2),
+        tiny_text.task,
+    ),
     "q_learning": (q_learning, q_learning.Config(total_timesteps=12_000), lambda: Control("FrozenLake-v1")),
     "value iteration": (
         dynamic_programming,
@@ -157,7 +202,17 @@ for _name in OVERLAPPED:
     RUNS[f"{_name}, overlapped"] = _module, replace(_config, overlap=True), _task
 
 
-def learn(path: Path, module: ModuleType, config: Any, task: Task, stop: int | None, resume: bool) -> dict[str, Tensor]:
+def given(name: str, task: Any) -> dict[str, Any]:
+    """What a run starts from beside its config and its task."""
+    if not isinstance(task, Text) or name == "pretrain":
+        return {}
+    policy = tiny_text.policy(task)
+    return {"policy": policy} | ({"shaping": [KLToReference(frozen(policy), 0.1, 1.0)]} if "ppo" in name else {})
+
+
+def learn(path: Path, name: str, stop: int | None = None, resume: bool = False, **changes: Any) -> dict[str, Tensor]:
+    module, config, make = RUNS[name]
+    config, task = replace(config, **changes), make()
     run = start(path, module, config, task, resume, eval_freq=config.total_timesteps // 3)
     if stop is not None:
         log = run.log
@@ -168,7 +223,7 @@ def learn(path: Path, module: ModuleType, config: Any, task: Task, stop: int | N
                 signal.raise_signal(signal.SIGTERM)
 
         run.log = log_then_stop  # type: ignore[method-assign]
-    policy = module.train(config, task, run)
+    policy = module.train(config, task, run, **given(name, task))
     assert isinstance(policy, nn.Module)
     return {name: tensor.clone() for name, tensor in policy.state_dict().items()}
 
@@ -179,21 +234,18 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_stopped_run_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
-    module, config, task = RUNS[name]
-    whole = learn(tmp_path / "whole", module, config, task(), None, False)
-    half = learn(tmp_path / "halved", module, config, task(), config.total_timesteps // 2, False)
+    whole = learn(tmp_path / "whole", name)
+    half = learn(tmp_path / "halved", name, stop=RUNS[name][1].total_timesteps // 2)
     assert any(not torch.equal(half[key], whole[key]) for key in whole)
-    again = learn(tmp_path / "halved", module, config, task(), None, True)
+    again = learn(tmp_path / "halved", name, resume=True)
     assert again.keys() == whole.keys()
     assert all(torch.equal(again[key], whole[key]) for key in whole)
     assert lines(tmp_path / "halved") == lines(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("name", ["ppo", "reinforce", "q_learning", "sac, overlapped"])
+@pytest.mark.parametrize("name", ["ppo", "reinforce", "q_learning", "sac, overlapped", "pretrain", "grpo"])
 def test_a_seed_is_a_run_and_another_is_not(name: str, tmp_path: Path) -> None:
-    module, config, task = RUNS[name]
-    first = learn(tmp_path / "a", module, config, task(), None, False)
-    same = learn(tmp_path / "b", module, config, task(), None, False)
-    other = learn(tmp_path / "c", module, replace(config, seed=1), task(), None, False)
+    first, same = learn(tmp_path / "a", name), learn(tmp_path / "b", name)
+    other = learn(tmp_path / "c", name, seed=1)
     assert all(torch.equal(first[key], same[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)

@@ -19,6 +19,7 @@ from torchward.algorithms import (
     a2c,
     dqn,
     dynamic_programming,
+    expert_iteration,
     grpo,
     ppo,
     pretrain,
@@ -172,6 +173,12 @@ RUNS: dict[str, tuple[ModuleType, Any, Any]] = {
         grpo,
         grpo.Config(total_timesteps=600, num_generations=4, generation_batch_size=16, steps_per_generation=2,
                     num_iterations=2, per_device_train_batch_size=3, top_k=5, beta=0.1, learning_rate=1e-2),
+        tiny_text.task,
+    ),
+    "expert_iteration": (
+        expert_iteration,
+        expert_iteration.Config(total_timesteps=600, num_generations=4, generation_batch_size=32, max_length=16,
+                                reward_threshold=0.0, learning_rate=1e-2, start_over=True),
         tiny_text.task,
     ),
     "grpo, in turns": (

@@ -19,7 +19,7 @@ from torchward.data.packing import Packing, Rows, Wrapped, once
 from torchward.data.protocols import Episode, Evaluation, on_device
 from torchward.data.random import derive, seeded
 from torchward.data.sequences import Sequences
-from torchward.data.texts import Texts, TextTask
+from torchward.data.texts import TextTask
 from torchward.functional.schedules import warmup_constant, warmup_cosine, warmup_linear
 from torchward.nets.adamw import AdamW, Group, decayed
 from torchward.nets.language_model import LanguageModel
@@ -89,15 +89,7 @@ class Settings(Protocol):
     """What learning to say tokens needs of a config."""
 
     @property
-    def max_length(self) -> int: ...
-    @property
-    def per_device_train_batch_size(self) -> int: ...
-    @property
     def learning_rate(self) -> float: ...
-    @property
-    def lr_scheduler_type(self) -> Literal["cosine", "linear", "constant"]: ...
-    @property
-    def warmup_ratio(self) -> float: ...
     @property
     def adam_beta1(self) -> float: ...
     @property
@@ -109,9 +101,27 @@ class Settings(Protocol):
     @property
     def gradient_checkpointing(self) -> bool: ...
     @property
-    def eval_tokens(self) -> int: ...
-    @property
     def device(self) -> str: ...
+
+
+class Scheduled(Protocol):
+    """What the learning rate's schedule needs of a config."""
+
+    @property
+    def lr_scheduler_type(self) -> Literal["cosine", "linear", "constant"]: ...
+    @property
+    def warmup_ratio(self) -> float: ...
+
+
+class Looking(Protocol):
+    """What an evaluation needs of a config."""
+
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def per_device_train_batch_size(self) -> int: ...
+    @property
+    def eval_tokens(self) -> int: ...
 
 
 def bits(policy: LanguageModel, rows: Rows, bytes_of: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,26 +133,25 @@ def bits(policy: LanguageModel, rows: Rows, bytes_of: Tensor) -> tuple[Tensor, T
     return cost, bytes_of[rows.targets][rows.loss_mask].sum()
 
 
+def schedule(config: Scheduled, progress: float) -> float:
+    """The learning rate over its highest value; ``progress`` goes from 0 at the first step to 1 at the last."""
+    match config.lr_scheduler_type:
+        case "cosine":
+            return warmup_cosine(progress, config.warmup_ratio, 0.1)
+        case "linear":
+            return warmup_linear(progress, config.warmup_ratio, 0.1)
+        case "constant":
+            return warmup_constant(progress, config.warmup_ratio)
+
+
 class Learner:
     """The policy's optimiser, and the update."""
 
-    def __init__(self, policy: LanguageModel, config: Settings, texts: Texts, groups: Sequence[Group]) -> None:
+    def __init__(self, policy: LanguageModel, config: Settings, bytes_of: Tensor, groups: Sequence[Group]) -> None:
         self.policy, self.config = policy, config
-        self.bytes_of = texts.bytes_of.to(config.device)
+        self.bytes_of = bytes_of.to(config.device)
         self.optimizer = AdamW(groups, config.learning_rate, (config.adam_beta1, config.adam_beta2))
         policy.body.stack.checkpointing = config.gradient_checkpointing
-
-    def anneal(self, progress: float) -> None:
-        """Set the learning rate; ``progress`` goes from 0 at the first step to 1 at the last."""
-        config = self.config
-        match config.lr_scheduler_type:
-            case "cosine":
-                scale = warmup_cosine(progress, config.warmup_ratio, 0.1)
-            case "linear":
-                scale = warmup_linear(progress, config.warmup_ratio, 0.1)
-            case "constant":
-                scale = warmup_constant(progress, config.warmup_ratio)
-        self.optimizer.lr = config.learning_rate * scale
 
     def update(self, batches: list[Rows]) -> dict[str, Tensor | float]:
         """One step of the optimiser on the mean over all learnt tokens of the batches."""
@@ -227,13 +236,13 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
         seed=derive(config.seed, "corpus"),
     )  # fmt: skip
     validation = list(some(texts.validation, config, texts.pad_id, Wrapped()))
-    learner = Learner(policy, config, texts, decayed(policy.parameters(), config.weight_decay))
+    learner = Learner(policy, config, texts.bytes_of, decayed(policy.parameters(), config.weight_decay))
     patience = Patience(config.early_stopping_patience)
     run.judge_by("bits_per_byte", lower_is_better=True)
     with run:
         run.track(policy=policy, learner=learner, cursor=cursor, patience=patience)
         while not run.done and not patience.lost:
-            learner.anneal(run.step / run.total)
+            learner.optimizer.lr = config.learning_rate * schedule(config, run.step / run.total)
             batches = [cursor.next() for _ in range(config.gradient_accumulation_steps)]
             metrics = learner.update(batches)
             tokens = len(batches) * rows * config.max_length
@@ -247,7 +256,7 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
     return policy
 
 
-def some(sequences: Sequences, config: Settings, pad_id: int, packing: Packing) -> Iterator[Rows]:
+def some(sequences: Sequences, config: Looking, pad_id: int, packing: Packing) -> Iterator[Rows]:
     """The first ``eval_tokens`` of sequences, in batches."""
     rows = config.per_device_train_batch_size
     batches = once(sequences, max_length=config.max_length, batch_size=rows, pad_id=pad_id, packing=packing)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torchward.algorithms.pretrain import Learner, Patience, some, validate
+from torchward.algorithms.pretrain import Learner, Patience, schedule, some, validate
 from torchward.config import ConfigError
 from torchward.data.cursor import Cursor
 from torchward.data.packing import Whole
@@ -110,13 +110,13 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
         seed=derive(config.seed, "demonstrations"),
     )  # fmt: skip
     seen, validation = (list(some(side, config, texts.pad_id, Whole())) for side in (texts.train, texts.validation))
-    learner = Learner(policy, config, texts, groups(policy, config))
+    learner = Learner(policy, config, texts.bytes_of, groups(policy, config))
     patience = Patience(config.early_stopping_patience)
     run.judge_by("bits_per_byte", lower_is_better=True)
     with run:
         run.track(policy=policy, learner=learner, cursor=cursor, patience=patience)
         while not run.done and not patience.lost:
-            learner.anneal(run.step / run.total)
+            learner.optimizer.lr = config.learning_rate * schedule(config, run.step / run.total)
             batches = [cursor.next() for _ in range(config.gradient_accumulation_steps)]
             metrics = learner.update(batches)
             tokens = len(batches) * rows * config.max_length

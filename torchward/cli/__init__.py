@@ -11,6 +11,7 @@ COMMANDS = {
     "resume": "resume RUN: go on with a run that was stopped",
     "evaluate": "evaluate RUN: play whole episodes with a run's policy",
     "watch": "watch RUN: film a run's policy, or show it in a window",
+    "chat": "chat RUN: talk to a run's language model",
     "export": "export RUN: one ONNX file that runs without torchward",
     "sweep": "sweep ALGORITHM TASK --seeds 10: many runs, over seeds and settings",
     "compare": "compare RUN...: curves and a table with intervals, of runs or a sweep",

@@ -13,8 +13,9 @@ def run(args: Sequence[str]) -> int:
     if args:
         print(USAGE)
         return 0 if list(args) in (["-h"], ["--help"]) else 2
+    from torchward.tasks import text
     from torchward.tasks.control import PRESETS
-    from torchward.tasks.find import algorithms
+    from torchward.tasks.find import algorithms, problems
 
     found = algorithms()
     width = max(map(len, found))
@@ -24,9 +25,13 @@ def run(args: Sequence[str]) -> int:
     print("  ./mine.py, a file of your own with a dataclass Config and a function train(config, task, run)")
     print("\nTasks with tuned settings, which are used where no option says otherwise:")
     for name in found:
-        tasks = [task for algorithm, task in PRESETS if algorithm == name]
+        tasks = [task for algorithm, task in (*PRESETS, *text.PRESETS) if algorithm == name]
         if tasks:
             print(f"  {name:<{width}}  {', '.join(tasks)}")
+    print("\nTasks of text (pretrain, sft, grpo, ppo):")
+    for name, line in problems().items():
+        print(textwrap.fill(line, 110, initial_indent=f"  {name:<{width}}  ", subsequent_indent=" " * (width + 4)))
+    print("  ./book.txt, ./answers.jsonl, ./folder/: text of your own")
     print("\nAny other task works with the defaults:")
     print("  a Gymnasium id, such as MountainCar-v0; one of another package by package:Id-v0")
     print("  ./mytask.py, a file of your own with a class Env, a function make() that returns one, or a task")

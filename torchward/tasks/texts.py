@@ -34,7 +34,7 @@ PIECE = 2_000
 """Characters of the pieces of a text that says nothing of its documents, so that some of them can validate."""
 
 
-def make(options: Options, path: Path) -> Problems:
+def read(options: Options, path: Path) -> Problems:
     """The documents at ``path``. Answers are judged by the column ``answer``, to the letter, where there is one.
 
     Raises TextError for what cannot be read, and ConfigError for a path that is none."""

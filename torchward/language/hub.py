@@ -55,9 +55,9 @@ def to_transformers(model: Transformer, **extra: Any) -> Any:
     """One of transformers' models with the weights of ``model``; ``extra`` goes into its config.
 
     Raises ImportError without transformers, and ConfigError for a model that is none of its kinds."""
-    library = _library()
+    theirs = library("turns weights into its models")
     data, tensors = _written(model, extra)
-    cls = getattr(library, data["architectures"][0])
+    cls = getattr(theirs, data["architectures"][0])
     return cls.from_pretrained(None, config=cls.config_class.from_dict(data), state_dict=tensors).eval()
 
 
@@ -192,11 +192,10 @@ def _read(directory: Path) -> tuple[Json, dict[str, Tensor]]:
         raise ConfigError(f"the model in {directory} cannot be read ({error}); it is damaged or foreign") from error
 
 
-def _library() -> Any:
+def library(does: str) -> Any:
+    """transformers, which ``does`` this here. Raises ImportError in one sentence without it."""
     try:
         import transformers
     except ImportError as error:
-        raise ImportError(
-            "expected transformers, which turns weights into its models; install it: pip install 'torchward[hf]'"
-        ) from error
+        raise ImportError(f"expected transformers, which {does}; install it: pip install 'torchward[hf]'") from error
     return transformers

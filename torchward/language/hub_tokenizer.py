@@ -1,0 +1,251 @@
+"""The tokenizer of a model in a local directory, as transformers wrote it, and the texts that its chats become.
+
+Nothing of a model's own is run: tokenizer.json and tokenizer_config.json are data, and a template is rendered in the
+sandbox that transformers has for it.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torchward.language.bpe import visible_bytes
+from torchward.language.documents import ROLES, Message, Role, TextError
+from torchward.language.families import Json
+from torchward.language.hub import CONFIG, library
+from torchward.language.tokenizer import FILE, utf8
+
+FORMAT = 1
+PAD = "<|pad|>"
+"""The padding of a tokenizer that has none of its own."""
+
+
+class HubTokenizer:
+    """A :class:`~torchward.language.tokenizer.Tokenizer` of another project's model.
+
+    Its ids are those of its model. One without padding that is not end-of-text gets a token for that, and one without a
+    chat template a token for each role; where the model's embedding has no rows to spare, ``vocab_size`` is larger than
+    it was. A text says what it says: no special token is read in it, and no space is put before it."""
+
+    def __init__(self, data: Json) -> None:
+        """``data`` is what :func:`load` and :meth:`description` give. Raises TextError for one whose tokens have no
+        bytes, or whose template does not say where an answer ends."""
+        from tokenizers import Tokenizer as Backend
+
+        self._data, self.chat_template = data, data["chat_template"]
+        backend, special = data["backend"], data["special"]
+        self._whole = Backend.from_str(json.dumps(backend))
+        plain = {**backend, **{part: _without_prefix(backend[part]) for part in ("normalizer", "pre_tokenizer")}}
+        self._behind, self._plain = (Backend.from_str(json.dumps(plain)) for _ in range(2))
+        self._plain.encode_special_tokens = True
+        added = self._whole.get_added_tokens_decoder()
+        self._special = {token: str(one.content) for token, one in added.items() if one.special}
+        self.eos_id = self._id(special["eos_token"])
+        self.start_id = self._id(special.get("bos_token", special["eos_token"]))
+        """Where there is no token for it, end-of-text: a text begins where another one ended."""
+        self.pad_id = self._id(special["pad_token"])
+        size = max(self._whole.get_vocab(with_added_tokens=True).values()) + 1
+        self._words = _words(self._whole, backend["decoder"], max(size, data["vocab_size"]))
+        if self.chat_template is not None:
+            self.eos_id = self._end_of_answer()
+        self.end = self._special[self.eos_id]
+        """What a chat template writes for end-of-text."""
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of tokens, special ones and rows to spare included."""
+        return len(self._words)
+
+    def role_id(self, role: Role) -> int:
+        """The token before what this role says. Raises TextError where a chat template of its own says that."""
+        if self.chat_template is not None:
+            raise TextError(
+                "expected a tokenizer with a token for each role, got one with a chat template: OwnTemplate"
+            )
+        return self._id(f"<|{role}|>")
+
+    def encode(self, text: str) -> list[int]:
+        """The text's tokens. Raises TextError for lone surrogates."""
+        utf8(text)
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of tokens; bytes that are no UTF-8 become U+FFFD. Raises TextError for an id that is no token."""
+        return b"".join(map(self.bytes_of, ids)).decode("utf-8", "replace")
+
+    def bytes_of(self, token: int) -> bytes:
+        """What a token adds to the text. Raises TextError for an id that is no token."""
+        if not 0 <= token < len(self._words):
+            raise TextError(
+                f"expected a token from 0 to {len(self._words) - 1}, got {token}: is it another vocabulary's?"
+            )
+        return self._words[token]
+
+    # Chats
+
+    def render(self, messages: Sequence[Message], asks: bool) -> str:
+        """What the chat template makes of messages; ``asks`` for an answer, if so. Raises TextError for what it
+        refuses, and for a message with a special token in its text."""
+        for message in messages:
+            found = next((word for word in self._special.values() if word in message.content), None)
+            if found is not None:
+                raise TextError(f"expected a message without special tokens, got {found} within {message.content!r}")
+        told = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            text: str = self.to_transformers.apply_chat_template(told, tokenize=False, add_generation_prompt=asks)
+        except ImportError:
+            raise
+        except Exception as error:  # a template is a program: it may raise anything
+            said = ", ".join(message.role for message in messages)
+            raise TextError(f"the model's chat template refuses messages of {said}: {error}") from error
+        return text
+
+    def read(self, text: str, before: str = "") -> tuple[list[int], list[int]]:
+        """The tokens of a piece of what was rendered ``before`` it and in it, special ones included, and the character
+        of the piece that each of them begins at. Only at the beginning and behind a special token is it the piece
+        that the whole would be cut into."""
+        special = next((word for word in self._special.values() if before.endswith(word)), "")
+        if before and not special:
+            found = self._behind.encode(text, add_special_tokens=False)
+            return found.ids, [begin for begin, _ in found.offsets]
+        found = self._whole.encode(special + text, add_special_tokens=False)
+        count = 1 if special else 0
+        return found.ids[count:], [begin - len(special) for begin, _ in found.offsets[count:]]
+
+    @cached_property
+    def chat_start_id(self) -> int:
+        """The special token that the chat template begins with; where it begins with none, that of a text."""
+        ids, _ = self.read(self.render([Message("user", "a")], True))
+        return ids[0] if ids[0] in self._special else self.start_id
+
+    @cached_property
+    def to_transformers(self) -> Any:
+        """The same as a tokenizer of transformers, whose ``save_pretrained`` writes it."""
+        from tokenizers import Tokenizer as Backend
+
+        copy = Backend.from_str(self._whole.to_str())
+        cls = library("renders chats").PreTrainedTokenizerFast
+        return cls(tokenizer_object=copy, chat_template=self.chat_template, **self._data["special"])
+
+    # What is saved
+
+    def description(self) -> Json:
+        """All that it is made of, as JSON."""
+        return {**self._data, "format": FORMAT, "tokenizer": type(self).__name__}
+
+    def _id(self, word: str) -> int:
+        token = self._whole.token_to_id(word)
+        if token is None:
+            raise TextError(f"expected the special token {word} in the tokenizer's vocabulary, got none")
+        return int(token)
+
+    def _end_of_answer(self) -> int:
+        """The special token behind what the assistant says. It need not be the tokenizer's end-of-text."""
+        asked = Message("user", "a")
+        prompt, whole = self.render([asked], True), self.render([asked, Message("assistant", "b")], False)
+        ids = self.read(whole[len(prompt) :], prompt)[0] if whole.startswith(prompt) else []
+        found = next((token for token in ids if token in self._special), None)
+        if found is None:
+            raise TextError(
+                "expected a chat template that ends an answer to its prompt by a special token, got "
+                f"{whole!r} for {prompt!r}: give messages as a text of your own instead"
+            )
+        return found
+
+
+def load(directory: Path | str) -> HubTokenizer:
+    """The tokenizer in a local directory of transformers, with its chat template. Raises TextError where there is none
+    that can be read, and ImportError in one sentence without transformers."""
+    directory = Path(directory)
+    if not (directory / FILE).is_file():
+        raise TextError(f"expected {FILE} in {directory}, got none: let transformers save its fast tokenizer there")
+    try:
+        theirs = library("reads tokenizers").AutoTokenizer.from_pretrained(
+            str(directory), trust_remote_code=False, local_files_only=True
+        )
+        special = {name: str(word) for name, word in theirs.special_tokens_map.items() if not isinstance(word, list)}
+        template = theirs.chat_template
+        if isinstance(template, dict):
+            template = template.get("default")
+        if "eos_token" not in special:
+            raise TextError(f"expected a tokenizer with end-of-text in {directory}, got one without eos_token")
+        backend = theirs.backend_tokenizer
+        if special.get("pad_token", special["eos_token"]) == special["eos_token"]:
+            special["pad_token"] = PAD
+        roles = [] if template is not None else [f"<|{role}|>" for role in ROLES]
+        backend.add_special_tokens([*special.values(), *roles])
+        data = {
+            "backend": json.loads(backend.to_str()),
+            "special": special,
+            "chat_template": template,
+            "vocab_size": _rows(directory),
+        }
+        return HubTokenizer(data)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, TextError):
+            raise
+        raise TextError(f"the tokenizer in {directory} cannot be read ({error}); it is damaged or foreign") from error
+
+
+def described(data: Json) -> HubTokenizer:
+    """The tokenizer that a description told of. Raises TextError where it cannot be read."""
+    try:
+        if data["format"] != FORMAT or data["tokenizer"] != HubTokenizer.__name__:
+            raise ValueError(f"{data['tokenizer']} of format {data['format']}")
+        return HubTokenizer({name: data[name] for name in ("backend", "special", "chat_template", "vocab_size")})
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, TextError):
+            raise
+        raise TextError(f"expected the description of a {HubTokenizer.__name__}, got {error}") from error
+
+
+def _rows(directory: Path) -> int:
+    """The rows of the model's embedding, which may be more than its tokens; 0 where there is no model."""
+    path = directory / CONFIG
+    return int(json.loads(path.read_text(encoding="utf-8")).get("vocab_size") or 0) if path.is_file() else 0
+
+
+def _without_prefix(part: Any) -> Any:
+    """A normaliser or pre-tokenizer that puts no space before a text."""
+    match part:
+        case {"type": "Prepend"}:
+            return None
+        case {"type": "Metaspace"}:
+            return {**part, "prepend_scheme": "never"}
+        case {"type": "ByteLevel"}:
+            return {**part, "add_prefix_space": False}
+        case {"type": "Sequence"}:
+            name = "normalizers" if "normalizers" in part else "pretokenizers"
+            return {**part, name: [inner for inner in map(_without_prefix, part[name]) if inner is not None]}
+    return part
+
+
+def _words(backend: Any, decoder: Json | None, vocab_size: int) -> tuple[bytes, ...]:
+    """The bytes of each token; of special ones, and of rows to spare, none."""
+    parts = [] if decoder is None else [decoder, *decoder.get("decoders", ())]
+    kinds = {part["type"] for part in parts}
+    words = [b""] * vocab_size
+    added = backend.get_added_tokens_decoder()
+    if not kinds & {"ByteLevel", "Metaspace", "Replace"}:
+        raise TextError(
+            "expected a tokenizer of bytes (ByteLevel) or of pieces (Metaspace, Replace), of which each token is some "
+            f"bytes of the text, got one that decodes by {', '.join(sorted(kinds)) or 'nothing'}"
+        )
+    to_byte = {character: byte for byte, character in enumerate(visible_bytes())}
+    for word, token in backend.get_vocab(with_added_tokens=True).items():
+        if token in added:
+            words[token] = b"" if added[token].special else utf8(added[token].content)
+        elif "ByteLevel" in kinds:
+            words[token] = bytes(to_byte[character] for character in word)
+        else:
+            words[token] = _piece(word)
+    return tuple(words)
+
+
+def _piece(word: str) -> bytes:
+    """``\u2581the`` is `` the``, ``<0x0A>`` a line's end."""
+    if len(word) == 6 and word.startswith("<0x") and word.endswith(">"):
+        return bytes([int(word[3:5], 16)])
+    return utf8(word.replace("\u2581", " "))

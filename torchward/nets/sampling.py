@@ -32,7 +32,7 @@ class Sampling:
     @property
     def is_whole(self) -> bool:
         """Whether every token can be drawn."""
-        return self.top_k is None and self.top_p is None
+        return self.top_k is None and self.top_p in (None, 1.0)
 
 
 class Drawn(NamedTuple):
@@ -50,18 +50,19 @@ def draw(logits: Float[Tensor, "rows vocab"], sampling: Sampling, noise: Float[T
     logits = logits.float()
     if sampling.temperature != 1.0:
         logits = logits / sampling.temperature
-    support = None
-    if not sampling.is_whole:
-        seen = among(logits, sampling)
+    seen = None if sampling.is_whole else among(logits, sampling)
+    if seen is not None:
         logits = logits.masked_fill(~seen, torch.finfo(torch.float32).min)
-        support = packed(seen)
     log_probs = logits.log_softmax(1)
     if noise is None:
-        token = log_probs.argmax(1)
+        token = log_probs.argmax(1, keepdim=True)
     else:
         below = log_probs.exp().cumsum(1)
-        token = (below <= (noise * _ALMOST_ONE * below[:, -1]).unsqueeze(1)).sum(1)
-    return Drawn(token, log_probs.gather(1, token.unsqueeze(1)).squeeze(1), support)
+        if seen is not None:  # a GPU adds in another order for each entry: no rounding may make a token possible
+            below = below.masked_fill(~seen, 0.0).cummax(1).values
+        token = torch.searchsorted(below, (noise * _ALMOST_ONE * below[:, -1]).unsqueeze(1), right=True)
+    support = None if seen is None else packed(seen)
+    return Drawn(token.squeeze(1), log_probs.gather(1, token).squeeze(1), support)
 
 
 def among(logits: Float[Tensor, "rows vocab"], sampling: Sampling) -> Bool[Tensor, "rows vocab"]:
@@ -71,7 +72,7 @@ def among(logits: Float[Tensor, "rows vocab"], sampling: Sampling) -> Bool[Tenso
     keep = torch.ones_like(ordered, dtype=torch.bool)
     if sampling.top_k is not None:
         keep[:, sampling.top_k :] = False
-    if sampling.top_p is not None:
+    if sampling.top_p not in (None, 1.0):
         probs = ordered.masked_fill(~keep, -torch.inf).softmax(1)
         keep &= probs.cumsum(1) - probs < sampling.top_p
     return torch.zeros_like(keep).scatter(1, order, keep)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from torchward.nets.sampling import unpacked
@@ -46,7 +47,11 @@ def token_scores(
 
     ``support`` holds the tokens that the sampler chose among, as bits (:func:`torchward.nets.sampling.packed`): the
     others then have probability 0. Of at most ``piece / vocab`` tokens, at least one, logits stand in memory at a time.
+    Under autocast products are taken in its type, in the backward pass too. There is no second derivative.
     """
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        hidden = hidden.to(torch.get_autocast_dtype(device))
     rows = max(1, piece // head.weight.shape[0])
     scores = _Scores.apply(  # type: ignore[no-untyped-call]
         hidden, head.weight, head.bias, target, temperature, support, rows
@@ -78,9 +83,11 @@ class _Scores(torch.autograd.Function):
             kept = log_probs if count <= rows else None  # one piece is not made twice
         ctx.save_for_backward(hidden, weight, bias, target, support, entropy, kept)
         ctx.temperature, ctx.rows = temperature, rows
+        ctx.set_materialize_grads(False)  # None, where nothing is asked of one of the two
         return log_prob, entropy
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, to_log_prob: Tensor | None, to_entropy: Tensor | None) -> Any:
         hidden, weight, bias, target, support, entropy, kept = ctx.saved_tensors
         to_hidden = torch.empty_like(hidden)
@@ -94,13 +101,12 @@ class _Scores(torch.autograd.Function):
                 seen = None if support is None else support[part]
                 log_probs = _log_probs(hidden[part], weight, bias, ctx.temperature, seen)
             probs = log_probs.exp()
-            scale = torch.zeros_like(entropy[part]) if to_log_prob is None else to_log_prob[part]
-            if to_entropy is None:
-                to_logits = probs.mul_(-scale[:, None])
-            else:
-                factor = (log_probs + entropy[part, None]).mul_(to_entropy[part, None]).add_(scale[:, None])
-                to_logits = probs.mul_(factor).neg_()
-            to_logits.scatter_add_(1, target[part, None], scale[:, None])
+            to_logits = torch.zeros_like(probs)
+            if to_entropy is not None:  # 0 times the lowest number is 0, but a multiple of that may be infinite
+                to_logits = (log_probs + entropy[part, None]).mul_(probs).mul_(-to_entropy[part, None])
+            if to_log_prob is not None:
+                scale = to_log_prob[part, None]
+                to_logits.addcmul_(probs, scale, value=-1.0).scatter_add_(1, target[part, None], scale)
             to_logits = to_logits.div_(ctx.temperature).to(hidden.dtype)
             torch.mm(to_logits, cast, out=to_hidden[part])
             if to_weight is not None:

@@ -4,7 +4,8 @@ A row of a rollout is a prompt and its completion. At each step the policy sees 
 where the next one was not its own choice, in a prompt, in padding, in what a tool answered, the action is -1.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,7 +85,8 @@ class LanguageModel(nn.Module):
         """Read one token ``[B]`` behind what the state has read, and choose the next."""
         assert isinstance(observation, Tensor) and (noise is None or isinstance(noise, Tensor))
         cache = Cache(*state) if state else self.body.cache(len(observation))
-        hidden, cache = self.body.step(observation, cache)
+        with without_dropout(self):
+            hidden, cache = self.body.step(observation, cache)
         chosen = self.choose(hidden, noise)
         return Acted(chosen.token, chosen.log_prob, chosen.value, cache)
 
@@ -92,19 +94,22 @@ class LanguageModel(nn.Module):
         """What it is worth to stand behind one more token ``[B]``."""
         assert isinstance(observation, Tensor)
         cache = Cache(*state) if state else self.body.cache(len(observation))
-        return self.body.value(self.body.step(observation, cache)[0]).float()
+        with without_dropout(self):
+            return self.body.value(self.body.step(observation, cache)[0]).float()
 
     def evaluate_actions(
         self, observation: Tree, action: Tree, state: Tree, boundary: Bool[Tensor, "batch time"]
     ) -> Evaluated:
-        """Log-probability, entropy and value of ``[B, T]`` steps; 0 where nothing was chosen. A row is one text, read
-        from its beginning: behind its boundary there is padding alone. ``observation`` are tokens, or a dict of
-        ``token`` and, where a sampler chose among some, ``support``. Raises ValueError where the row has a past."""
+        """Log-probability, entropy and value of ``[B, T]`` steps, without dropout; 0 where nothing was chosen. A row is
+        one text, read from its beginning: behind its boundary there is padding alone. ``observation`` are tokens, or a
+        dict of ``token`` and, where a sampler chose among some, ``support``. Raises ValueError where the row has a
+        past, and as :meth:`scores`."""
         assert isinstance(action, Tensor)
         if state:
             raise ValueError("expected rows that begin with their text, got a state that has read some of it")
         tokens, support = parts(observation)
-        hidden = self.body.forward(tokens)
+        with without_dropout(self):
+            hidden = self.body.forward(tokens)
         log_prob, entropy = self.scores(hidden, action, support)
         return Evaluated(log_prob, entropy, self.body.value(hidden).float())
 
@@ -131,7 +136,12 @@ class LanguageModel(nn.Module):
         support: Tensor | None = None,
     ) -> TokenScores:
         """Log-probability and entropy ``[B, T]`` of tokens behind hidden states; 0 where the action is -1: those cost
-        nothing."""
+        nothing. Raises ValueError where they were drawn among some tokens, and nothing says among which."""
+        if support is None and not self.sampling.is_whole:
+            raise ValueError(
+                f"expected the tokens that each one was drawn among, for the policy's sampling is {self.sampling}; "
+                "rollouts that generation makes hold them as support, and without top_k and top_p there is no need"
+            )
         flat = action.flatten()
         where = (flat != NONE).nonzero().squeeze(1)
         picked, head = self.body.before_head(hidden.flatten(0, 1).index_select(0, where))
@@ -143,7 +153,9 @@ class LanguageModel(nn.Module):
         """The log-probabilities of :meth:`evaluate_actions` alone."""
         assert isinstance(action, Tensor)
         tokens, support = parts(observation)
-        return self.scores(self.body.forward(tokens), action, support).log_prob
+        with without_dropout(self):
+            hidden = self.body.forward(tokens)
+        return self.scores(hidden, action, support).log_prob
 
     def layers(self) -> list[list[nn.Parameter]]:
         """Its parameters from below: the embeddings, each layer, and what stands above them."""
@@ -180,6 +192,19 @@ class LanguageModel(nn.Module):
     def save(self, directory: Path) -> None:
         """Write it into ``directory``, for :func:`torchward.load`."""
         saving.save(self, directory)
+
+
+@contextmanager
+def without_dropout(policy: nn.Module) -> Iterator[None]:
+    """Within it nothing is dropped: what is compared with what was sampled has to come from the same network."""
+    if not policy.training:
+        yield
+        return
+    policy.eval()
+    try:
+        yield
+    finally:
+        policy.train()
 
 
 def parts(observation: Tree) -> tuple[Tensor, Tensor | None]:

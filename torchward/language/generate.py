@@ -14,10 +14,10 @@ from torch import Tensor
 from torchward.language.documents import TextError
 from torchward.language.tokenizer import Stream, Tokenizer
 from torchward.nets import kv_cache
-from torchward.nets.language_model import Chosen, LanguageModel
+from torchward.nets.language_model import Chosen, LanguageModel, without_dropout
 
 SLOTS = 128
-"""Completions that are written at a time, by default."""
+"""Completions that are written at a time, by default; those of one prompt always together."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,14 @@ class StopWords:
 
     def __init__(self, tokenizer: Tokenizer, words: Sequence[str]) -> None:
         self.tokenizer, self.words = tokenizer, tuple(word.encode() for word in words)
-        if not all(self.words):
-            raise TextError("expected stop sequences of at least one character, got an empty one")
+        if not self.words or not all(self.words):
+            raise TextError(f"expected stop sequences of at least one character, got {list(words)}")
         self.tails: dict[int, bytes] = {}
+        """The last bytes of each completion."""
+
+    def begin(self) -> None:
+        """Forget what was said: other completions begin."""
+        self.tails = {}
 
     def found(self, rows: Tensor, tokens: Tensor) -> Tensor:
         """Which of the ``rows`` a word ends in, with these new tokens."""
@@ -87,15 +92,13 @@ def generate(
     if not prompts or max_new_tokens < 1 or num_generations < 1 or slots < 1:
         raise TextError("expected at least one prompt, new token, completion of each prompt and slot")
     batch = _Batch(policy, prompts, max_new_tokens, num_generations, noise, slots)
-    was_training = policy.training
-    policy.eval()  # dropout would draw from another distribution than the one that is stored
-    try:
+    if stop is not None:
+        stop.begin()
+    with without_dropout(policy):
         while batch.fill():
             chosen = batch.choose()
             batch.leave(eos_id, chosen, stop)
             batch.step()
-    finally:
-        policy.train(was_training)
     return batch.done
 
 
@@ -164,7 +167,8 @@ class _Batch:
         which = range(self.waiting, self.waiting + count)
         self.waiting += count
         longest = max(len(self.prompts[i]) for i in which)
-        mask = torch.tensor([[column >= longest - len(self.prompts[i]) for column in range(longest)] for i in which])
+        lengths = torch.tensor([len(self.prompts[i]) for i in which])
+        mask = torch.arange(longest) >= longest - lengths[:, None]
         tokens = torch.tensor([[0] * (longest - len(self.prompts[i])) + list(self.prompts[i]) for i in which])
         padded = None if bool(mask.all()) else mask.to(device)
         hidden, cache = policy.read(tokens.to(device), padded, longest)
@@ -236,18 +240,18 @@ def stream(
     context, device = policy.config.max_position_embeddings, policy.body.token.weight.device
     if not 1 <= len(prompt) < context:
         raise TextError(f"expected a prompt of 1 to {context - 1} tokens, got {len(prompt)}")
-    policy.eval()
     room = min(max_new_tokens, context - len(prompt))
-    hidden, cache = policy.read(torch.tensor([list(prompt)], device=device), None, len(prompt) + room)
     text = Stream(tokenizer)
-    for count in range(room):
-        noise = None if generator is None else policy.noise((1,), generator)
-        token = policy.choose(hidden, noise).token
-        if int(token) == tokenizer.eos_id:
-            break
-        if piece := text.push(int(token)):
-            yield piece
-        if count + 1 < room:
-            hidden, cache = policy.body.step(token, cache, len(prompt) + count + 1)
+    with without_dropout(policy):
+        hidden, cache = policy.read(torch.tensor([list(prompt)], device=device), None, len(prompt) + room)
+        for count in range(room):
+            noise = None if generator is None else policy.noise((1,), generator)
+            token = policy.choose(hidden, noise).token
+            if int(token) == tokenizer.eos_id:
+                break
+            if piece := text.push(int(token)):
+                yield piece
+            if count + 1 < room:
+                hidden, cache = policy.body.step(token, cache, len(prompt) + count + 1)
     if rest := text.finish():
         yield rest

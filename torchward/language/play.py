@@ -66,7 +66,9 @@ class Line:
         self.supports += supports
 
     def earn(self, reward: float) -> None:
-        """Something for the policy's last token."""
+        """Something for the policy's last token. Raises TextError for what is no finite number."""
+        if not math.isfinite(reward):
+            raise TextError(f"expected finite rewards, got {reward} for {self.said[-1]!r} of {self.document.origin}")
         self.rewards[max(i for i, own in enumerate(self.own) if own)] += reward
 
 
@@ -99,12 +101,21 @@ def play(
     generator they are the likeliest, token by token.
 
     In a task of several turns the partner's words follow in the template's form, and the policy speaks again; a turn
-    that its length cut is the last one."""
+    that its length cut is the last one, and so is one behind which the partner's words leave no room in the model's
+    context. Raises TextError for a prompt that fills the context, and for rewards that are not finite numbers, one for
+    each answer."""
+    context = policy.config.max_position_embeddings
     lines = [
         Line.begun(document, template.prompt(question(document), tokenizer))
         for document in documents
         for _ in range(num_generations)
     ]
+    for line in lines:
+        if len(line.ids) >= context:
+            raise TextError(
+                f"expected prompts of at most {context - 1} tokens, the model's context less one, got {len(line.ids)} "
+                f"in {line.document.origin}"
+            )
     running = lines
     for turn in range(problems.turns):
         first = turn == 0
@@ -130,7 +141,7 @@ def play(
             line.next_value = 0.0 if ended[i] else values[i][n]
         if problems.partner is None:
             break
-        running = _answered(running, problems, tokenizer, template, policy.config.max_position_embeddings)
+        running = _answered(running, problems, tokenizer, template, context)
         if not running:
             break
     for line, earned in zip(lines, judged(lines, problems.reward), strict=True):
@@ -156,7 +167,7 @@ def _answered(
                 line.ended = False
                 going.append(line)
             else:
-                line.ended = False  # it is the model's context that ended it
+                line.ended = False  # the context ended it; what it would have been worth, nobody says: 0
     return going
 
 
@@ -164,14 +175,16 @@ def judged(lines: Sequence[Line], reward: Reward) -> list[float]:
     """What a reward says of each line. Raises TextError where it does not say a finite number for each."""
     columns = gathered([line.document.columns for line in lines])
     prompts = [plain(question(line.document)) for line in lines]
-    earned = [float(one) for one in reward(prompts, ["\n".join(line.said) for line in lines], **columns)]
     name = getattr(reward, "__name__", type(reward).__name__)
+    earned = list(reward(prompts, ["\n".join(line.said) for line in lines], **columns))
     if len(earned) != len(lines):
         raise TextError(f"expected one reward for each of {len(lines)} completions from {name}, got {len(earned)}")
     for line, one in zip(lines, earned, strict=True):
-        if not math.isfinite(one):
-            raise TextError(f"expected finite rewards from {name}, got {one} for {line.said[-1]!r}; nothing was learnt")
-    return earned
+        if one is None or not math.isfinite(one):
+            raise TextError(
+                f"expected finite numbers from {name}, got {one} for {line.said[-1]!r} of {line.document.origin}"
+            )
+    return [float(one) for one in earned]
 
 
 def gathered(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

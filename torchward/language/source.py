@@ -47,10 +47,12 @@ class TextSource:
         stop: Sequence[str] = (),
         slots: int = SLOTS,
     ) -> None:
-        if num_generations < 1 or n % num_generations:
+        if num_generations < 1 or n < 1 or n % num_generations:
             raise ConfigError(
                 f"expected a number of completions that is a multiple of num_generations={num_generations}, got {n}"
             )
+        if not problems.train:
+            raise TextError(f"expected prompts to answer in {problems.name}, got none")
         self.problems, self.tokenizer, self.template = problems, tokenizer, template or Template()
         self.n, self.seed, self.num_generations, self.stop, self.slots = n, seed, num_generations, stop, slots
         self.generator = generator(seed, "completions", device)
@@ -61,17 +63,18 @@ class TextSource:
         """What the last rollout is made of: texts, for whoever wants to read them."""
 
     def collect(self, policy: Policy, horizon: int | None) -> Rollout:
-        """The next prompts' completions, of at most ``horizon`` tokens a turn; None: as many as the task allows.
+        """The next prompts' completions, of at most ``horizon`` tokens a turn, and no more than the task allows.
         Raises TypeError for a policy that is no language model."""
         if not isinstance(policy, LanguageModel):
             raise TypeError(f"expected a LanguageModel to write completions, got {type(policy).__name__}")
+        limit = self.problems.max_completion_length
         self.lines = play(
             policy,
             self.problems,
             self._next(self.n // self.num_generations),
             self.tokenizer,
             self.template,
-            max_completion_length=horizon or self.problems.max_completion_length,
+            max_completion_length=min(horizon or limit, limit),
             num_generations=self.num_generations,
             generator=self.generator,
             stop=self.stop,
@@ -82,12 +85,13 @@ class TextSource:
 
     def _next(self, count: int) -> list[Document]:
         train = self.problems.train
-        found = []
-        for number in range(self.handed_out, self.handed_out + count):
-            epoch, place = divmod(number, len(train))
+        found: list[Document] = []
+        while len(found) < count:
+            epoch, place = divmod(self.handed_out, len(train))
             order = np.random.default_rng(derive(self.seed, f"prompts {epoch}")).permutation(len(train))
-            found.append(train[int(order[place])])
-        self.handed_out += count
+            some = order[place : place + count - len(found)].tolist()
+            found += [train[i] for i in some]
+            self.handed_out += len(some)
         return found
 
     def episodes(self) -> list[Episode]:

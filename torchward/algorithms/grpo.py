@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from torchward.config import ConfigError
-from torchward.data.kl import frozen
+from torchward.data.kl import KLToReference, frozen
 from torchward.data.protocols import Shaping, on_device
 from torchward.data.random import derive, generator
 from torchward.data.rollout import Batch, Rollout
@@ -21,7 +21,7 @@ from torchward.data.texts import GroupTask
 from torchward.functional.advantages import group_relative, leave_one_out, standardise
 from torchward.functional.divergences import k3
 from torchward.functional.policy_losses import clipped_surrogate
-from torchward.functional.reduction import constant_mean, masked_mean, sequence_mean, token_mean
+from torchward.functional.reduction import constant_mean, sequence_mean, token_mean
 from torchward.functional.schedules import warmup_constant, warmup_linear
 from torchward.nets.adamw import AdamW, decayed
 from torchward.nets.language_model import LanguageModel
@@ -56,6 +56,9 @@ class TokenClip:
     epsilon_high: float | None = None
     """How far it may rise above 1; None: as far (DAPO: 0.28)."""
 
+    def __post_init__(self) -> None:
+        _check_clip(self.epsilon, self.epsilon_high)
+
 
 @dataclass(frozen=True)
 class SequenceClip:
@@ -64,7 +67,15 @@ class SequenceClip:
     epsilon: float = 3e-4
     """How far it may fall below 1."""
     epsilon_high: float | None = 4e-4
-    """How far it may rise above 1."""
+    """How far it may rise above 1; None: as far."""
+
+    def __post_init__(self) -> None:
+        _check_clip(self.epsilon, self.epsilon_high)
+
+
+def _check_clip(low: float, high: float | None) -> None:
+    if not (0.0 <= low <= 1.0 and (high is None or high >= 0.0)):
+        raise ConfigError(f"expected epsilon within [0, 1] and epsilon_high of at least 0, got {low} and {high}")
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,7 @@ class Config:
     per_device_train_batch_size: int = 16
     """Completions whose activations are held at a time; the result does not depend on it."""
     max_completion_length: int | None = None
-    """Tokens that a completion may have; None: as many as the task allows."""
+    """Tokens that a completion may have, if the task allows as many; None: what the task allows."""
     mask_truncated_completions: bool = False
     """Learn nothing from completions that the length ended (DAPO's overlong filtering)."""
     temperature: float = 1.0
@@ -137,18 +148,23 @@ class Config:
     """Where the model lives: cpu, cuda."""
 
     def __post_init__(self) -> None:
-        for name in ("total_timesteps", "num_generations", "steps_per_generation", "num_iterations"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        names = ("total_timesteps", "num_generations", "generation_batch_size", "steps_per_generation")
+        for name in (*names, "num_iterations", "per_device_train_batch_size", "max_completion_length"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"expected {name} of at least 1, got {value}")
         if self.generation_batch_size % self.num_generations:
             raise ConfigError(
                 f"expected generation_batch_size a multiple of num_generations={self.num_generations}, got "
                 f"{self.generation_batch_size}"
             )
-        if isinstance(self.credit, LeaveOneOut) and self.num_generations < 2:
-            raise ConfigError("expected num_generations of at least 2 for LeaveOneOut, which needs others; got 1")
-        if isinstance(self.credit, GroupRelative) and self.num_generations < 2:
-            raise ConfigError("expected num_generations of at least 2: an answer alone in its group teaches nothing")
+        together = "generation_batch_size" if isinstance(self.credit, WholeBatch) else "num_generations"
+        if getattr(self, together) < 2:
+            raise ConfigError(f"expected {together} of at least 2: an answer that none is compared with teaches nothing")
+        if not 0.0 <= self.warmup_ratio <= 1.0 or self.beta < 0.0:
+            raise ConfigError(
+                f"expected warmup_ratio within [0, 1] and beta of at least 0, got {self.warmup_ratio} and {self.beta}"
+            )
+        Sampling(self.temperature, self.top_k, self.top_p)  # raises where they cannot be
 
     @property
     def sampling(self) -> Sampling:
@@ -185,9 +201,7 @@ def gspo(config: Config) -> Config:
 
 def advantages(rollout: Rollout, credit: Credit) -> Tensor:
     """What each answer ``[B]`` was better by than its like."""
-    reward = torch.where(rollout.loss_mask, rollout.reward, 0.0).sum(1)
-    group = rollout.context["group"]
-    assert isinstance(group, Tensor)
+    reward, group = earned(rollout)
     match credit:
         case GroupRelative(scale):
             return group_relative(reward, group, scale)
@@ -197,7 +211,14 @@ def advantages(rollout: Rollout, credit: Credit) -> Tensor:
             return standardise(reward, torch.ones_like(reward, dtype=torch.bool))
 
 
-METRICS = ("policy_loss", "entropy", "kl", "clip_fraction", "approx_kl")
+def earned(rollout: Rollout) -> tuple[Tensor, Tensor]:
+    """What each answer ``[B]`` earned, and which group it is of."""
+    group = rollout.context["group"]
+    assert isinstance(group, Tensor)
+    return torch.where(rollout.loss_mask, rollout.reward, 0.0).sum(1), group
+
+
+METRICS = ("policy_loss", "entropy", "kl", "clip_fraction", "approx_kl", "mismatch")
 
 
 class Learner:
@@ -215,35 +236,28 @@ class Learner:
         self.optimizer.lr = self.config.learning_rate * schedule(progress, self.config.warmup_ratio)
 
     def loss(self, batch: Batch, reference: Tensor | None, length: int, total: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of some rows, their share of a mean whose divisor is ``total``; and sums for the ``METRICS``.
+        """The loss of some rows, their share of a mean whose divisor is ``total``; and for the ``METRICS`` that loss,
+        four sums over tokens, and the largest distance from what was sampled.
 
         The divergence is k3 times the ratio, whose expectation under what was sampled, and whose gradient, are those of
         KL(pi || reference), also when the policy has moved since it sampled."""
         config, mask = self.config, batch.loss_mask
         log_prob, entropy, _ = self.policy.evaluate_actions(batch.observation, batch.action, (), batch.boundary)
+        now, then = log_prob, batch.log_prob
+        if isinstance(config.clip, SequenceClip):
+            now, then = (over_rows(x, mask) for x in (now, then))
         low, high = config.clip.epsilon, config.clip.epsilon_high
-        high = low if high is None else high
-        ratio = torch.where(mask, log_prob - batch.log_prob, 0.0)
-        if isinstance(config.clip, TokenClip):
-            surrogate = clipped_surrogate(log_prob, batch.log_prob, batch.advantage, low, high)
-            loss = self.mean(surrogate.loss, mask, length, total)
-            clipped = (surrogate.clipped & mask).sum()
-        else:
-            count = mask.sum(1, keepdim=True).clamp_min(1)
-            mean, old = (torch.where(mask, x, 0.0).sum(1, keepdim=True) / count for x in (log_prob, batch.log_prob))
-            surrogate = clipped_surrogate(mean, old, batch.advantage[:, :1], low, high)
-            rows = mask.any(1, keepdim=True)
-            loss = masked_mean(surrogate.loss, rows, total)
-            clipped = torch.where(surrogate.clipped & rows, count, 0).sum()
+        surrogate = clipped_surrogate(now, then, batch.advantage, low, low if high is None else high)
+        loss = self.mean(surrogate.loss, mask, length, total)
+        log_ratio = torch.where(mask, log_prob - batch.log_prob, 0.0)
         divergence = torch.zeros_like(log_prob)
         if reference is not None:
-            divergence = ratio.exp() * k3(log_prob, reference)
+            divergence = log_ratio.exp() * k3(log_prob, reference)
             loss = loss + config.beta * self.mean(divergence, mask, length, total)
         with torch.no_grad():
-            seen = (entropy, divergence, k3(batch.log_prob, log_prob))
-            entropy_sum, kl_sum, moved = (torch.where(mask, x, 0.0).sum() for x in seen)
-            sums = torch.stack([loss.detach(), entropy_sum, kl_sum, clipped.float(), moved, ratio.abs().max()])
-        return loss, sums
+            each = (entropy, divergence, surrogate.clipped.float(), k3(batch.log_prob, log_prob))
+            sums = [torch.where(mask, x, 0.0).sum() for x in each]
+            return loss, torch.stack([loss.detach(), *sums, log_ratio.abs().max()])
 
     def mean(self, x: Tensor, mask: Tensor, length: int, total: Tensor) -> Tensor:
         """The mean over the steps in the mask, as the normalisation says; ``total`` is that of :meth:`total`."""
@@ -257,7 +271,7 @@ class Learner:
 
     def total(self, mask: Tensor) -> Tensor:
         """What the mean over all rows of a step of the optimiser is divided by: its answers, or its tokens."""
-        tokens = isinstance(self.config.normalisation, TokenMean) and isinstance(self.config.clip, TokenClip)
+        tokens = isinstance(self.config.normalisation, TokenMean)
         return (mask.sum() if tokens else mask.any(1).sum()).float().clamp_min(1.0)
 
     def update(self, rollout: Rollout, advantage: Tensor, length: int) -> dict[str, Tensor | float]:
@@ -270,7 +284,7 @@ class Learner:
         spread = advantage[:, None].expand_as(rollout.reward)
         batch = replace(rollout.credited(spread, spread), loss_mask=mask, value=None)
         reference = self.references(batch)
-        sums, tokens, first = torch.zeros(6, device=mask.device), torch.zeros((), device=mask.device), None
+        seen, tokens = list[Tensor](), torch.zeros((), device=mask.device)
         norm: Tensor | float = 0.0
         for _ in range(config.num_iterations):
             order = torch.randperm(len(batch), generator=self.generator).to(mask.device)
@@ -278,19 +292,20 @@ class Learner:
                 minibatch = batch.rows(rows)
                 if not bool(minibatch.loss_mask.any()):
                     continue
-                seen, norm = self.step(minibatch, None if reference is None else reference[rows], length)
-                first = seen[5] if first is None else first
-                sums, tokens = sums + seen, tokens + minibatch.loss_mask.sum()
-        means = sums[1:5] / tokens.clamp_min(1)
-        return {
-            **dict(zip(METRICS[1:], means.unbind(), strict=True)),
-            "grad_norm": norm,
-            "learning_rate": self.optimizer.lr,
-            "mismatch": 0.0 if first is None else first,
-        }
+                sums, norm = self.step(minibatch, None if reference is None else reference[rows], length)
+                seen.append(sums)
+                tokens = tokens + minibatch.loss_mask.sum()
+        metrics: dict[str, Tensor | float] = {"grad_norm": norm, "learning_rate": self.optimizer.lr}
+        if seen:
+            table = torch.stack(seen)
+            means = table[:, 1:5].sum(0) / tokens
+            # The mismatch is that before the first step: what was sampled is what is learnt from.
+            numbers = (table[:, 0].mean(), *means.unbind(), table[0, 5])
+            metrics |= dict(zip(METRICS, numbers, strict=True))
+        return metrics
 
     def step(self, minibatch: Batch, reference: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
-        """One step of the optimiser; sums for the metrics, and the norm of the gradient."""
+        """One step of the optimiser; what :meth:`loss` says of all its rows, and the norm of the gradient."""
         total = self.total(minibatch.loss_mask)
         self.optimizer.zero_grad()
         sums = torch.zeros(6, device=total.device)
@@ -319,6 +334,12 @@ class Learner:
         self.generator.set_state(state["generator"])
 
 
+def over_rows(x: Tensor, mask: Tensor) -> Tensor:
+    """The mean of each row's entries in the mask, at all of its places ``[B, T]``."""
+    total = torch.where(mask, x, 0.0).sum(1, keepdim=True)
+    return (total / mask.sum(1, keepdim=True).clamp_min(1)).expand_as(x)
+
+
 def pieces(batch: Batch, rows: int) -> list[tuple[Batch, Tensor]]:
     """The rows that are learnt from, in pieces of about equal lengths, each cut to its longest; and which they are."""
     time = torch.arange(1, batch.loss_mask.shape[1] + 1, device=batch.loss_mask.device)
@@ -336,12 +357,15 @@ def train(
         raise ConfigError("expected a policy that can write, to improve: give a run's, with init")
     policy = on_device(policy, config.device)
     policy.sampling = config.sampling
+    for each in shaping:
+        if isinstance(each, KLToReference) and isinstance(each.reference, LanguageModel):
+            each.reference.sampling = config.sampling  # one temperature divides the logits of both
     policy.eval()  # without dropout: what is learnt from is what was sampled
     source = task.source(
         config.generation_batch_size, config.seed, config.device, num_generations=config.num_generations
     )
     learner = Learner(policy, config)
-    length = config.max_completion_length or task.max_completion_length
+    length = min(config.max_completion_length or task.max_completion_length, task.max_completion_length)
     with run:
         run.track(policy=policy, learner=learner, source=source, **{f"shaping{i}": s for i, s in enumerate(shaping)})
         while not run.done:
@@ -353,8 +377,7 @@ def train(
                 metrics |= shaped
             advantage = advantages(rollout, config.credit)
             metrics |= learner.update(rollout, advantage, length)
-            metrics["uniform_groups"] = uniform(rollout)
-            metrics["truncated"] = 1.0 - rollout.terminated.any(1).float().mean()
+            metrics |= rewards(rollout)
             run.advance(rollout.steps, source.episodes())
             run.log(metrics)
             if run.due("evaluate"):
@@ -368,6 +391,10 @@ def train(
     return policy
 
 
-def uniform(rollout: Rollout) -> Tensor:
-    """The share of answers in groups that all earned the same, from which nothing is learnt."""
-    return (group_relative(rollout.reward.sum(1), rollout.context["group"], False) == 0.0).float().mean()  # type: ignore[arg-type]
+def rewards(rollout: Rollout) -> dict[str, Tensor | float]:
+    """What the answers earned; the share of those whose group all earned the same, which teach nothing; and of those
+    that the length ended."""
+    reward, group = earned(rollout)
+    uniform = (group_relative(reward, group, False) == 0.0).float().mean()
+    truncated = 1.0 - rollout.terminated.any(1).float().mean()
+    return {"reward": reward.mean(), "reward_std": reward.std(), "uniform_groups": uniform, "truncated": truncated}

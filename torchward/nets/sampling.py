@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from torchward.config import ConfigError
+
 _ALMOST_ONE = 1.0 - 2.0**-22  # so that a rounded product with a uniform number stays below the sum of the probabilities
 
 
@@ -23,11 +25,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not self.temperature > 0.0:
-            raise ValueError(f"expected temperature above 0, got {self.temperature}; the mode is drawn without noise")
+            raise ConfigError(f"expected temperature above 0, got {self.temperature}; the mode is drawn without noise")
         if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"expected top_k of at least 1, got {self.top_k}")
+            raise ConfigError(f"expected top_k of at least 1, got {self.top_k}")
         if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"expected top_p above 0 and at most 1, got {self.top_p}")
+            raise ConfigError(f"expected top_p above 0 and at most 1, got {self.top_p}")
 
     @property
     def is_whole(self) -> bool:

@@ -159,7 +159,7 @@ class Config:
             )
         together = "generation_batch_size" if isinstance(self.credit, WholeBatch) else "num_generations"
         if getattr(self, together) < 2:
-            raise ConfigError(f"expected {together} of at least 2: an answer that none is compared with teaches nothing")
+            raise ConfigError(f"expected {together} of at least 2: answers teach nothing but by comparison")
         if not 0.0 <= self.warmup_ratio <= 1.0 or self.beta < 0.0:
             raise ConfigError(
                 f"expected warmup_ratio within [0, 1] and beta of at least 0, got {self.warmup_ratio} and {self.beta}"

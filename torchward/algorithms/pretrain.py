@@ -19,7 +19,7 @@ from torchward.data.packing import Packing, Rows, Wrapped, once
 from torchward.data.protocols import Episode, Evaluation, on_device
 from torchward.data.random import derive, seeded
 from torchward.data.sequences import Sequences
-from torchward.data.texts import TextTask
+from torchward.data.texts import Texts, TextTask
 from torchward.functional.schedules import warmup_constant, warmup_cosine, warmup_linear
 from torchward.nets.adamw import AdamW, Group, decayed
 from torchward.nets.language_model import LanguageModel
@@ -60,7 +60,7 @@ class Config:
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, a third more time."""
     early_stopping_patience: int | None = None
-    """Stop after so many evaluations in a row that are no better than the best before; None: never."""
+    """Stop after so many evaluations in a row that are worse than the best before; None: never."""
     eval_tokens: int = 32_768
     """Tokens of the validation texts that an evaluation looks at; the same ones each time."""
     model: TransformerConfig = field(default_factory=lambda: gpt2(512, 128, 4, 4, 256))
@@ -74,6 +74,8 @@ class Config:
         for name in ("total_timesteps", "max_length", "per_device_train_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
+            raise ConfigError(f"expected early_stopping_patience of at least 1, got {self.early_stopping_patience}")
         if not 0.0 <= self.warmup_ratio <= 1.0:
             raise ConfigError(f"expected warmup_ratio within [0, 1], got {self.warmup_ratio}")
         if self.max_length > self.model.max_position_embeddings:
@@ -151,7 +153,7 @@ class Learner:
         self.policy, self.config = policy, config
         self.bytes_of = bytes_of.to(config.device)
         self.optimizer = AdamW(groups, config.learning_rate, (config.adam_beta1, config.adam_beta2))
-        policy.body.stack.checkpointing = config.gradient_checkpointing
+        policy.body.checkpointing = config.gradient_checkpointing
 
     def update(self, batches: list[Rows]) -> dict[str, Tensor | float]:
         """One step of the optimiser on the mean over all learnt tokens of the batches."""
@@ -229,6 +231,7 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
         with seeded(config.seed, "policy"):
             policy = LanguageModel(Transformer(made), texts.vocabulary)
     policy = on_device(policy, config.device)
+    check(policy, texts, config.max_length)
     policy.sampling = Sampling()  # what is imitated is the text, at temperature 1
     rows = config.per_device_train_batch_size
     cursor = Cursor(
@@ -252,8 +255,20 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
                 patience.saw(run.evaluation(validate(policy, validation, learner.bytes_of, config), policy))
             if run.due("checkpoint"):
                 run.save()
-        run.finish(policy)
+        run.finish(policy.eval())
     return policy
+
+
+def check(policy: LanguageModel, texts: Texts, max_length: int) -> None:
+    """Raises ConfigError for rows that a policy cannot read, and for texts in the tokens of another vocabulary."""
+    if max_length > (limit := policy.config.max_position_embeddings):
+        raise ConfigError(
+            f"expected max_length of at most {limit}, as many tokens as the model reads, got {max_length}"
+        )
+    if policy.vocabulary != texts.vocabulary:
+        raise ConfigError(
+            "expected texts in the policy's own vocabulary, got another: task.using(policy) writes them so"
+        )
 
 
 def some(sequences: Sequences, config: Looking, pad_id: int, packing: Packing) -> Iterator[Rows]:

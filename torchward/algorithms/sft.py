@@ -5,11 +5,12 @@ update are those of pretraining; here only the assistant's words are learnt, no 
 not see each other. The run's steps are tokens of rows, its figure is bits per byte of the answers.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torchward.algorithms.pretrain import Learner, Patience, schedule, some, validate
+from torchward.algorithms.pretrain import Learner, Patience, check, schedule, some, validate
 from torchward.config import ConfigError
 from torchward.data.cursor import Cursor
 from torchward.data.packing import Whole
@@ -58,7 +59,7 @@ class Config:
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, a third more time."""
     early_stopping_patience: int | None = None
-    """Stop after so many evaluations in a row that are no better than the best before; None: never."""
+    """Stop after so many evaluations in a row that are worse than the best before; None: never."""
     eval_tokens: int = 32_768
     """Tokens of the validation rows that an evaluation looks at; the same ones each time."""
     seed: int = 0
@@ -70,6 +71,8 @@ class Config:
         for name in ("total_timesteps", "max_length", "per_device_train_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
+            raise ConfigError(f"expected early_stopping_patience of at least 1, got {self.early_stopping_patience}")
         if not 0.0 <= self.warmup_ratio <= 1.0:
             raise ConfigError(f"expected warmup_ratio within [0, 1], got {self.warmup_ratio}")
         if self.freeze_layers < 0 or not 0.0 < self.layer_lr_decay <= 1.0:
@@ -104,6 +107,7 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
     policy = on_device(policy, config.device)
     policy.sampling = Sampling()  # what is imitated are the answers, at temperature 1
     texts = task.demonstrations()
+    check(policy, texts, config.max_length)
     rows = config.per_device_train_batch_size
     cursor = Cursor(
         texts.train, max_length=config.max_length, batch_size=rows, pad_id=texts.pad_id, packing=Whole(),
@@ -128,7 +132,7 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
                 patience.saw(run.evaluation(judged, policy, {"eval/seen_bits_per_byte": known}))
             if run.due("checkpoint"):
                 run.save()
-        run.finish(policy)
+        run.finish(policy.eval())
     if run.options.progress and (curves := evaluations(run)):
         say(verdict(*curves))
     return policy
@@ -136,21 +140,27 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
 
 def evaluations(run: Run) -> tuple[list[float], list[float]] | None:
     """The bits per byte of what was trained on and of what was held out, evaluation by evaluation."""
-    rows = [row for row in read_metrics(run.path) if row.get("eval/seen_bits_per_byte") is not None]
+    rows = [row for row in read_metrics(run.path) if "eval/seen_bits_per_byte" in row]
     if len(rows) < 3:
         return None
-    return [row["eval/seen_bits_per_byte"] for row in rows], [row["eval/bits_per_byte"] for row in rows]
+    seen, held_out = ([row[f"eval/{name}"] for row in rows] for name in ("seen_bits_per_byte", "bits_per_byte"))
+    return [math.inf if x is None else x for x in seen], [math.inf if x is None else x for x in held_out]
 
 
 def verdict(seen: Sequence[float], held_out: Sequence[float]) -> str:
     """In words, what two curves of a loss say: that of what was learnt, and that of what was held out.
 
-    Over-fitting: the held-out loss has risen by a twentieth from its lowest, while the other went on falling.
-    Under-fitting: over the last third of the evaluations the held-out loss still fell by a twentieth or more."""
+    Over-fitting: the held-out loss has risen by a twentieth from its lowest, while the other went on falling. Unstable:
+    so it has, and the other did not fall. Under-fitting: over the last third of the evaluations the held-out loss still fell by a twentieth or more."""
     best = min(range(len(held_out)), key=held_out.__getitem__)
     last, lowest = held_out[-1], held_out[best]
     gap = f"{seen[-1]:.3f} on what it was shown, {last:.3f} on what was held out"
-    if last > 1.05 * lowest and seen[-1] < seen[best]:
+    if last > 1.05 * lowest and seen[-1] >= seen[best]:
+        return (
+            f"unstable: {gap} bits per byte, and held out it was at {lowest:.3f} before. policy/best is that of the best. "
+            "Take a smaller step size."
+        )
+    if last > 1.05 * lowest:
         return (
             f"over-fitted: held out it was best ({lowest:.3f} bits per byte) at evaluation {best + 1} of "
             f"{len(held_out)}, and is at {last:.3f} now, while what it was shown fell to {seen[-1]:.3f}. policy/best "

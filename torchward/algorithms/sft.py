@@ -151,14 +151,15 @@ def verdict(seen: Sequence[float], held_out: Sequence[float]) -> str:
     """In words, what two curves of a loss say: that of what was learnt, and that of what was held out.
 
     Over-fitting: the held-out loss has risen by a twentieth from its lowest, while the other went on falling. Unstable:
-    so it has, and the other did not fall. Under-fitting: over the last third of the evaluations the held-out loss still fell by a twentieth or more."""
+    so it has, and the other did not fall. Under-fitting: over the last third of the evaluations the held-out loss still
+    fell by a twentieth or more."""
     best = min(range(len(held_out)), key=held_out.__getitem__)
     last, lowest = held_out[-1], held_out[best]
     gap = f"{seen[-1]:.3f} on what it was shown, {last:.3f} on what was held out"
     if last > 1.05 * lowest and seen[-1] >= seen[best]:
         return (
-            f"unstable: {gap} bits per byte, and held out it was at {lowest:.3f} before. policy/best is that of the best. "
-            "Take a smaller step size."
+            f"unstable: {gap} bits per byte, and held out it was at {lowest:.3f} before. policy/best is that of the "
+            "best. Take a smaller step size."
         )
     if last > 1.05 * lowest:
         return (

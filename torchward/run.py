@@ -42,6 +42,7 @@ from torchward.metrics import (
     MetricsWriter,
     RunError,
     draw_curve,
+    read_metrics,
     read_scalars,
     require_wandb,
     say,
@@ -286,6 +287,15 @@ class Run:
             if isinstance(policy, Saveable):
                 self.save_policy(policy, "best")
         return best
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All lines of metrics so far."""
+        return read_metrics(self.path)
+
+    def say(self, sentence: str) -> None:
+        """Tell the person at the terminal something, where progress is shown."""
+        if self.options.progress:
+            say(sentence)
 
     # What is kept
 

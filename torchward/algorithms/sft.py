@@ -17,7 +17,6 @@ from torchward.data.packing import Whole
 from torchward.data.protocols import Episode, on_device
 from torchward.data.random import derive
 from torchward.data.texts import TextTask
-from torchward.metrics import read_metrics, say
 from torchward.nets.adamw import Group, decayed
 from torchward.nets.language_model import LanguageModel
 from torchward.nets.sampling import Sampling
@@ -133,14 +132,14 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
             if run.due("checkpoint"):
                 run.save()
         run.finish(policy.eval())
-    if run.options.progress and (curves := evaluations(run)):
-        say(verdict(*curves))
+    if curves := evaluations(run):
+        run.say(verdict(*curves))
     return policy
 
 
 def evaluations(run: Run) -> tuple[list[float], list[float]] | None:
     """The bits per byte of what was trained on and of what was held out, evaluation by evaluation."""
-    rows = [row for row in read_metrics(run.path) if "eval/seen_bits_per_byte" in row]
+    rows = [row for row in run.rows() if "eval/seen_bits_per_byte" in row]
     if len(rows) < 3:
         return None
     seen, held_out = ([row[f"eval/{name}"] for row in rows] for name in ("seen_bits_per_byte", "bits_per_byte"))

@@ -7,7 +7,7 @@ from torchward.language.documents import Completion, Dialogue, Document, Message
 from torchward.language.rewards import exact_match
 from torchward.language.task import Problems, Reply
 from torchward.language.text_task import Text
-from torchward.language.tokenizer import Characters, describe
+from torchward.language.tokenizer import Characters
 from torchward.nets.language_model import LanguageModel
 from torchward.nets.transformer import Transformer
 from torchward.nets.transformer_config import TransformerConfig
@@ -44,4 +44,4 @@ def policy(of: Text, seed: int = 0) -> LanguageModel:
         max_position_embeddings=32, value_head=True, initializer_range=0.2,
     )  # fmt: skip
     with seeded(seed, "tiny"):
-        return LanguageModel(Transformer(made), describe(of.tokenizer))
+        return LanguageModel(Transformer(made), of.tokenizer.description())

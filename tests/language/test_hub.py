@@ -18,13 +18,6 @@ from torchward.nets.transformer import Transformer
 from torchward.nets.transformer_config import TransformerConfig, bert, gpt2, llama, t5
 
 transformers: Any = pytest.importorskip("transformers", reason="transformers is not installed: pip install -e '.[hf]'")
-from transformers import (  # noqa: E402 - after the line that skips where there is none
-    BertConfig,
-    GPT2Config,
-    LlamaConfig,
-    Qwen2Config,
-    T5Config,
-)
 
 WORDS, LENGTH = 61, 40
 PLAIN = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
@@ -50,16 +43,16 @@ T5: dict[str, Any] = {"vocab_size": WORDS, "d_model": 36, "d_kv": 7, "d_ff": 42,
 FEW = {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 6}
 
 MODELS: dict[str, tuple[str, Any]] = {
-    "gpt2": ("GPT2LMHeadModel", GPT2Config(**GPT)),
+    "gpt2": ("GPT2LMHeadModel", transformers.GPT2Config(**GPT)),
     "gpt2, untied, ReLU": (
         "GPT2LMHeadModel",
-        GPT2Config(**GPT, tie_word_embeddings=False, activation_function="relu", n_inner=50),
+        transformers.GPT2Config(**GPT, tie_word_embeddings=False, activation_function="relu", n_inner=50),
     ),
-    "llama": ("LlamaForCausalLM", LlamaConfig(**LLAMA)),
-    "llama, grouped": ("LlamaForCausalLM", LlamaConfig(**LLAMA, num_key_value_heads=2)),
+    "llama": ("LlamaForCausalLM", transformers.LlamaConfig(**LLAMA)),
+    "llama, grouped": ("LlamaForCausalLM", transformers.LlamaConfig(**LLAMA, num_key_value_heads=2)),
     "llama, one group, biases, tied": (
         "LlamaForCausalLM",
-        LlamaConfig(
+        transformers.LlamaConfig(
             **LLAMA,
             num_key_value_heads=1,
             head_dim=10,
@@ -69,13 +62,16 @@ MODELS: dict[str, tuple[str, Any]] = {
             rope_parameters={"rope_type": "default", "rope_theta": 500.0},
         ),
     ),
-    "qwen2": ("Qwen2ForCausalLM", Qwen2Config(**LLAMA, num_key_value_heads=3)),
-    "bert": ("BertForMaskedLM", BertConfig(**BERT)),
-    "bert, untied, SiLU": ("BertForMaskedLM", BertConfig(**BERT, tie_word_embeddings=False, hidden_act="silu")),
-    "t5": ("T5ForConditionalGeneration", T5Config(**T5, **FEW, num_decoder_layers=3)),
+    "qwen2": ("Qwen2ForCausalLM", transformers.Qwen2Config(**LLAMA, num_key_value_heads=3)),
+    "bert": ("BertForMaskedLM", transformers.BertConfig(**BERT)),
+    "bert, untied, SiLU": (
+        "BertForMaskedLM",
+        transformers.BertConfig(**BERT, tie_word_embeddings=False, hidden_act="silu"),
+    ),
+    "t5": ("T5ForConditionalGeneration", transformers.T5Config(**T5, **FEW, num_decoder_layers=3)),
     "t5, version 1.1": (
         "T5ForConditionalGeneration",
-        T5Config(**T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+        transformers.T5Config(**T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
     ),
 }
 
@@ -87,10 +83,10 @@ def quiet() -> Iterator[None]:
     yield
 
 
-@pytest.fixture(params=MODELS.values(), ids=MODELS.keys())
+@pytest.fixture(params=MODELS)
 def theirs(request: pytest.FixtureRequest) -> Any:
     """One of transformers' models in which every weight matters: none is 0 or 1."""
-    name, config = request.param
+    name, config = MODELS[request.param]
     torch.manual_seed(0)
     model = getattr(transformers, name)(config).eval()
     with torch.no_grad():
@@ -176,7 +172,10 @@ def test_a_model_without_its_head_and_with_old_names_is_read(tmp_path: Path) -> 
     from safetensors.torch import load_file, save_file
 
     torch.manual_seed(0)
-    for cls, config in ((transformers.GPT2Model, GPT2Config(**GPT)), (transformers.BertModel, BertConfig(**BERT))):
+    for cls, config in (
+        (transformers.GPT2Model, transformers.GPT2Config(**GPT)),
+        (transformers.BertModel, transformers.BertConfig(**BERT)),
+    ):
         model = cls(config).eval()
         model.save_pretrained(tmp_path)
         old = {
@@ -191,7 +190,7 @@ def test_a_model_without_its_head_and_with_old_names_is_read(tmp_path: Path) -> 
 
 
 def test_weights_in_several_files_are_read(tmp_path: Path) -> None:
-    model = transformers.LlamaForCausalLM(LlamaConfig(**LLAMA)).eval()
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA)).eval()
     model.save_pretrained(tmp_path, max_shard_size="50KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     torch.testing.assert_close(*logits(model, hub.load(tmp_path)), atol=1e-4, rtol=0.0)
@@ -200,10 +199,9 @@ def test_weights_in_several_files_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("relative", [Relative(), Relative(8, 6), Relative(16, 100)])
 def test_buckets_are_those_of_transformers(causal: bool, relative: Relative) -> None:
-    from transformers.models.t5.modeling_t5 import T5Attention
-
+    attention = transformers.models.t5.modeling_t5.T5Attention
     distance = torch.arange(-700, 700)
-    expected = T5Attention._relative_position_bucket(distance, not causal, relative.num_buckets, relative.max_distance)
+    expected = attention._relative_position_bucket(distance, not causal, relative.num_buckets, relative.max_distance)
     assert torch.equal(buckets(distance, relative, causal), expected)
 
 
@@ -213,7 +211,7 @@ def test_buckets_are_those_of_transformers(causal: bool, relative: Relative) -> 
 def test_a_model_that_transformers_has_not_is_refused() -> None:
     for change in ({"positions": Sinusoidal()}, {"norm_place": "post"}, {"embedding_scale": 2.0}, {"gated": True}):
         with pytest.raises(ConfigError, match="one of gpt2, llama, qwen2, bert, t5"):
-            hub.to_transformers(Transformer(replace(PRESETS["gpt2"], **change)))  # type: ignore[arg-type]
+            hub.to_transformers(Transformer(replace(PRESETS["gpt2"], **change)))
 
 
 @pytest.mark.parametrize(

@@ -66,10 +66,10 @@ class Speaker:
     def __init__(self, policy: Any, tokenizer: Any, options: Chat, converses: bool) -> None:
         import torch
 
-        from torchward.language.chat import Template
+        from torchward.language.hub_template import template_of
 
         self.policy, self.tokenizer, self.options, self.converses = policy, tokenizer, options, converses
-        self.template = Template(options.system)
+        self.template = template_of(tokenizer, options.system)
         self.generator = torch.Generator(policy.body.token.weight.device).manual_seed(options.seed)
         self.messages: list[Message] = []
 

@@ -20,14 +20,28 @@ from torchward.nets.transformer_config import TransformerConfig
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 
+class Unlike(ConfigError):
+    """A model that torchward's transformer is not, though transformers may have it."""
+
+
 def load(directory: Path | str, *, value_head: bool = False, dtype: torch.dtype = torch.float32) -> Transformer:
     """The transformer in a directory that transformers, or :func:`save`, has written; with ``value_head``, a new one.
     It has no dropout, whatever it was trained with.
 
-    Raises ConfigError where there is none, where it is a pickle, and for a model that torchward's transformer is not.
-    """
+    Raises ConfigError where there is none or where it is a pickle, and Unlike, which is one, for a model that
+    torchward's transformer is not."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     directory = Path(directory)
-    data, tensors = _read(directory)
+    try:
+        files, data = _files(directory), dict(json.loads((directory / CONFIG).read_text(encoding="utf-8")))
+        _family(data, str(directory))  # before much is read
+        tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    except ConfigError:
+        raise
+    except (SafetensorError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ConfigError(f"the model in {directory} cannot be read ({error}); it is damaged or foreign") from error
     return _built(data, tensors, str(directory), value_head).to(dtype)
 
 
@@ -70,8 +84,8 @@ def _built(data: Json, tensors: Mapping[str, Tensor], where: str, value_head: bo
     try:
         config = family.read(data, tensors.keys() - {family.head} if tied else tensors.keys())
         config = replace(config, tie_word_embeddings=config.tie_word_embeddings and tied, value_head=value_head)
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        raise Unlike(f"{error}, in {where}") from error
     except KeyError as error:
         raise ConfigError(f"expected {error.args[0]} in the config of {where}, got none") from None
     except (ValueError, TypeError) as error:
@@ -121,7 +135,7 @@ def _family(data: Json, where: str) -> Family:
     found = next((family for family in FAMILIES if family.model_type == data.get("model_type")), None)
     if found is None:
         known = ", ".join(family.model_type for family in FAMILIES)
-        raise ConfigError(f"expected a model of {known} in {where}, got {data.get('model_type')!r}")
+        raise Unlike(f"expected a model of {known} in {where}, got {data.get('model_type')!r}")
     return found
 
 
@@ -168,28 +182,34 @@ def _modern(tensors: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
     return found
 
 
-def _read(directory: Path) -> tuple[Json, dict[str, Tensor]]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+def _files(directory: Path) -> list[Path]:
+    """Where the weights are. By the last part of what an index says alone: what is read stays within the directory."""
     files = [directory / WEIGHTS]
-    try:
-        if (directory / INDEX).is_file():
-            index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
-            # By their last part alone: what is read stays within the directory.
-            files = sorted({directory / Path(name).name for name in index["weight_map"].values()})
-        if not (directory / CONFIG).is_file() or not all(file.is_file() for file in files):
-            pickled = any(directory.glob("*.bin"))
-            raise ConfigError(
-                f"expected {CONFIG} and {files[0].name} in {directory}, got "
-                + ("a pickle, which is not read: let transformers save it anew" if pickled else "no such files")
-            )
-        data: Json = dict(json.loads((directory / CONFIG).read_text(encoding="utf-8")))
-        return data, {name: tensor for file in files for name, tensor in load_file(file).items()}
-    except ConfigError:
-        raise
-    except (SafetensorError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ConfigError(f"the model in {directory} cannot be read ({error}); it is damaged or foreign") from error
+    if (directory / INDEX).is_file():
+        index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
+        files = sorted({directory / Path(name).name for name in index["weight_map"].values()})
+    if not (directory / CONFIG).is_file() or not all(file.is_file() for file in files):
+        pickled = any(directory.glob("*.bin"))
+        raise ConfigError(
+            f"expected {CONFIG} and {files[0].name} in {directory}, got "
+            + ("a pickle, which is not read: let transformers save it anew" if pickled else "no such files")
+        )
+    return files
+
+
+def grown(model: Transformer, vocab_size: int) -> Transformer:
+    """The model, or where it has fewer than ``vocab_size`` tokens, one with more: the vector of each new one is the
+    mean of the others', in the head as in the embedding."""
+    if vocab_size <= model.config.vocab_size:
+        return model
+    made = Transformer(replace(model.config, vocab_size=vocab_size)).to(model.token.weight)
+    own = model.state_dict()
+    for name in ("token.weight", "head.weight", "head_bias"):
+        if name in own:
+            more = vocab_size - len(own[name])
+            own[name] = torch.cat([own[name], own[name].mean(0, keepdim=True).expand(more, *own[name].shape[1:])])
+    made.load_state_dict(own)
+    return made.train(model.training)
 
 
 def library(does: str) -> Any:

@@ -55,6 +55,13 @@ class OwnTemplate(Template):
         return turns
 
 
+def template_of(tokenizer: Tokenizer, system: str | None = None) -> Template:
+    """The template that comes with a tokenizer, its own where it has one, else this project's; and what the system says
+    in chats that do not begin with it."""
+    has_own = isinstance(tokenizer, HubTokenizer) and tokenizer.chat_template is not None
+    return OwnTemplate(system) if has_own else Template(system)
+
+
 class _Turn(NamedTuple):
     """The tokens of a message, and which of them are the assistant's own."""
 

@@ -14,9 +14,8 @@ from torchward.language.bpe import visible_bytes
 from torchward.language.documents import ROLES, Message, Role, TextError
 from torchward.language.families import Json
 from torchward.language.hub import CONFIG, library
-from torchward.language.tokenizer import FILE, utf8
+from torchward.language.tokenizer import FILE, FORMAT, utf8
 
-FORMAT = 1
 PAD = "<|pad|>"
 """The padding of a tokenizer that has none of its own."""
 
@@ -29,11 +28,12 @@ class HubTokenizer:
     it was. A text says what it says: no special token is read in it, and no space is put before it."""
 
     def __init__(self, data: Json) -> None:
-        """``data`` is what :func:`load` and :meth:`description` give. Raises TextError for one whose tokens have no
-        bytes, or whose template does not say where an answer ends."""
+        """``data`` is what :meth:`description` gives. Raises TextError for one whose tokens have no bytes, or whose
+        template does not say where an answer ends, and KeyError or TypeError where it says too little."""
         from tokenizers import Tokenizer as Backend
 
-        self._data, self.chat_template = data, data["chat_template"]
+        self._data = {name: data[name] for name in ("backend", "special", "chat_template", "vocab_size")}
+        self.chat_template: str | None = data["chat_template"]
         backend, special = data["backend"], data["special"]
         self._whole = Backend.from_str(json.dumps(backend))
         plain = {**backend, **{part: _without_prefix(backend[part]) for part in ("normalizer", "pre_tokenizer")}}
@@ -189,22 +189,11 @@ def load(directory: Path | str) -> HubTokenizer:
         raise TextError(f"the tokenizer in {directory} cannot be read ({error}); it is damaged or foreign") from error
 
 
-def described(data: Json) -> HubTokenizer:
-    """The tokenizer that a description told of. Raises TextError where it cannot be read."""
-    try:
-        if data["format"] != FORMAT or data["tokenizer"] != HubTokenizer.__name__:
-            raise ValueError(f"{data['tokenizer']} of format {data['format']}")
-        return HubTokenizer({name: data[name] for name in ("backend", "special", "chat_template", "vocab_size")})
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, TextError):
-            raise
-        raise TextError(f"expected the description of a {HubTokenizer.__name__}, got {error}") from error
-
-
 def _rows(directory: Path) -> int:
     """The rows of the model's embedding, which may be more than its tokens; 0 where there is no model."""
     path = directory / CONFIG
-    return int(json.loads(path.read_text(encoding="utf-8")).get("vocab_size") or 0) if path.is_file() else 0
+    data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return int(data.get("text_config", data).get("vocab_size") or 0)
 
 
 def _without_prefix(part: Any) -> Any:

@@ -12,10 +12,11 @@ from torchward.data.texts import Texts
 from torchward.language.chat import Template, encode_all
 from torchward.language.documents import Completion, Dialogue, Document, Prompt, Split, TextError
 from torchward.language.generate import SLOTS
+from torchward.language.hub_template import template_of
 from torchward.language.play import judged, play
 from torchward.language.source import TextSource
 from torchward.language.task import Problems
-from torchward.language.tokenizer import TextTokenizer, byte_counts, describe, described
+from torchward.language.tokenizer import Tokenizer, byte_counts, described
 from torchward.nets.language_model import LanguageModel
 from torchward.nets.spaces import Discrete, Space
 
@@ -27,20 +28,26 @@ class Text:
     def __init__(
         self,
         problems: Problems,
-        tokenizer: TextTokenizer | None = None,
+        tokenizer: Tokenizer | None = None,
         template: Template | None = None,
         split: Split | None = None,
     ) -> None:
-        self.problems, self.template, self.split = problems, template or Template(), split or Split()
+        self.problems, self.split = problems, split or Split()
+        self._template = template
         self.name = problems.name
         self._tokenizer = tokenizer
 
     def using(self, policy: LanguageModel) -> "Text":
         """The same problems in the words of ``policy``."""
-        return Text(self.problems, described(policy.vocabulary, "the policy"), self.template, self.split)
+        return Text(self.problems, described(policy.vocabulary, "the policy"), self._template, self.split)
 
     @cached_property
-    def tokenizer(self) -> TextTokenizer:
+    def template(self) -> Template:
+        """What its chats are written by; by default the tokenizer's own."""
+        return self._template or template_of(self.tokenizer)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
         """What its text is written in."""
         if self._tokenizer is not None:
             return self._tokenizer
@@ -50,7 +57,9 @@ class Text:
     def _corpus(self) -> Sequence[Document]:
         if self.problems.corpus is not None:
             return self.problems.corpus
-        return [each for each in self.problems.train if not isinstance(each.content, Prompt)]  # a question is half a text
+        return [
+            each for each in self.problems.train if not isinstance(each.content, Prompt)
+        ]  # a question is half a text
 
     @property
     def observation_space(self) -> Space:
@@ -88,7 +97,7 @@ class Text:
             encode_all(side, self.tokenizer, self.template).sequences for side in self.split(documents)
         )
         sizes = torch.from_numpy(byte_counts(self.tokenizer))
-        return Texts(train, validation, sizes, self.tokenizer.pad_id, describe(self.tokenizer))
+        return Texts(train, validation, sizes, self.tokenizer.pad_id, self.tokenizer.description())
 
     def source(
         self, n_envs: int, seed: int, device: str = "cpu", *, num_generations: int = 1, slots: int = SLOTS

@@ -61,6 +61,10 @@ class Tokenizer(Protocol):
         """What a token adds to the text; nothing for a special one."""
         ...
 
+    def description(self) -> dict[str, Any]:
+        """All that it is made of, as JSON: :func:`described` makes it again."""
+        ...
+
 
 class Coder(Protocol):
     """How one kind of tokenizer cuts a text."""
@@ -112,6 +116,10 @@ class TextTokenizer:
                 f"expected a token from 0 to {len(self._words) - 1}, got {token}: is it another vocabulary's?"
             )
         return self._words[token]
+
+    def description(self) -> dict[str, Any]:
+        """All that it is made of, as JSON."""
+        return {"format": FORMAT, "tokenizer": type(self.coder).__name__, **self.coder.description()}
 
 
 @dataclass(frozen=True)
@@ -210,14 +218,14 @@ def byte_counts(tokenizer: Tokenizer) -> NDArray[np.int64]:
     return np.array([len(tokenizer.bytes_of(token)) for token in range(tokenizer.vocab_size)], np.int64)
 
 
-def save(tokenizer: TextTokenizer, directory: Path) -> None:
+def save(tokenizer: Tokenizer, directory: Path) -> None:
     """Write the tokenizer into ``directory``, which is made, as JSON."""
     directory.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(describe(tokenizer), ensure_ascii=True)
+    text = json.dumps(tokenizer.description(), ensure_ascii=True)
     (directory / FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def load(directory: Path) -> TextTokenizer:
+def load(directory: Path) -> Tokenizer:
     """The tokenizer that was saved in ``directory``. Raises TextError where there is none that can be read."""
     path = Path(directory) / FILE
     try:
@@ -227,14 +235,8 @@ def load(directory: Path) -> TextTokenizer:
     return described(data, str(path))
 
 
-def describe(tokenizer: TextTokenizer) -> dict[str, Any]:
-    """All that it is made of, as JSON."""
-    coder = tokenizer.coder
-    return {"format": FORMAT, "tokenizer": type(coder).__name__, **coder.description()}
-
-
-def described(data: Any, where: str = "its description") -> TextTokenizer:
-    """The tokenizer that ``describe`` told of. Raises TextError where it cannot be read; ``where`` is named then."""
+def described(data: Any, where: str = "its description") -> Tokenizer:
+    """The tokenizer of a description. Raises TextError where it cannot be read; ``where`` is named then."""
     try:
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']!r}")
@@ -247,6 +249,10 @@ def described(data: Any, where: str = "its description") -> TextTokenizer:
                 from torchward.language.bpe import PairCoder
 
                 return TextTokenizer(PairCoder.described(data))
+            case "HubTokenizer":
+                from torchward.language.hub_tokenizer import HubTokenizer
+
+                return HubTokenizer(data)
             case name:
                 raise ValueError(f"the unknown kind {name!r}")
     except (ValueError, KeyError, TypeError) as error:

@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from torchward.config import from_json, to_json
 from torchward.nets import saving
+from torchward.nets.body import Body, BodyConfig
 from torchward.nets.kv_cache import Cache
 from torchward.nets.outputs import Acted, Evaluated
 from torchward.nets.sampling import Sampling, draw
@@ -37,7 +38,7 @@ class Chosen(NamedTuple):
 
 
 class LanguageModel(nn.Module):
-    """A :class:`~torchward.data.protocols.Policy` of a transformer that has a value head.
+    """A :class:`~torchward.data.protocols.Policy` of a transformer, or another decoder, that has a value head.
 
     ``vocabulary`` is what its tokenizer is made of, as JSON: it is kept and saved, so that a policy is never without
     its tokenizer, and read by ``torchward.language`` alone. ``sampling`` is the distribution that is drawn from, and
@@ -45,7 +46,7 @@ class LanguageModel(nn.Module):
 
     history = True
 
-    def __init__(self, body: Transformer, vocabulary: Mapping[str, Any], sampling: Sampling | None = None) -> None:
+    def __init__(self, body: Body, vocabulary: Mapping[str, Any], sampling: Sampling | None = None) -> None:
         super().__init__()
         if body.config.kind != "decoder" or not body.config.value_head:
             raise ValueError(
@@ -57,8 +58,8 @@ class LanguageModel(nn.Module):
         self.sampling = sampling or Sampling()
 
     @property
-    def config(self) -> TransformerConfig:
-        """What the transformer is made of."""
+    def config(self) -> BodyConfig:
+        """What its body is."""
         return self.body.config
 
     @property
@@ -159,7 +160,7 @@ class LanguageModel(nn.Module):
 
     def layers(self) -> list[list[nn.Parameter]]:
         """Its parameters from below: the embeddings, each layer, and what stands above them."""
-        blocks = [list(block.parameters()) for block in self.body.stack.layers]
+        blocks = [list(block.parameters()) for block in self.body.blocks]
         within = {id(parameter) for block in blocks for parameter in block}
         embeddings = [
             parameter
@@ -174,19 +175,23 @@ class LanguageModel(nn.Module):
     # What is saved
 
     def description(self) -> dict[str, Any]:
-        """What it was made from."""
-        return {
-            "transformer": to_json(self.config),
-            "vocabulary": dict(self.vocabulary),
-            "sampling": to_json(self.sampling),
-        }
+        """What it was made from. A body that is no transformer of this package goes as ``encoder``, by its name."""
+        body: Any = self.body
+        made = (
+            {"transformer": to_json(body.config)}
+            if isinstance(body, Transformer)
+            else {"encoder": saving.name_of(body)}
+        )
+        return {**made, "vocabulary": dict(self.vocabulary), "sampling": to_json(self.sampling)}
 
     @classmethod
     def described(
         cls, observation: Space, action: Space, data: dict[str, Any], encoder: nn.Module | None
     ) -> "LanguageModel":
-        """One as ``data`` says, with any parameters."""
-        body = Transformer(from_json(TransformerConfig, data["transformer"]))
+        """One as ``data`` says, with any parameters; ``encoder`` is the body that is no transformer of this package."""
+        body: Any = encoder
+        if body is None:
+            body = Transformer(from_json(TransformerConfig, data["transformer"]))
         return cls(body, data["vocabulary"], from_json(Sampling, data["sampling"]))
 
     def save(self, directory: Path) -> None:

@@ -54,6 +54,21 @@ class Transformer(nn.Module):
         """The encoder of an encoder-decoder and its decoder, or the one stack that there is."""
         return (self.stack,) if self.encoder is None else (self.encoder, self.stack)
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The layers from below; of an encoder-decoder, the encoder's first."""
+        return [block for stack in self.stacks for block in stack.layers]
+
+    @property
+    def checkpointing(self) -> bool:
+        """Compute layers again in the backward pass instead of keeping what they computed (Chen et al. 2016)."""
+        return self.stack.checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, on: bool) -> None:
+        for stack in self.stacks:
+            stack.checkpointing = on
+
     def forward(
         self,
         tokens: Int64[Tensor, "batch time"],

@@ -23,7 +23,6 @@ class Stack(nn.Module):
         super().__init__()
         self.config, self.causal = config, causal
         self.checkpointing = False
-        """Compute layers again in the backward pass instead of keeping what they computed (Chen et al. 2016)."""
         positions, length = config.positions, config.max_position_embeddings
         self.place = nn.Embedding(length, config.hidden_size) if isinstance(positions, Learned) else None
         self.distance: nn.Embedding | None = None

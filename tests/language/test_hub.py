@@ -226,6 +226,7 @@ def test_a_model_that_transformers_has_not_is_refused() -> None:
         ("gpt2", {"n_embd": 48}, "does not fit its config"),
         ("gpt2", {"n_layer": 3}, "expected a weight transformer.h.2"),
         ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_type 'default', got 'yarn'"),
+        ("llama", {"rope_scaling": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor=0.5"),
         ("bert", {"position_embedding_type": "relative_key"}, "absolute positions"),
     ],
 )

@@ -318,9 +318,11 @@ def test_a_directory_without_a_causal_model_is_refused(tmp_path: Path) -> None:
         hub_model.load(tmp_path / "a")
     with pytest.raises(ConfigError, match="expected the config of a causal model"):
         hub_model.described({"model_type": "t5"})
+    model = HubModel(made(CONFIGS["GPT-NeoX"]))
     with pytest.raises(ValueError, match="at least 5 slots, got 4"):
-        model = HubModel(made(CONFIGS["GPT-NeoX"]))
         model.extend(text(1, 5), model.cache(1, 4))
+    with pytest.raises(ValueError, match=f"max_position_embeddings={LENGTH} tokens, got {LENGTH + 1}"):
+        model(text(1, LENGTH + 1))
 
 
 @pytest.mark.parametrize("name", ["gpt_neox.layers.1.mlp.dense_h_to_4h.weight", "transformer.h.1.mlp.c_fc.weight"])

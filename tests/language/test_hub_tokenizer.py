@@ -65,13 +65,15 @@ def byte_level(special: list[str]) -> Any:
     return made
 
 
-def pieces() -> Any:
+def pieces(byte_fallback: bool = True) -> Any:
     """As Llama's: a space is a visible sign, each text begins with one, and what is unknown is written in bytes."""
     words = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581"]
     merges = [("h", "e"), ("l", "l"), ("he", "ll"), ("hell", "o"), ("\u2581", "hello"), ("o", "r"), ("\u2581", "w")]
     words += [chr(letter) for letter in range(ord("!"), ord("~"))] + ["".join(merge) for merge in merges]
     vocabulary = {word: token for token, word in enumerate(words)}
-    made = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    made = Tokenizer(
+        models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=byte_fallback)
+    )
     made.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
     made.decoder = decoders.Sequence(
         [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
@@ -139,6 +141,14 @@ def test_no_text_says_a_special_token(pair: tuple[HubTokenizer, Any]) -> None:
         ours.bytes_of(ours.vocab_size)
     with pytest.raises(TextError, match="surrogate"):
         ours.encode("\ud800")
+
+
+def test_a_text_that_would_be_lost_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path, pieces(byte_fallback=False), bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    ours = hub_tokenizer.load(tmp_path)
+    assert ours.decode(ours.encode("hello <s>")) == "hello <s>"
+    with pytest.raises(TextError, match="has tokens for, got '你好'"):
+        ours.encode("hello 你好 world")
 
 
 def test_a_tokenizer_without_a_template_gets_padding_and_roles(tmp_path: Path) -> None:
@@ -288,7 +298,7 @@ def test_roles_that_a_template_refuses_are_named(tmp_path: Path) -> None:
     ours = hub_tokenizer.load(tmp_path)
     with pytest.raises(TextError, match="refuses messages of user, user: roles must alternate"):
         OwnTemplate().prompt((CHAT[1], CHAT[3]), ours)
-    with pytest.raises(TextError, match="OwnTemplate"):
+    with pytest.raises(TextError, match="use template_of"):
         ours.role_id("user")
 
 

@@ -123,6 +123,8 @@ class Llama:
         rope: Json = data.get("rope_parameters") or data.get("rope_scaling") or {}
         if (kind := rope.get("rope_type", rope.get("type", "default"))) != "default":
             raise ConfigError(f"expected rotary positions of rope_type 'default', got {kind!r}")
+        if (factor := rope.get("partial_rotary_factor", 1.0)) != 1.0:
+            raise ConfigError(f"expected rotary positions of whole heads, got partial_rotary_factor={factor}")
         has_bias = self.model_type == "qwen2"
         return TransformerConfig(
             vocab_size=data["vocab_size"],

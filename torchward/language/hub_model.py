@@ -24,7 +24,7 @@ from torchward.nets.transformer import Transformer
 from torchward.nets.transformer_stack import places
 
 UNLIMITED = 2048
-"""The context of a model whose config does not bound it."""
+"""The size of a cache of a model whose config does not bound its context, by default."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class HubModel(nn.Module):
         super().__init__()
         self.model = model
         config = model.config.get_text_config()
-        length = getattr(config, "max_position_embeddings", None) or UNLIMITED
+        self._limit = getattr(config, "max_position_embeddings", None)
         head = model.get_output_embeddings().weight
-        self.config = HubConfig(self.token.weight.shape[0], head.shape[1], int(length))
+        self.config = HubConfig(self.token.weight.shape[0], head.shape[1], self._limit or UNLIMITED)
         self._tells_positions = "position_ids" in inspect.signature(self.body.forward).parameters
         self.value_head = nn.Linear(head.shape[1], 1).to(head)
         nn.init.zeros_(self.value_head.weight)
@@ -95,7 +95,9 @@ class HubModel(nn.Module):
 
     def forward(self, tokens: Tensor, segments: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
         """The hidden states ``[B, T, width]`` of tokens ``[B, T]``, as our transformer takes them. Rows that are packed
-        are taken apart, so positions are always counted within segments: ValueError for others."""
+        are taken apart, so positions are always counted within segments: ValueError for others, and for rows that are
+        too long."""
+        self._check_length(tokens.shape[1])
         if positions is not None and (segments is None or not torch.equal(positions, places(segments))):
             raise ValueError("expected positions that are counted within segments, got others")
         if segments is None:
@@ -126,6 +128,7 @@ class HubModel(nn.Module):
     def cache(self, batch: int, size: int | None = None) -> Cache:
         """An empty cache of ``batch`` rows and ``size`` slots, by default max_position_embeddings."""
         size = self.config.max_position_embeddings if size is None else size
+        self._check_length(size)
         weight = self.token.weight
         slots = tuple(weight.new_zeros(batch, each.groups, 2, size, each.width) for each in self._shapes)
         return Cache(slots, torch.zeros(batch, dtype=torch.int64, device=weight.device))
@@ -188,6 +191,10 @@ class HubModel(nn.Module):
         read = self.body(input_ids=tokens, past_key_values=past, use_cache=past is not None, **given)
         hidden: Tensor = read.last_hidden_state
         return hidden
+
+    def _check_length(self, length: int) -> None:
+        if self._limit is not None and length > self._limit:
+            raise ValueError(f"expected at most max_position_embeddings={self._limit} tokens, got {length}")
 
     @torch.no_grad()
     def _check(self) -> None:

@@ -60,15 +60,17 @@ class HubTokenizer:
     def role_id(self, role: Role) -> int:
         """The token before what this role says. Raises TextError where a chat template of its own says that."""
         if self.chat_template is not None:
-            raise TextError(
-                "expected a tokenizer with a token for each role, got one with a chat template: OwnTemplate"
-            )
+            raise TextError("expected a tokenizer with a token for each role, got one with a template: use template_of")
         return self._id(f"<|{role}|>")
 
     def encode(self, text: str) -> list[int]:
-        """The text's tokens. Raises TextError for lone surrogates."""
+        """The text's tokens. Raises TextError for what the tokenizer has no tokens for, and for lone surrogates."""
         utf8(text)
-        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        found = self._plain.encode(text, add_special_tokens=False)
+        ids: list[int] = found.ids
+        if not self._special.keys().isdisjoint(ids):
+            begin, end = next(place for id_, place in zip(ids, found.offsets, strict=True) if id_ in self._special)
+            raise TextError(f"expected text that the model's tokenizer has tokens for, got {text[begin:end]!r}")
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -45,9 +45,8 @@ def test_acting_step_by_step_is_judged_alike(config: TransformerConfig, sampling
         if t == 5:
             assert isinstance(state, Cache) and state.length.tolist() == [5, 5, 5]
             torch.testing.assert_close(policy.value(token, state), policy.act(token, state, noise[t]).value)
-        logits = torch.stack(
-            [read(policy, [*(x[row] for x in tokens), token[row]]).log_probs[-1] for row in range(rows)]
-        )
+        seen = [[*(ids[row] for ids in tokens), int(token[row])] for row in range(rows)]
+        logits = torch.stack([read(policy, ids).log_probs[-1] for ids in seen])
         supports.append(packed(among(logits.float(), sampling)))
         acted = policy.act(token, state, noise[t])
         tokens.append(token.tolist())

@@ -18,16 +18,16 @@ LLAMA = replace(llama(WORDS, 16, 2, 4, 2, 24, CONTEXT), value_head=True, head_bi
 
 
 def model(
-    config: TransformerConfig = GPT, sampling: Sampling | None = None, seed: int = 0, **made: Any
+    config: TransformerConfig = GPT, sampling: Sampling | None = None, seed: int = 0, ends: float = 0.3, **made: Any
 ) -> LanguageModel:
-    """One with random weights, also where they begin as 0 or 1; it likes to end."""
+    """One with random weights, also where they begin as 0 or 1, and with so much more on the logit of its end."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         policy = LanguageModel(Transformer(replace(config, **made)), {"tokenizer": "none"}, sampling).eval()
         with torch.no_grad():
             for parameter in policy.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.25)
-            policy.get_parameter("body.head_bias")[EOS] += 0.3
+            policy.get_parameter("body.head_bias")[EOS] += ends
     return policy
 
 

@@ -72,6 +72,16 @@ def test_microbatches_hold_each_row_once_and_in_order(batch: int, time: int, row
     assert all(len(piece) <= (rows or batch) for piece in pieces)
 
 
+@settings(max_examples=30)
+@given(sizes, sizes, st.integers(1, 9))
+def test_rows_may_be_cut_to_their_first_steps(batch: int, time: int, until: int) -> None:
+    cut = numbered(batch, time).until(until)
+    kept = min(time, until)
+    assert check(cut) == [row * time + t for row in range(batch) for t in range(kept)]
+    assert torch.equal(leaf(cut.state, 0), leaf(numbered(batch, time).state, 0)), "the state is that of the beginning"
+    assert numbered(2, 3).steps().until(1).state == ()
+
+
 def test_steps_are_rows_of_their_own() -> None:
     single = numbered(3, 4).steps()
     assert check(single) == list(range(12)) and single.log_prob.shape == (12, 1) and single.state == ()

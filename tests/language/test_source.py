@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.language.models import GPT, LLAMA, model, read
+from tests.language.letters import LETTERS, TEXTS, partner, policy, problems, source, talking
+from tests.language.models import LLAMA, model, read
 from torchward.config import ConfigError
 from torchward.data.protocols import Source
 from torchward.data.rollout import Rollout
@@ -17,33 +18,12 @@ from torchward.language.documents import Completion, Content, Dialogue, Document
 from torchward.language.generate import generate
 from torchward.language.play import Line, gathered, question
 from torchward.language.source import TextSource
-from torchward.language.task import Partner, Problems, Reply
-from torchward.language.tokenizer import Bytes, Characters, Tokenizer
+from torchward.language.task import Reply
+from torchward.language.tokenizer import Bytes, Tokenizer
 from torchward.nets.language_model import LanguageModel, parts
 from torchward.nets.sampling import Sampling
 
-LETTERS = Characters().build(["abcdefgh=? "])
 SAMPLINGS = [Sampling(0.8), Sampling(1.3, top_k=5), Sampling(1.0, 9, 0.8)]
-TEXTS = ["a=", "abc=", "h?=", "abcdefgh=", "b?b?=", "c=", "=?="]
-
-
-def lengths(prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
-    """An answer earns its number of letters, and the weight of its document."""
-    return [len(said) + weight for said, weight in zip(completions, columns["weight"], strict=True)]
-
-
-def problems(texts: Sequence[str] = TEXTS, **changes: Any) -> Problems:
-    documents = [Document(Prompt(text), f"line {i}", {"weight": 100.0 * i}) for i, text in enumerate(texts)]
-    made: dict[str, Any] = {"reward": lengths, "max_completion_length": 6, **changes}
-    return Problems("letters", documents, documents[:2], **made)
-
-
-def policy(sampling: Sampling | None = None, context: int = 60, ends: float = 1.0) -> LanguageModel:
-    return model(GPT, sampling, vocab_size=LETTERS.vocab_size, max_position_embeddings=context, ends=ends)
-
-
-def source(of: Problems | None = None, n: int = 12, seed: int = 0, **how: Any) -> TextSource:
-    return TextSource(of or problems(), LETTERS, n, seed, **{"num_generations": 3, **how})
 
 
 def only(tensor: Any) -> Tensor:
@@ -52,7 +32,7 @@ def only(tensor: Any) -> Tensor:
 
 
 def agrees(of: LanguageModel, rollout: Rollout) -> None:
-    """What was stored while it wrote is what it says of the whole rows (`CORRECTNESS`: before the first step)."""
+    """What was stored while it wrote is what it says of the whole rows: before the first step the ratio is 1."""
     found = of.evaluate_actions(rollout.observation, rollout.action, (), rollout.boundary)
     mask = rollout.loss_mask
     assert rollout.value is not None and found.value is not None
@@ -154,24 +134,6 @@ def test_stop_sequences_end_an_answer() -> None:
 
 
 # In turns
-
-
-def partner(said: Sequence[str], columns: Mapping[str, Any]) -> Reply:
-    """Ends the conversation where the answer begins with a, pays a tenth for each letter, and answers at length."""
-    if said[-1].startswith("a"):
-        return Reply(None, 5.0)
-    return Reply("abc=?"[: 1 + int(columns["weight"]) // 100], len(said[-1]) / 8.0)
-
-
-def asked(texts: Sequence[str] = TEXTS) -> list[Document]:
-    return [
-        Document(Prompt((Message("user", text),)), f"line {i}", {"weight": 100.0 * i}) for i, text in enumerate(texts)
-    ]
-
-
-def talking(answers: Partner = partner, turns: int = 3, **how: Any) -> Problems:
-    documents = asked()
-    return Problems("talk", documents, documents[:2], lengths, partner=answers, turns=turns, **how)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS[:2])

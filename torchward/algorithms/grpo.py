@@ -395,6 +395,7 @@ def rewards(rollout: Rollout) -> dict[str, Tensor | float]:
     """What the answers earned; the share of those whose group all earned the same, which teach nothing; and of those
     that the length ended."""
     reward, group = earned(rollout)
-    uniform = (group_relative(reward, group, False) == 0.0).float().mean()
+    differs = group_relative(reward, group, False) != 0.0
+    uniform = 1.0 - ((group[:, None] == group) & differs).any(1).float().mean()
     truncated = 1.0 - rollout.terminated.any(1).float().mean()
     return {"reward": reward.mean(), "reward_std": reward.std(), "uniform_groups": uniform, "truncated": truncated}

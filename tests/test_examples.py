@@ -131,19 +131,20 @@ def test_the_time_limit_of_the_chapter_on_ppo_is_worth_what_it_says(capsys: pyte
     assert capsys.readouterr().out == "100.00\n9.56\n"
 
 
-@pytest.mark.parametrize("chapter", ["q-learning-to-dqn", "which-algorithm", "bring-your-environment"])
+@pytest.mark.parametrize("chapter", ["q-learning-to-dqn", "which-algorithm", "bring-your-environment", "transformer"])
 def test_the_code_of_a_chapter_prints_what_stands_below_it(chapter: str, capsys: pytest.CaptureFixture[str]) -> None:
     page = read((DOCS / f"{chapter}.md").read_text(encoding="utf-8"))
     pairs = [(code.text, below.text) for code, below in pairwise(page.blocks) if "print(" in code.text]
     assert pairs
+    names: dict[str, Any] = {}  # a block may go on where the one above it ended
     for code, below in pairs:
-        exec(code, {})
+        exec(code, names)
         assert capsys.readouterr().out.split() == below.split()
 
 
 FIGURES = {
     "residuals": "bellman", "gamma": None, "temperature": None, "baseline": "policy-gradient", "clipping": "ppo",
-    "triad": "q-learning-to-dqn",
+    "triad": "q-learning-to-dqn", "transformer_cost": "transformer",
 }  # fmt: skip
 """The scripts that take a second or two and draw no random numbers, and the chapter that quotes what they print."""
 

@@ -22,7 +22,7 @@ from torchward.data.sequences import Sequences
 from torchward.data.texts import Texts, TextTask
 from torchward.functional.schedules import warmup_constant, warmup_cosine, warmup_linear
 from torchward.nets.adamw import AdamW, Group, decayed
-from torchward.nets.language_model import LanguageModel
+from torchward.nets.language_model import NONE, LanguageModel
 from torchward.nets.sampling import Sampling
 from torchward.nets.transformer import Transformer
 from torchward.nets.transformer_config import TransformerConfig, gpt2
@@ -131,7 +131,8 @@ def bits(policy: LanguageModel, rows: Rows, bytes_of: Tensor) -> tuple[Tensor, T
     # Rows without padding that hold one sequence need no mask, and attention is faster without one.
     segments = rows.segments if bool((rows.segments != 0).any()) else None
     hidden = policy.body.forward(rows.tokens, segments, None if segments is None else rows.positions)
-    cost = -policy.scores(hidden, rows.targets.masked_fill(~rows.loss_mask, -1)).log_prob.sum()
+    target = rows.targets.masked_fill(~rows.loss_mask, NONE)
+    cost = -policy.scores(hidden, target, with_entropy=False).log_prob.sum()
     return cost, bytes_of[rows.targets][rows.loss_mask].sum()
 
 

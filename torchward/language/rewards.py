@@ -1,6 +1,7 @@
 """Rewards that several tasks share. A reward judges what was written, and is given the columns of its document."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torchward.language.documents import TextError
@@ -22,3 +23,25 @@ def column(columns: Mapping[str, Sequence[Any]], name: str) -> Sequence[Any]:
     if name not in columns:
         raise TextError(f"expected a column {name!r} to judge by, got {', '.join(columns) or 'none'}")
     return columns[name]
+
+
+@dataclass(frozen=True)
+class GradedMatch:
+    """1 for the ``answer`` to the letter; for another of the same length, ``credit`` times the share of its characters
+    that are right, each in its place. An answer of another length earns nothing, so that there is nothing in writing
+    more of them."""
+
+    credit: float
+
+    def __call__(self, prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
+        """What each completion earns. Raises TextError where the documents have no column ``answer``."""
+        return [
+            1.0 if completion == answer else self.credit * _share(completion, answer)
+            for completion, answer in zip(completions, column(columns, "answer"), strict=True)
+        ]
+
+
+def _share(completion: str, answer: str) -> float:
+    if len(completion) != len(answer) or not answer:
+        return 0.0
+    return sum(one == other for one, other in zip(completion, answer, strict=True)) / len(answer)

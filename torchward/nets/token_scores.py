@@ -40,6 +40,7 @@ def token_scores(
     temperature: float = 1.0,
     support: UInt8[Tensor, "tokens bytes"] | None = None,
     piece: int = PIECE,
+    with_entropy: bool = True,
 ) -> TokenScores:
     """``log softmax(logits / temperature)`` at ``target``, and the entropy of that distribution.
 
@@ -47,14 +48,14 @@ def token_scores(
 
     ``support`` holds the tokens that the sampler chose among, as bits (:func:`torchward.nets.sampling.packed`): the
     others then have probability 0. Of at most ``piece / vocab`` tokens, at least one, logits stand in memory at a time.
-    Under autocast products are taken in its type, in the backward pass too. There is no second derivative.
+    Who needs no entropy saves its time with ``with_entropy`` False: it is 0 then. Under autocast products are taken in its type, in the backward pass too. There is no second derivative.
     """
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
     rows = max(1, piece // head.weight.shape[0])
     scores = _Scores.apply(  # type: ignore[no-untyped-call]
-        hidden, head.weight, head.bias, target, temperature, support, rows
+        hidden, head.weight, head.bias, target, temperature, support, rows, with_entropy
     )
     return TokenScores(*scores)
 
@@ -70,20 +71,24 @@ class _Scores(torch.autograd.Function):
         temperature: float,
         support: Tensor | None,
         rows: int,
+        with_entropy: bool,
     ) -> tuple[Tensor, Tensor]:
         count = hidden.shape[0]
         log_prob = torch.empty(count, device=hidden.device)
-        entropy = torch.empty(count, device=hidden.device)
+        entropy = torch.zeros(count, device=hidden.device)
         kept = None
         for begin in range(0, count, rows):
             part = slice(begin, begin + rows)
             log_probs = _log_probs(hidden[part], weight, bias, temperature, None if support is None else support[part])
             log_prob[part] = log_probs.gather(1, target[part, None]).squeeze(1)
-            entropy[part] = -(log_probs.exp() * log_probs).sum(1)
+            if with_entropy:
+                entropy[part] = -(log_probs.exp() * log_probs).sum(1)
             kept = log_probs if count <= rows else None  # one piece is not made twice
         ctx.save_for_backward(hidden, weight, bias, target, support, entropy, kept)
         ctx.temperature, ctx.rows = temperature, rows
         ctx.set_materialize_grads(False)  # None, where nothing is asked of one of the two
+        if not with_entropy:
+            ctx.mark_non_differentiable(entropy)
         return log_prob, entropy
 
     @staticmethod
@@ -101,19 +106,20 @@ class _Scores(torch.autograd.Function):
                 seen = None if support is None else support[part]
                 log_probs = _log_probs(hidden[part], weight, bias, ctx.temperature, seen)
             probs = log_probs.exp()
-            to_logits = torch.zeros_like(probs)
-            if to_entropy is not None:  # 0 times the lowest number is 0, but a multiple of that may be infinite
+            scale = torch.zeros_like(entropy[part, None]) if to_log_prob is None else to_log_prob[part, None]
+            if to_entropy is None:
+                to_logits = probs.mul_(-scale)
+            else:  # 0 times the lowest number is 0, but a multiple of that may be infinite
                 to_logits = (log_probs + entropy[part, None]).mul_(probs).mul_(-to_entropy[part, None])
-            if to_log_prob is not None:
-                scale = to_log_prob[part, None]
-                to_logits.addcmul_(probs, scale, value=-1.0).scatter_add_(1, target[part, None], scale)
+                to_logits.addcmul_(probs, scale, value=-1.0)
+            to_logits.scatter_add_(1, target[part, None], scale)
             to_logits = to_logits.div_(ctx.temperature).to(hidden.dtype)
             torch.mm(to_logits, cast, out=to_hidden[part])
             if to_weight is not None:
                 to_weight += to_logits.T @ hidden[part]
             if to_bias is not None:
                 to_bias += to_logits.sum(0)
-        return to_hidden, to_weight, to_bias, None, None, None, None
+        return to_hidden, to_weight, to_bias, None, None, None, None, None
 
 
 def _log_probs(

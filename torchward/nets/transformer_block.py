@@ -1,7 +1,6 @@
 """One layer of a transformer: attention, perhaps cross-attention, and feed-forward, each added to the stream."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -10,11 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torchward.nets.attention import Attention, CrossAttention, Linear, Scope
+from torchward.nets.gelu import gelu_tanh
 from torchward.nets.transformer_config import TransformerConfig
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu_tanh": gelu_tanh,
     "relu": F.relu,
     "silu": F.silu,
 }

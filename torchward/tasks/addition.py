@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from torchward.language.rewards import exact_match
+from torchward.language.rewards import GradedMatch, exact_match
 from torchward.language.task import Problems
 from torchward.language.tokenizer import Characters
 from torchward.tasks.questions import Draw, Question, between, documents
@@ -25,6 +25,9 @@ class Options:
     """How many sums are held out. None is learnt from, neither as a+b nor as b+a."""
     data_seed: int = 0
     """The sums follow from it."""
+    digit_credit: float = 0.0
+    """What an answer of the right length earns for its right digits, all of them together; below 1. Judged is the whole
+    answer."""
     reversed_digits: bool = False
     """Write the answer's lowest digit first, so that each digit needs only the carry of the one before."""
 
@@ -32,13 +35,15 @@ class Options:
 def make(options: Options) -> Problems:
     """The sums. Raises ConfigError where there are not so many."""
     between("digits", options.digits, 1, 100)
+    between("digit_credit", options.digit_credit, 0.0, 1.0)
     draw = pairs("+", operator.add, options.digits, options.reversed_digits)
     train, test = documents("addition", draw, options)
     return Problems(
         name="addition",
         train=train,
         test=test,
-        reward=exact_match,
+        reward=GradedMatch(options.digit_credit) if options.digit_credit else exact_match,
+        metric=exact_match,
         tokenizer=Characters(),
         max_completion_length=options.digits + 2,  # with end-of-text: no answer that is right is cut
     )

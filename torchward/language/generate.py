@@ -57,10 +57,8 @@ class StopWords:
         """Which of the ``rows`` a word ends in, with these new tokens."""
         found = []
         for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
-            new = self.tokenizer.bytes_of(token)
-            text = self.tails.get(row, b"") + new
-            # Only what ends in the new bytes is new.
-            found.append(any(text.find(word, max(0, len(text) - len(new) - len(word) + 1)) >= 0 for word in self.words))
+            text = self.tails.get(row, b"") + self.tokenizer.bytes_of(token)
+            found.append(any(word in text for word in self.words))
             self.tails[row] = text[-max(map(len, self.words)) :]
         return torch.tensor(found, dtype=torch.bool, device=rows.device)
 

@@ -10,7 +10,7 @@ if "torchward" in sys.modules:
 # Where shapes stand in the types. The other layers pass trees of tensors, whose shapes no annotation can say.
 SHAPED = ["functional", "nets.mlp", "nets.conv", "nets.recurrent", "nets.normalize"]
 SHAPED += [f"nets.{module}" for module in ("attention", "kv_cache", "positions", "transformer", "transformer_block")]
-SHAPED += [f"nets.{module}" for module in ("language_model", "sampling", "token_scores", "transformer_stack")]
+SHAPED += [f"nets.{module}" for module in ("language_model", "lora", "sampling", "token_scores", "transformer_stack")]
 SHAPED += [f"data.{module}" for module in ("packing", "replay", "rollout", "shaping")]
 install_import_hook([f"torchward.{module}" for module in SHAPED], "beartype.beartype")
 

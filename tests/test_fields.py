@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
-from torchward.algorithms import a2c, dqn, dynamic_programming, ppo, q_learning, rainbow, reinforce
+from torchward.algorithms import a2c, dqn, dynamic_programming, ppo, q_learning, rainbow, reinforce, sft
+from torchward.cli.arguments import Group, read
 from torchward.config import ConfigError
 from torchward.envs.make import EnvOptions
 from torchward.fields import change, docstrings, settings
+from torchward.nets.lora import LoRA
 from torchward.run import RunOptions
 
 
@@ -101,3 +103,25 @@ def test_every_setting_of_a_run_has_one_name_and_a_docstring(module: Any) -> Non
     for setting in found:
         assert docstrings(setting.owner).get(setting.path[-1]), setting.name
     assert {f.name for f in fields(module.Config)} >= {"total_timesteps", "seed"}
+
+
+def test_the_settings_of_a_choice_bear_its_name_once() -> None:
+    """On the command line adapters are set as in TRL, whatever the fields that lead there."""
+    flat_lora = flat(sft.Config(lora=LoRA(r=4)))
+    assert {name: value for name, value in flat_lora.items() if name.startswith("lora")} == {
+        "lora": "lora",
+        "lora_r": 4,
+        "lora_alpha": 16.0,
+        "lora_dropout": 0.0,
+        "lora_target_modules": LoRA().target_modules,
+    }
+    assert flat(sft.Config())["lora"] == "no_lora"
+    changed = change(sft.Config(), {"lora": "lora", "lora_alpha": 32.0, "lora_target_modules": ("up", "down")})
+    assert changed == sft.Config(lora=LoRA(8, 32.0, 0.0, ("up", "down")))
+    assert change(sft.Config(), {"lora": LoRA(r=2)}).lora == LoRA(r=2)
+
+
+def test_adapters_are_chosen_on_the_command_line() -> None:
+    words = ["--lora", "lora", "--lora-r", "2", "--lora-target-modules", "up", "out"]
+    (changed,) = read([Group("sft", sft.Config())], words, "torchward train sft")
+    assert change(sft.Config(), changed).lora == LoRA(2, target_modules=("up", "out"))

@@ -2,7 +2,7 @@
 
 The fields of a dataclass within a config are named like the config's own (`net_arch`, not `network.net_arch`). Where
 a field may be one of several dataclasses, it is set by the name of one (`exploration="boltzmann"`), and the fields of
-that one bear its name before theirs (`exploration_start`).
+that one bear its name before theirs (`exploration_start`), unless they bear it already (`lora_alpha` of `lora`).
 """
 
 import ast
@@ -47,7 +47,7 @@ def _settings(config: Any, path: tuple[str, ...], prefix: str) -> Iterator[Setti
     nested: list[tuple[Any, tuple[str, ...], str]] = []
     for field in dataclasses.fields(config):
         value, hint, here = getattr(config, field.name), hints[field.name], (*path, field.name)
-        name, choices = prefix + field.name, _dataclasses(hint)
+        name, choices = prefix + field.name.removeprefix(prefix), _dataclasses(hint)
         if len(choices) > 1:
             names = tuple(_snake(choice) for choice in choices)
             yield Setting(name, here, Literal[names], _snake(type(value)), owner)
@@ -128,11 +128,14 @@ def _choose(name: str, value: Any, choices: list[type[Any]]) -> str:
 
 
 def _snake(cls: type[Any]) -> str:
+    """`NoBonus` as no_bonus, and `LoRA` as lora: capitals that stand together belong to one word."""
     name = cls.__name__
-    return "".join(
-        f"_{c.lower()}" if c.isupper() and i and (name[i - 1].islower() or name[i + 1 : i + 2].islower()) else c.lower()
-        for i, c in enumerate(name)
-    )
+
+    def begins(i: int) -> bool:
+        before, after = name[i - 1], name[i + 1 : i + 2]
+        return name[i].isupper() and i > 0 and (after.islower() or (before.islower() and not after.isupper()))
+
+    return "".join("_" * begins(i) + c.lower() for i, c in enumerate(name))
 
 
 def _plain(value: Any) -> Any:

@@ -44,6 +44,7 @@ from torchward.language.text_task import Text
 from torchward.metrics import read_metrics
 from torchward.nets.actor_body import ActorNet
 from torchward.nets.actor_critic import Network
+from torchward.nets.lora import LoRA
 from torchward.nets.q_network import C51, QR, QNet
 from torchward.nets.transformer_config import gpt2
 
@@ -169,10 +170,22 @@ RUNS: dict[str, tuple[ModuleType, Any, Any]] = {
                    layer_lr_decay=0.9),
         tiny_text.task,
     ),
+    "sft, lora": (
+        sft,
+        sft.Config(total_timesteps=640, max_length=16, per_device_train_batch_size=4, learning_rate=1e-2,
+                   lora=LoRA(r=2, lora_dropout=0.2)),
+        tiny_text.task,
+    ),
     "grpo": (
         grpo,
         grpo.Config(total_timesteps=600, num_generations=4, generation_batch_size=16, steps_per_generation=2,
                     num_iterations=2, per_device_train_batch_size=3, top_k=5, beta=0.1, learning_rate=1e-2),
+        tiny_text.task,
+    ),
+    "grpo, lora": (
+        grpo,
+        grpo.Config(total_timesteps=600, num_generations=4, generation_batch_size=16, beta=0.1, learning_rate=1e-2,
+                    lora=LoRA(r=2, target_modules=("query_key_value", "up"))),
         tiny_text.task,
     ),
     "expert_iteration": (
@@ -230,6 +243,8 @@ def learn(path: Path, name: str, stop: int | None = None, resume: bool = False, 
                 signal.raise_signal(signal.SIGTERM)
 
         run.log = log_then_stop  # type: ignore[method-assign]
+    if name == "sft, lora":  # what is dropped follows from the generator that all share, which launch seeds
+        torch.manual_seed(0)
     policy = module.train(config, task, run, **given(name, task))
     assert isinstance(policy, nn.Module)
     return {name: tensor.clone() for name, tensor in policy.state_dict().items()}

@@ -6,6 +6,7 @@ type: how a reward becomes an advantage, what is clipped, and what the mean is t
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from torchward.config import ConfigError
 from torchward.data.kl import KLToReference, frozen
 from torchward.data.protocols import Shaping, on_device
-from torchward.data.random import derive, generator
+from torchward.data.random import derive, generator, seeded
 from torchward.data.rollout import Batch, Rollout
 from torchward.data.texts import GroupTask
 from torchward.functional.advantages import group_relative, leave_one_out, standardise
@@ -25,6 +26,7 @@ from torchward.functional.reduction import constant_mean, sequence_mean, token_m
 from torchward.functional.schedules import warmup_constant, warmup_linear
 from torchward.nets.adamw import AdamW, decayed
 from torchward.nets.language_model import LanguageModel
+from torchward.nets.lora import Adaptation, LoRA, NoLoRA, adapt, merged, without_adapters
 from torchward.nets.sampling import Sampling
 from torchward.run import Run
 
@@ -132,6 +134,8 @@ class Config:
     """What the mean is taken over."""
     beta: float = 0.0
     """Weight of the divergence from the policy that the run began with; 0: there is no reference."""
+    lora: Adaptation = field(default_factory=NoLoRA)
+    """Tune the model itself, or low-rank adapters beside it."""
     learning_rate: float = 1e-4
     """AdamW's highest step size."""
     lr_scheduler_type: Literal["constant", "linear"] = "constant"
@@ -222,11 +226,12 @@ METRICS = ("policy_loss", "entropy", "kl", "clip_fraction", "approx_kl", "mismat
 
 
 class Learner:
-    """The policy's optimiser, its reference if there is one, and the update."""
+    """The policy's optimiser, its reference if there is a copy of it, and the update."""
 
     def __init__(self, policy: LanguageModel, config: Config) -> None:
         self.policy, self.config = policy, config
-        self.reference = frozen(policy) if config.beta else None
+        # Of new adapters the base is what the run began with: it needs no copy.
+        self.reference = frozen(policy) if config.beta and isinstance(config.lora, NoLoRA) else None
         self.optimizer = AdamW(decayed(policy.parameters(), config.weight_decay), config.learning_rate)
         self.generator = generator(config.seed, "minibatches")
 
@@ -319,11 +324,12 @@ class Learner:
     @torch.no_grad()
     def references(self, batch: Batch) -> Tensor | None:
         """The reference's log-probabilities ``[B, T]``."""
-        if self.reference is None:
+        if not self.config.beta:
             return None
         made = torch.zeros_like(batch.log_prob)
-        for piece, rows in pieces(batch, self.config.per_device_train_batch_size):
-            made[rows, : piece.log_prob.shape[1]] = self.reference.log_probs(piece.observation, piece.action)
+        with without_adapters(self.policy) if self.reference is None else nullcontext(self.reference) as reference:
+            for piece, rows in pieces(batch, self.config.per_device_train_batch_size):
+                made[rows, : piece.log_prob.shape[1]] = reference.log_probs(piece.observation, piece.action)
         return made
 
     def state_dict(self) -> dict[str, Any]:
@@ -346,7 +352,7 @@ def pieces(batch: Batch, rows: int) -> list[tuple[Batch, Tensor]]:
     lengths = (batch.loss_mask * time).amax(1)
     order = lengths.argsort(stable=True, descending=True)
     order = order[: int((lengths > 0).sum())]
-    return [(batch.rows(some).until(int(lengths[some[0]])), some) for some in order.split(rows) if len(some)]
+    return [(batch.rows(some).until(int(lengths[some[0]])), some) for some in order.split(rows)]
 
 
 def train(
@@ -356,6 +362,9 @@ def train(
     if policy is None:
         raise ConfigError("expected a policy that can write, to improve: give a run's, with init")
     policy = on_device(policy, config.device)
+    if isinstance(config.lora, LoRA):
+        with seeded(config.seed, "adapters"):
+            policy = adapt(merged(policy), config.lora)
     policy.sampling = config.sampling
     for each in shaping:
         if isinstance(each, KLToReference) and isinstance(each.reference, LanguageModel):

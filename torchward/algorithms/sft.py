@@ -7,7 +7,7 @@ not see each other. The run's steps are tokens of rows, its figure is bits per b
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torchward.algorithms.pretrain import Learner, Patience, check, schedule, some, validate
@@ -15,10 +15,11 @@ from torchward.config import ConfigError
 from torchward.data.cursor import Cursor
 from torchward.data.packing import Whole
 from torchward.data.protocols import Episode, on_device
-from torchward.data.random import derive
+from torchward.data.random import derive, seeded
 from torchward.data.texts import TextTask
 from torchward.nets.adamw import Group, decayed
 from torchward.nets.language_model import LanguageModel
+from torchward.nets.lora import Adaptation, LoRA, NoLoRA, adapt, merged
 from torchward.nets.sampling import Sampling
 from torchward.run import Run
 
@@ -53,6 +54,8 @@ class Config:
     """Leave the embeddings and so many layers above them as they are."""
     layer_lr_decay: float = 1.0
     """Each layer's learning rate over that of the layer above it: 0.9, say, moves what lies deep more slowly."""
+    lora: Adaptation = field(default_factory=NoLoRA)
+    """Tune the model itself, or low-rank adapters beside it."""
     bf16: bool = False
     """Compute products in bfloat16, where the hardware is made for it; parameters and losses stay in float32."""
     gradient_checkpointing: bool = False
@@ -104,6 +107,9 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
     if policy is None:
         raise ConfigError("expected a model to tune: give a pretrained run's, with init")
     policy = on_device(policy, config.device)
+    if isinstance(config.lora, LoRA):
+        with seeded(config.seed, "adapters"):
+            policy = adapt(merged(policy), config.lora)
     policy.sampling = Sampling()  # what is imitated are the answers, at temperature 1
     texts = task.demonstrations()
     check(policy, texts, config.max_length)

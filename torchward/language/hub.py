@@ -14,6 +14,7 @@ from torch import Tensor
 
 from torchward.config import ConfigError
 from torchward.language.families import FAMILIES, Family, Json
+from torchward.nets.lora import merged
 from torchward.nets.transformer import Transformer
 from torchward.nets.transformer_config import TransformerConfig
 
@@ -46,7 +47,8 @@ def load(directory: Path | str, *, value_head: bool = False, dtype: torch.dtype 
 
 
 def save(model: Transformer, directory: Path | str, **extra: Any) -> None:
-    """Write ``model`` so that transformers loads it. ``extra`` goes into config.json: ``eos_token_id``, for example.
+    """Write ``model`` so that transformers loads it, its adapters merged into it. ``extra`` goes into config.json:
+    ``eos_token_id``, for example.
 
     A value head is left out, for transformers has none. Raises ConfigError for a model that is none of its kinds."""
     from safetensors.torch import save_file
@@ -110,7 +112,7 @@ def _built(data: Json, tensors: Mapping[str, Tensor], where: str, value_head: bo
 def _written(model: Transformer, extra: Json) -> tuple[Json, dict[str, Tensor]]:
     """The config.json and the weights of ``model``, in memory of their own, as transformers has them."""
     config, family = model.config, _kind_of(model.config)
-    own = model.state_dict()
+    own = merged(model).state_dict()
     data = {
         "model_type": family.model_type,
         "bos_token_id": None,

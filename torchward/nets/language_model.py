@@ -17,6 +17,7 @@ from torchward.config import from_json, to_json
 from torchward.nets import saving
 from torchward.nets.body import Body, BodyConfig
 from torchward.nets.kv_cache import Cache
+from torchward.nets.lora import LoRA, adapt, adaptation
 from torchward.nets.outputs import Acted, Evaluated
 from torchward.nets.sampling import Sampling, draw
 from torchward.nets.spaces import Discrete, Space, Tree
@@ -135,6 +136,7 @@ class LanguageModel(nn.Module):
         hidden: Float[Tensor, "batch time width"],
         action: Int64[Tensor, "batch time"],
         support: Tensor | None = None,
+        with_entropy: bool = True,
     ) -> TokenScores:
         """Log-probability and entropy ``[B, T]`` of tokens behind hidden states; 0 where the action is -1: those cost
         nothing. Raises ValueError where they were drawn among some tokens, and nothing says among which."""
@@ -147,7 +149,8 @@ class LanguageModel(nn.Module):
         where = (flat != NONE).nonzero().squeeze(1)
         picked, head = self.body.before_head(hidden.flatten(0, 1).index_select(0, where))
         bits = None if support is None else support.flatten(0, 1).index_select(0, where)
-        scores = token_scores(picked, head, flat.index_select(0, where), self.sampling.temperature, bits)
+        target, temperature = flat.index_select(0, where), self.sampling.temperature
+        scores = token_scores(picked, head, target, temperature, bits, with_entropy=with_entropy)
         return TokenScores(*(_spread(score, where, action) for score in scores))
 
     def log_probs(self, observation: Tree, action: Tree) -> Float[Tensor, "batch time"]:
@@ -156,7 +159,7 @@ class LanguageModel(nn.Module):
         tokens, support = parts(observation)
         with without_dropout(self):
             hidden = self.body.forward(tokens)
-        return self.scores(hidden, action, support).log_prob
+        return self.scores(hidden, action, support, with_entropy=False).log_prob
 
     def layers(self) -> list[list[nn.Parameter]]:
         """Its parameters from below: the embeddings, each layer, and what stands above them."""
@@ -182,7 +185,8 @@ class LanguageModel(nn.Module):
             if isinstance(body, Transformer)
             else {"encoder": saving.name_of(body)}
         )
-        return {**made, "vocabulary": dict(self.vocabulary), "sampling": to_json(self.sampling)}
+        adapters = {"lora": to_json(lora)} if isinstance(lora := adaptation(self), LoRA) else {}
+        return {**made, **adapters, "vocabulary": dict(self.vocabulary), "sampling": to_json(self.sampling)}
 
     @classmethod
     def described(
@@ -192,7 +196,8 @@ class LanguageModel(nn.Module):
         body: Any = encoder
         if body is None:
             body = Transformer(from_json(TransformerConfig, data["transformer"]))
-        return cls(body, data["vocabulary"], from_json(Sampling, data["sampling"]))
+        policy = cls(body, data["vocabulary"], from_json(Sampling, data["sampling"]))
+        return adapt(policy, from_json(LoRA, data["lora"])) if "lora" in data else policy
 
     def save(self, directory: Path) -> None:
         """Write it into ``directory``, for :func:`torchward.load`."""

@@ -352,7 +352,7 @@ def pieces(batch: Batch, rows: int) -> list[tuple[Batch, Tensor]]:
     lengths = (batch.loss_mask * time).amax(1)
     order = lengths.argsort(stable=True, descending=True)
     order = order[: int((lengths > 0).sum())]
-    return [(batch.rows(some).until(int(lengths[some[0]])), some) for some in order.split(rows)]
+    return [(batch.rows(some).until(int(lengths[some[0]])), some) for some in order.split(rows) if len(some)]
 
 
 def train(

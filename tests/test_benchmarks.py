@@ -6,10 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import replay, sac_update, table, time_to_475
+from benchmarks import language_speed, replay, sac_update, table, time_to_475
 from benchmarks.common import Results
+from torchward.nets.transformer import Transformer
 
 
 def test_the_readme_has_the_table_of_the_raw_data() -> None:
@@ -66,6 +68,36 @@ def test_an_operation_is_a_part_of_what_is_around_it() -> None:
     )
     assert sac_update.kind_of(event("aten::_foreach_lerp_")) == "optimisers"
     assert sac_update.kind_of(event("ProfilerStep")) == "rest"
+
+
+# Training a language model
+
+
+def test_the_work_of_a_training_step_is_what_pytorch_counts() -> None:
+    """But for the half of attention that a causal mask forbids: 127 of 256 parts of what is counted there."""
+    learner, rows = language_speed.made()
+    with torch.device("meta"):
+        model = Transformer(learner.policy.body.config)  # type: ignore[arg-type]
+        tokens = torch.zeros(rows.tokens.shape, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        model.logits(model(tokens)).sum().backward()
+    attention = counter.get_flop_counts()["Global"][torch.ops.aten.bmm]
+    assert counter.get_total_flops() - attention * 127 // 256 == language_speed.operations()
+
+
+def test_a_measurement_of_training_becomes_three_rows(tmp_path: Path) -> None:
+    found = language_speed.ours(1, {"warm": 1, "blocks": 2, "updates": 1, "products": 1})
+    assert len(found["seconds"]) == 2 and found["share"] > 0.0 and found["tokens_per_second"] > 0.0
+    results, whole = Results(language_speed.NAME, tmp_path), language_speed.settings()
+    assert [row.measured for row in language_speed.rows(tmp_path)] == ["not measured yet"] * 3
+    theirs = [{**found, "tokens_per_second": 100.0}, {**found, "tokens_per_second": 90.0}]
+    mine = [{**found, "share": 0.6}, {**found, "share": 0.4}]
+    results.write(language_speed.key(0), whole, {"ours": mine, "transformers": theirs, "ratio": 1.6})
+    speed, one, two = language_speed.rows(tmp_path)
+    assert (
+        speed.measured.startswith("1.60 (1.60 to 1.60) x in 1 rounds") and "100 (100 to 100) tokens/s" in speed.measured
+    )
+    assert "asked for is reached" in one.measured and "**missed**" in two.measured
 
 
 # Seconds to a return of 475

@@ -297,6 +297,21 @@ def test_a_tied_head_is_the_embedding() -> None:
     close(logits, tied.token.weight.T)
 
 
+def test_a_new_model_knows_nothing_and_its_stream_does_not_grow_with_its_layers() -> None:
+    torch.manual_seed(0)
+    model = Transformer(gpt2(WORDS, 64, 8, 4, LENGTH))
+    targets = text(8, 30, seed=1)
+    loss = torch.nn.functional.cross_entropy(model.logits(model(text(8, 30))).flatten(0, 1), targets.flatten())
+    assert loss.item() == pytest.approx(math.log(WORDS), abs=0.05)
+    for name, weight in model.stack.named_parameters():
+        if name.endswith(("out.weight", "down.weight")):
+            assert weight.std().item() == pytest.approx(0.02 / 4.0, rel=0.05), name
+        elif name.endswith(("query_key_value.weight", "up.weight", "place.weight")):
+            assert weight.std().item() == pytest.approx(0.02, rel=0.05), name
+        elif name.endswith("bias"):
+            assert weight.eq(0.0).all(), name
+
+
 def test_values_begin_at_zero_and_learn() -> None:
     torch.manual_seed(0)
     model = Transformer(replace(GPT, value_head=True))

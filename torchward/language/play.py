@@ -66,10 +66,10 @@ class Line:
         self.supports += supports
 
     def earn(self, reward: float) -> None:
-        """Something for the policy's last token. Raises TextError for what is no finite number."""
+        """Something for the last token, which is the policy's. Raises TextError for what is no finite number."""
         if not math.isfinite(reward):
             raise TextError(f"expected finite rewards, got {reward} for {self.said[-1]!r} of {self.document.origin}")
-        self.rewards[max(i for i, own in enumerate(self.own) if own)] += reward
+        self.rewards[-1] += reward
 
 
 def question(document: Document) -> Words:

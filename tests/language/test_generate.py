@@ -11,7 +11,7 @@ from tests.language.models import CONTEXT, EOS, GPT, LLAMA, WORDS, model, read, 
 from torchward.language.documents import TextError
 from torchward.language.generate import Completions, StopWords, generate, stream
 from torchward.language.tokenizer import Bytes, TextTokenizer
-from torchward.nets.language_model import LanguageModel
+from torchward.nets.language_model import Chosen, LanguageModel
 from torchward.nets.positions import Relative
 from torchward.nets.sampling import Sampling, among, packed
 from torchward.nets.transformer_config import TransformerConfig
@@ -235,14 +235,19 @@ def test_stop_sequences_say_something() -> None:
 def test_a_stream_is_what_generation_writes() -> None:
     tokenizer = Bytes().build(())
     policy = model(GPT, vocab_size=tokenizer.vocab_size, max_position_embeddings=60, dropout=0.3)
+    with torch.no_grad():
+        policy.get_parameter("body.head_bias")[tokenizer.eos_id] += 2.5
     prompt = tokenizer.encode("Wörter: ")
-    for seed in range(4):
+    lengths = []
+    for seed in range(6):
         noise = torch.rand(50, 1, generator=Generator().manual_seed(seed))
         done = generate(policy, [prompt], eos_id=tokenizer.eos_id, max_new_tokens=50, noise=noise)
         expected = tokenizer.decode(done.tokens[0, : int(done.lengths[0])].tolist())
         policy.train()
         pieces = list(stream(policy, tokenizer, prompt, max_new_tokens=50, generator=Generator().manual_seed(seed)))
-        assert "".join(pieces) == expected and len(pieces) > 5 and policy.training
+        assert "".join(pieces) == expected and policy.training
+        lengths.append(int(done.lengths[0]))
+    assert min(lengths) < max(lengths) == 50, "some end before the length does"
     likeliest = generate(policy, [prompt], eos_id=tokenizer.eos_id, max_new_tokens=9)
     pieces = list(stream(policy, tokenizer, prompt, max_new_tokens=9))
     assert "".join(pieces) == tokenizer.decode(likeliest.tokens[0].tolist())
@@ -259,6 +264,15 @@ def test_a_stream_ends_with_its_text_and_with_the_context() -> None:
     for wrong in ([], [65] * CONTEXT):
         with pytest.raises(TextError, match="expected a prompt of 1 to"):
             _said(policy, tokenizer, wrong, 5)
+
+
+def test_a_stream_waits_for_whole_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = Bytes().build(())
+    policy = model(GPT, vocab_size=tokenizer.vocab_size)
+    tokens = iter("aäb".encode() + "€".encode()[:2])
+    nothing = torch.zeros(1)
+    monkeypatch.setattr(policy, "choose", lambda *_: Chosen(torch.tensor([next(tokens)]), nothing, nothing, None))
+    assert _said(policy, tokenizer, [65], 6) == ["a", "ä", "b", "\ufffd"]
 
 
 def _said(policy: LanguageModel, tokenizer: TextTokenizer, prompt: Sequence[int], count: int) -> list[str]:

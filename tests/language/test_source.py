@@ -268,13 +268,14 @@ def test_each_prompt_comes_once_in_an_epoch() -> None:
 
 def test_a_source_goes_on_where_it_stood() -> None:
     of = policy()
-    whole, first, second = source(talking()), source(talking()), source(talking(), seed=9)
-    rollouts = [whole.collect(of, None) for _ in range(4)]
-    for _ in range(2):
+    short = talking(max_completion_length=3, turns=2)
+    whole, first, second = source(short, 6), source(short, 6), source(short, 6, seed=9)
+    rollouts = [whole.collect(of, None) for _ in range(5)]
+    for _ in range(3):
         first.collect(of, None)
     second.seed = 0
     second.load_state_dict(first.state_dict())
-    for expected in rollouts[2:]:
+    for expected in rollouts[3:]:
         found = second.collect(of, None)
         assert torch.equal(only(found.action), only(expected.action))
         assert torch.equal(found.log_prob, expected.log_prob) and torch.equal(found.reward, expected.reward)

@@ -193,6 +193,18 @@ def test_autocast_holds_in_the_backward_pass_too() -> None:
         assert torch.equal(one, other.float())
 
 
+def test_without_its_entropy_a_token_is_as_likely() -> None:
+    given = case(0.6, bias=True, support=True)
+    support = packed(given.seen) if given.seen is not None else None
+    whole = given.scores(2 * VOCAB).log_prob
+    expected = torch.autograd.grad(whole @ WEIGHT, given.leaves())
+    head = Head(given.weight, given.bias)
+    scores = token_scores(given.hidden, head, given.target, 0.6, support, 2 * VOCAB, with_entropy=False)
+    assert torch.equal(scores.log_prob, whole) and not scores.entropy.any() and not scores.entropy.requires_grad
+    for one, other in zip(torch.autograd.grad(scores.log_prob @ WEIGHT, given.leaves()), expected, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_there_is_no_second_derivative() -> None:
     given = case()
     (first,) = torch.autograd.grad(given.scores(VOCAB).log_prob.square().sum(), given.hidden, create_graph=True)

@@ -232,7 +232,7 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
         with seeded(config.seed, "policy"):
             policy = LanguageModel(Transformer(made), texts.vocabulary)
     policy = on_device(policy, config.device)
-    check(policy, texts, config.max_length)
+    check_texts(policy, texts, config.max_length)
     policy.sampling = Sampling()  # what is imitated is the text, at temperature 1
     rows = config.per_device_train_batch_size
     cursor = Cursor(
@@ -260,7 +260,7 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
     return policy
 
 
-def check(policy: LanguageModel, texts: Texts, max_length: int) -> None:
+def check_texts(policy: LanguageModel, texts: Texts, max_length: int) -> None:
     """Raises ConfigError for rows that a policy cannot read, and for texts in the tokens of another vocabulary."""
     if max_length > (limit := policy.config.max_position_embeddings):
         raise ConfigError(

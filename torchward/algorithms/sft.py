@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from torchward.algorithms.pretrain import Learner, Patience, check, schedule, some, validate
+from torchward.algorithms.pretrain import Learner, Patience, check_texts, schedule, some, validate
 from torchward.config import ConfigError
 from torchward.data.cursor import Cursor
 from torchward.data.packing import Whole
@@ -112,7 +112,7 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
             policy = adapt(merged(policy), config.lora)
     policy.sampling = Sampling()  # what is imitated are the answers, at temperature 1
     texts = task.demonstrations()
-    check(policy, texts, config.max_length)
+    check_texts(policy, texts, config.max_length)
     rows = config.per_device_train_batch_size
     cursor = Cursor(
         texts.train, max_length=config.max_length, batch_size=rows, pad_id=texts.pad_id, packing=Whole(),

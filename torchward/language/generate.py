@@ -69,7 +69,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     *,
     eos_id: int,
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     num_generations: int = 1,
     noise: Tensor | None = None,
     stop: StopWords | None = None,
@@ -77,7 +77,8 @@ def generate(
 ) -> Completions:
     """``num_generations`` completions of each prompt.
 
-    ``noise`` is ``policy.noise((max_new_tokens, N), generator)``; without it completions are the likeliest, token by
+    ``max_new_tokens`` may be one number for all, or one for each prompt. ``noise`` is
+    ``policy.noise((max(max_new_tokens), N), generator)``; without it completions are the likeliest, token by
     token. Where a prompt leaves less room in the model's context than ``max_new_tokens``, its completions are that
     much shorter. Raises TextError for an empty prompt and one that fills the context."""
     context = policy.config.max_position_embeddings
@@ -87,9 +88,10 @@ def generate(
                 f"expected prompts of 1 to {context - 1} tokens, the model's context less one, got {len(prompt)} in "
                 f"prompt {number}"
             )
-    if not prompts or max_new_tokens < 1 or num_generations < 1 or slots < 1:
-        raise TextError("expected at least one prompt, new token, completion of each prompt and slot")
-    batch = _Batch(policy, prompts, max_new_tokens, num_generations, noise, slots)
+    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    if not prompts or len(limits) != len(prompts) or min(limits) < 1 or num_generations < 1 or slots < 1:
+        raise TextError("expected at least one prompt, new token for each, completion of each and slot")
+    batch = _Batch(policy, prompts, limits, num_generations, noise, slots)
     if stop is not None:
         stop.begin()
     with without_dropout(policy):
@@ -108,7 +110,7 @@ class _Batch:
         self,
         policy: LanguageModel,
         prompts: Sequence[Sequence[int]],
-        max_new_tokens: int,
+        limits: Sequence[int],
         copies: int,
         noise: Tensor | None,
         slots: int,
@@ -117,15 +119,17 @@ class _Batch:
         self.device = policy.body.token.weight.device
         total, config = len(prompts) * copies, policy.config
         self.context = config.max_position_embeddings
-        room = torch.tensor([self.context - len(prompt) for prompt in prompts]).repeat_interleave(copies)
-        self.limit = room.clamp_max(max_new_tokens).to(self.device)
-        self.size = min(self.context, max(map(len, prompts)) + max_new_tokens)
+        both = list(zip(prompts, limits, strict=True))
+        room = torch.tensor([min(self.context - len(prompt), limit) for prompt, limit in both])
+        self.limit = room.repeat_interleave(copies).to(self.device)
+        self.size = min(self.context, max(len(prompt) + limit for prompt, limit in both))
+        most = max(limits)
         self.groups = max(1, slots // copies)
         self.waiting = 0
         """The prompts before this one have been read."""
-        self.tokens = torch.zeros(total, max_new_tokens, dtype=torch.int64, device=self.device)
-        self.log_probs = torch.zeros(total, max_new_tokens, device=self.device)
-        self.values = torch.zeros(total, max_new_tokens + 1, device=self.device)
+        self.tokens = torch.zeros(total, most, dtype=torch.int64, device=self.device)
+        self.log_probs = torch.zeros(total, most, device=self.device)
+        self.values = torch.zeros(total, most + 1, device=self.device)
         self.lengths = torch.zeros(total, dtype=torch.int64, device=self.device)
         self.ended = torch.zeros(total, dtype=torch.bool, device=self.device)
         self.supports: Tensor | None = None

@@ -1,0 +1,152 @@
+"""Problems as a task: what is imitated, what is held out, and how an answer is judged."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.language.letters import LETTERS, TEXTS, lengths, policy, problems, talking
+from torchward.config import ConfigError
+from torchward.data.sequences import Sequences
+from torchward.data.texts import GroupTask, TextTask
+from torchward.language.chat import Template
+from torchward.language.documents import Completion, Document, Prompt, Split, TextError
+from torchward.language.task import Problems
+from torchward.language.text_task import Text
+from torchward.language.tokenizer import Bytes, Characters
+from torchward.nets.language_model import LanguageModel
+from torchward.nets.spaces import Discrete
+
+
+def answered(count: int = 40) -> Problems:
+    """Words with their answer, and as many prompts alone."""
+    documents = [Document(Completion(f"{i}=", f"{i * i}"), f"line {i}", {"weight": 0.0}) for i in range(count)] + [
+        Document(Prompt(f"{i}?"), f"line {i}", {"weight": 0.0}) for i in range(count)
+    ]
+    return Problems("squares", documents, [], lengths, tokenizer=Characters())
+
+
+def texts_of(sequences: Sequences, task: Text) -> list[tuple[str, str]]:
+    """What is given in each sequence, and what is learnt."""
+    made = []
+    for i in range(len(sequences)):
+        ids, own = sequences[i]
+        first = own.index(True)
+        assert all(own[first:]) and ids[-1] == task.tokenizer.eos_id and ids[0] == task.tokenizer.start_id
+        made.append((task.tokenizer.decode(ids[:first]), task.tokenizer.decode(ids[first:])))
+    return made
+
+
+def test_a_task_of_text_speaks_the_protocols() -> None:
+    task = Text(problems(), LETTERS)
+    assert isinstance(task, TextTask) and isinstance(task, GroupTask)
+    assert task.name == "letters" and task.max_completion_length == 6
+    assert task.observation_space == task.action_space == Discrete(LETTERS.vocab_size)
+
+
+def test_a_corpus_is_all_text_with_nothing_given() -> None:
+    task = Text(answered(), split=Split(0.3))
+    found = task.corpus()
+    sides = [texts_of(side, task) for side in (found.train, found.validation)]
+    assert sorted(sides[0] + sides[1]) == sorted(("", f"{i}={i * i}") for i in range(40)), "a prompt alone is no text"
+    assert 4 < len(sides[1]) < 20
+    assert found.vocabulary == task.tokenizer.description() and found.pad_id == task.tokenizer.pad_id
+    assert found.vocab_size == task.tokenizer.vocab_size
+    assert found.bytes_of.tolist() == [len(task.tokenizer.bytes_of(i)) for i in range(found.vocab_size)]
+    own = Text(
+        replace(answered(), corpus=[Document(word, word) for word in ["one", "two", "three", "four", "five"]]),
+        split=Split(0.5),
+    )
+    assert sum(len(side) for side in (own.corpus().train, own.corpus().validation)) == 5
+
+
+def test_of_demonstrations_the_answers_are_learnt() -> None:
+    task = Text(answered(), split=Split(0.3))
+    found = task.demonstrations()
+    sides = [texts_of(side, task) for side in (found.train, found.validation)]
+    assert sorted(sides[0] + sides[1]) == sorted((f"{i}=", f"{i * i}") for i in range(40))
+    asked = [{given for given, _ in side} for side in sides]
+    assert not asked[0] & asked[1]
+    with pytest.raises(TextError, match="expected answers to learn from in letters, got prompts alone"):
+        Text(problems(), LETTERS).demonstrations()
+
+
+def test_the_tokenizer_is_the_policys_or_made_of_the_text() -> None:
+    task = Text(answered())
+    assert task.tokenizer.decode(task.tokenizer.encode("10=100")) == "10=100"
+    with pytest.raises(TextError, match="expected one of the"):
+        task.tokenizer.encode("?")
+    template = Template("abc")
+    of = LanguageModel(policy().body, LETTERS.description())
+    same = Text(answered(), Bytes().build(()), template, Split(0.5)).using(of)
+    assert same.tokenizer.description() == LETTERS.description()
+    assert (same.template, same.split, same.problems.name) == (template, Split(0.5), "squares")
+
+
+def test_each_held_out_prompt_is_asked_once() -> None:
+    asked: list[str] = []
+
+    def metric(prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
+        asked.extend(prompts)
+        return [float(len(completion)) for completion in completions]
+
+    made = replace(problems(metric=metric), test=problems().train)
+    task, of = Text(made, LETTERS), policy()
+    judged = task.evaluate(of, 100, 0)
+    assert sorted(asked) == sorted(TEXTS) and len(judged.returns) == len(judged.lengths) == len(TEXTS)
+    subsets = set()
+    for seed in range(5):
+        asked.clear()
+        found = task.evaluate(of, 4, seed)
+        assert len(found.returns) == len(set(asked)) == 4
+        subsets.add(tuple(asked))
+        assert found == task.evaluate(of, 4, seed), "the likeliest, each time"
+    assert len(subsets) == 5
+    by_reward = Text(replace(made, metric=None), LETTERS).evaluate(of, 100, 0)
+    weights = {text: 100.0 * i for i, text in enumerate(TEXTS)}
+    asked.clear()
+    again = task.evaluate(of, 100, 0)
+    for reward, length, prompt in zip(by_reward.returns, again.returns, asked, strict=True):
+        assert reward == length + weights[prompt]
+
+
+def test_answers_may_be_drawn_for_an_evaluation() -> None:
+    task, of = Text(replace(problems(), test=problems().train), LETTERS), policy()
+    state = torch.random.get_rng_state()
+    first, same, other = (task.evaluate(of, 100, seed, deterministic=False) for seed in (1, 1, 2))
+    assert first == same and sorted(first.lengths) != sorted(other.lengths)
+    assert torch.equal(torch.random.get_rng_state(), state), "nothing else is drawn from"
+
+
+def test_in_turns_an_evaluation_is_the_sum_of_rewards() -> None:
+    made = talking(max_completion_length=5)
+    task, of = Text(replace(made, test=made.train), LETTERS), policy(ends=2.0)
+    found = task.evaluate(of, 100, 0)
+    paid = Text(replace(made, test=made.train, reward=lambda prompts, completions, **_: [0.0] * 7), LETTERS)
+    partners = paid.evaluate(of, 100, 0)
+    assert partners.lengths == found.lengths and max(found.lengths) > 5, "some speak twice"
+    assert sum(partners.returns) > 0.0 and all(a < b for a, b in zip(partners.returns, found.returns, strict=True))
+
+
+def test_a_source_is_as_the_task_says() -> None:
+    task = Text(talking(max_completion_length=2), LETTERS, Template("h"))
+    source = task.source(6, 3, num_generations=2, slots=2)
+    rollout = source.collect(policy(), None)
+    assert isinstance(rollout.context["group"], torch.Tensor) and rollout.context["group"].tolist() == [
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+    ]
+    assert all(line.ids[2:3] == LETTERS.encode("h") for line in source.lines)
+    with pytest.raises(ConfigError, match="multiple of num_generations=4"):
+        task.source(6, 3, num_generations=4)
+
+
+def test_who_is_no_language_model_is_not_judged() -> None:
+    with pytest.raises(TypeError, match="expected a LanguageModel to judge, got list"):
+        Text(problems(), LETTERS).evaluate([], 1, 0)  # type: ignore[arg-type]

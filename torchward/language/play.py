@@ -35,7 +35,7 @@ class Line:
     ended: bool = False
     """True where the policy or its partner ended it, False where a length did."""
     next_value: float = 0.0
-    """What the policy expected behind its last token, where a length ended it."""
+    """What it is worth behind its last token: something only where its length cut it and the problems say so."""
 
     @classmethod
     def begun(cls, document: Document, ids: list[int]) -> "Line":
@@ -138,7 +138,7 @@ def play(
             line.say(tokens[i][:n], log_probs[i][:n], values[i][:n], bits)
             line.said.append(tokenizer.decode(tokens[i][:n]))
             line.ended = ended[i]
-            line.next_value = 0.0 if ended[i] else values[i][n]
+            line.next_value = values[i][n] if problems.bootstrap_cut and not ended[i] else 0.0
         if problems.partner is None:
             break
         running = _answered(running, problems, tokenizer, template, context)
@@ -167,7 +167,7 @@ def _answered(
                 line.ended = False
                 going.append(line)
             else:
-                line.ended = False  # the context ended it; what it would have been worth, nobody says: 0
+                line.ended = False  # the context ended it
     return going
 
 

@@ -26,7 +26,8 @@ class TextSource:
 
     A row is a text from its first token to the last but one, and the step at each says which token came next. Prompts,
     what a partner says, and padding at the right have ``loss_mask`` False and the action -1. A completion is terminated
-    by its end-of-text; one that its length cut is not, and its ``next_value`` is what the policy expected behind it.
+    by its end-of-text; one that its length cut is not, and its ``next_value`` is what the policy expected behind it if
+    the problems say so, else 0: its reward was paid where it was cut.
     Between two turns time passes with each of the partner's tokens, and the value there is that of the policy's next
     choice. ``context["group"]`` says which rows answer the same prompt.
 

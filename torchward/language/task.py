@@ -55,6 +55,9 @@ class Problems:
     """The tokenizer of a model that is made for this task."""
     max_completion_length: int = 64
     """The largest number of tokens of an answer, or of one turn."""
+    bootstrap_cut: bool = False
+    """Whether an answer that its length cut is worth what the policy expects behind it. Its reward is paid where it was
+    cut, and nothing comes later: a policy that were promised more would learn never to end."""
     corpus: Sequence[Document] | None = None
     """What a model for this task is pretrained on; None: ``train``."""
 

@@ -40,9 +40,9 @@ def agrees(of: LanguageModel, rollout: Rollout) -> None:
     assert (found.value - rollout.value)[mask].abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_a_row_is_a_prompt_and_its_completion(sampling: Sampling) -> None:
-    of, made = policy(sampling), source(n=24)
+@pytest.mark.parametrize(("sampling", "bootstrap"), [*zip(SAMPLINGS, (True, False, True), strict=True)])
+def test_a_row_is_a_prompt_and_its_completion(sampling: Sampling, bootstrap: bool) -> None:
+    of, made = policy(sampling), source(problems(bootstrap_cut=bootstrap), n=24)
     assert isinstance(made, Source)
     rollout = made.collect(of, None)
     agrees(of, rollout)
@@ -70,7 +70,8 @@ def test_a_row_is_a_prompt_and_its_completion(sampling: Sampling) -> None:
             assert not outside[row][~mask[row]].any()
         following = rollout.value[row, first + 1 : last + 1].tolist()
         assert rollout.next_value[row, first:last].tolist() == following
-        expected = 0.0 if ended else float(read(of, [*prompt, *answer]).values[-1])
+        behind = float(read(of, [*prompt, *answer]).values[-1])
+        expected = behind if bootstrap and not ended else 0.0
         assert float(rollout.next_value[row, last]) == pytest.approx(expected, abs=1e-4)
         ends.add(ended)
     assert ends == {True, False}
@@ -200,7 +201,7 @@ def test_a_conversation_that_fills_the_context_is_cut() -> None:
         return Reply("a" * 30, 0.0)
 
     of = policy(context=40)
-    made = source(talking(long, max_completion_length=4), n=30)
+    made = source(talking(long, max_completion_length=4, bootstrap_cut=True), n=30)
     rollout = made.collect(of, None)
     assert all(len(line.said) == 1 for line in made.lines)
     assert not rollout.terminated.any()

@@ -273,10 +273,6 @@ def check_texts(policy: LanguageModel, texts: Texts, max_length: int) -> None:
 
 
 def some(sequences: Sequences, config: Looking, pad_id: int, packing: Packing) -> Iterator[Rows]:
-    """The first ``eval_tokens`` of sequences, in batches."""
-    rows = config.per_device_train_batch_size
-    batches = once(sequences, max_length=config.max_length, batch_size=rows, pad_id=pad_id, packing=packing)
-    for count, batch in enumerate(batches):
-        if count and count * rows * config.max_length >= config.eval_tokens:
-            return
-        yield batch
+    """The first ``eval_tokens`` of sequences, in batches. They are taken before they are packed, the longest first."""
+    first, rows = sequences.head(config.eval_tokens), config.per_device_train_batch_size
+    return once(first, max_length=config.max_length, batch_size=rows, pad_id=pad_id, packing=packing)

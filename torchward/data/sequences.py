@@ -72,6 +72,12 @@ class Sequences:
         begin, end = self.starts[index], self.starts[index + 1]
         return TokenSequence(self.tokens[begin:end].tolist(), self.own[begin:end].tolist())
 
+    def head(self, steps: int) -> "Sequences":
+        """The first sequences, of so many steps together; where the first one alone has more, so much of it."""
+        count = int(np.searchsorted(np.cumsum(self.steps), steps, side="right"))
+        starts = self.starts[: count + 1] if count else np.array([0, steps + 1])
+        return Sequences(self.tokens[: starts[-1]], self.own[: starts[-1]], starts)
+
     @property
     def steps(self) -> NDArray[np.int64]:
         """How many tokens follow another one, ``[D]``: each sequence's length less one."""

@@ -180,13 +180,16 @@ def test_in_learning_it_drops_and_in_judging_it_does_not() -> None:
     assert judged[0] == judged[1] == validate(model(), given, SIZES, STILL).returns
 
 
-def test_an_evaluation_looks_at_the_first_tokens() -> None:
-    config = replace(STILL, per_device_train_batch_size=2, eval_tokens=1)
-    whole = batches(Whole(), 2)
-    for tokens, count in ((1, 1), (20, 1), (21, 2), (10**6, len(whole))):
-        found = list(some(sequences(), replace(config, eval_tokens=tokens), PAD, Whole()))
-        assert len(found) == count
-        assert all(torch.equal(one.tokens, other.tokens) for one, other in zip(found, whole, strict=False))
+def test_an_evaluation_looks_at_the_first_texts() -> None:
+    """Not at the longest, which packing takes first; of a text that is longer than all of it, at the beginning."""
+    data = sequences()
+    steps = data.steps.tolist()  # 4, 1, 10, 2, ...
+    for tokens, count in ((4, 1), (14, 2), (15, 3), (10**6, len(data))):
+        found = list(some(data, replace(STILL, per_device_train_batch_size=2, eval_tokens=tokens), PAD, Whole()))
+        assert sum(int((rows.segments >= 0).sum()) for rows in found) == sum(steps[:count])
+        assert sum(int(rows.loss_mask.sum()) for rows in found) == sum(sum(data[i].own) for i in range(count))
+    found = list(some(data, replace(STILL, eval_tokens=3), PAD, Wrapped()))
+    assert found[0].tokens[0, :3].tolist() == data[0].ids[:3] and int((found[0].segments >= 0).sum()) == 3
 
 
 def test_the_step_size_rises_and_falls() -> None:

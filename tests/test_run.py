@@ -22,7 +22,7 @@ from torch import Tensor
 from torchward import checkpoint
 from torchward.checkpoint import CheckpointError
 from torchward.config import ConfigError
-from torchward.metrics import read_metrics, read_scalars
+from torchward.metrics import figure_of, read_metrics, read_scalars
 from torchward.progress import Progress
 from torchward.run import Run, RunError, RunOptions, draw_curve, read_manifest
 
@@ -247,6 +247,37 @@ def test_a_run_stops_at_its_return(tmp_path: Path, capsys: pytest.CaptureFixture
     assert json.loads((run.path / "policy/best/position.json").read_text()) == [1.0] * 3
     assert "the return reached 10" in capsys.readouterr().err
     assert Run.resume(run.path).done
+
+
+def test_a_run_may_be_judged_by_a_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The best is then the lowest, in evaluations and where it stops; lines, progress and curve call it by its name."""
+    options = RunOptions(stop_return=0.5, stats_window=2, tensorboard=False)
+    run, walk = start(tmp_path / "run", options), Walk()
+    run.judge_by("bits_per_byte", lower_is_better=True)
+    better = []
+    with run:
+        run.track(walk=walk)
+        for value in (3.0, 4.0, 2.0, math.nan, 2.5, 2.0):
+            walk.position = torch.full((3,), value)
+            better.append(run.evaluation(Judged([value], [7]), walk, {"eval/seen_min": 1.0}))
+        run.advance(1, [Ended(0.9, 1), Ended(0.7, 1)])
+        run.log({"x_min": 9.0})
+        assert not run.done
+        run.advance(99, [Ended(0.4, 1), Ended(0.3, 1)])
+        assert run.reached and run.done
+        run.finish(None)
+    assert better == [True, False, True, False, False, True]
+    assert run.best_return == 2.0
+    rows = read_metrics(run.path)
+    assert rows[0]["eval/bits_per_byte"] == 3.0 and rows[0]["eval/seen_min"] == 1.0 and rows[0]["eval/length"] == 7.0
+    assert rows[-1]["bits_per_byte"] == pytest.approx(0.8) and rows[-1]["bits_per_byte_max"] == 0.9
+    assert "return" not in rows[-1] and figure_of(rows) == figure_of(rows[:1]) == figure_of(rows[-1:]) == "bits_per_byte"
+    said = capsys.readouterr().err
+    assert "bits per byte 0.35" in said and "(stopped: the bits per byte reached 0.5)" in said and "return" not in said
+
+
+def test_the_figure_of_a_run_is_no_metric_of_its_own() -> None:
+    assert figure_of([]) == figure_of([{"step": 1, "x_min": 1.0, "eval/y_std": 2.0}]) == "return"
 
 
 class Killed(BaseException):
@@ -566,8 +597,8 @@ def test_the_curve(tmp_path: Path) -> None:
     path.mkdir()
     rows = [
         {"step": 1, "return": None},
-        {"step": 2, "return": 1.0, "return_min": None, "return_max": 2.0},
-        {"step": 3, "return": 2.0, "return_min": 1.0, "return_max": 3.0},
+        {"step": 2, "return": 1.0, "return_min": None, "return_max": 2.0, "episodes": 1},
+        {"step": 3, "return": 2.0, "return_min": 1.0, "return_max": 3.0, "episodes": 2},
         {"step": 3, "eval/return": 4.0},
     ]
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 4, "ret')

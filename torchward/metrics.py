@@ -261,6 +261,14 @@ def draw_curve(path: str | Path) -> Path | None:
 
 
 def figure_of(rows: list[dict[str, Any]]) -> str:
-    """What the rows of a run call the figure that it is judged by: return, or another."""
-    names = (key for row in rows for key in row)
-    return next((key.removesuffix("_min") for key in names if key.endswith("_min")), "return")
+    """What the rows of a run call the figure that it is judged by: return, or another. It is the one that an episode
+    window or an evaluation tells, whatever the names of an algorithm's own metrics are."""
+    for row in rows:
+        for key in row:
+            name = key.removesuffix("_min")
+            if key != name and {name, f"{name}_max", "episodes"} <= row.keys():
+                return name
+            judged = key.removeprefix("eval/").removesuffix("_std")
+            if key == f"eval/{judged}_std" and "eval/returns" in row:
+                return judged
+    return "return"

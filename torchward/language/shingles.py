@@ -1,15 +1,17 @@
-"""What texts have in common, by shingles: pieces of 48 bytes at every place, each as a hash.
+"""What texts have in common, by shingles: pieces of 48 bytes at every place, each as a hash; and how varied they are.
 
 Broder 1997, "On the resemblance and containment of documents": the containment of one text in others is the share of
 its shingles that they have too. Upper and lower case and the kind of white space count for nothing.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from torchward.config import ConfigError
 from torchward.language.documents import Document
 
 WIDTH = 48
@@ -75,6 +77,24 @@ def distinct(documents: Sequence[Document], share: float = NEAR) -> list[Documen
             kept.append(place)
         known.add(words)
     return [documents[place] for place in sorted(kept)]
+
+
+def distinct_n(texts: Sequence[str | Sequence[Hashable]], n: int) -> float:
+    """The share of different ones among all n-grams of some texts, counted over all of them: 1 where nothing is said
+    twice. A text is a string, whose words count, or its tokens. Not a number where no text has ``n`` of them.
+
+    Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation Models", divide by the number of
+    words in place of that of n-grams. Raises ConfigError for n below 1."""
+    if n < 1:
+        raise ConfigError(f"expected n of at least 1 for n-grams, got {n}")
+    found: set[tuple[Hashable, ...]] = set()
+    count = 0
+    for text in texts:
+        parts = text.split() if isinstance(text, str) else text
+        grams = list(zip(*(parts[i:] for i in range(n)), strict=False))
+        found.update(grams)
+        count += len(grams)
+    return len(found) / count if count else math.nan
 
 
 def shingles(text: str) -> Hashes:

@@ -48,7 +48,8 @@ def token_scores(
 
     ``support`` holds the tokens that the sampler chose among, as bits (:func:`torchward.nets.sampling.packed`): the
     others then have probability 0. Of at most ``piece / vocab`` tokens, at least one, logits stand in memory at a time.
-    Who needs no entropy saves its time with ``with_entropy`` False: it is 0 then. Under autocast products are taken in its type, in the backward pass too. There is no second derivative.
+    Who needs no entropy saves its time with ``with_entropy`` False: it is 0 then. Under autocast products are taken in
+    its type, in the backward pass too. There is no second derivative.
     """
     device = hidden.device.type
     if torch.is_autocast_enabled(device):

@@ -97,7 +97,11 @@ def one_round(case: str, number: int) -> dict[str, Any]:
         hub.save(model(), Path(directory))
         told = Path(directory) / "told.json"
         told.write_text(json.dumps({"prompts": prompts(), "lengths": lengths(case)}))
-        theirs = [PEERS, ROOT / "benchmarks" / "peers" / "transformers_generation.py", f"--model={directory}"]
+        theirs: list[str | Path] = [
+            PEERS,
+            ROOT / "benchmarks" / "peers" / "transformers_generation.py",
+            f"--model={directory}",
+        ]
         for threads in (1, 2):
             mine = [sys.executable, "-m", f"benchmarks.{NAME}", "--ours", "--case", case, f"--threads={threads}"]
             found["ours"].append(child(mine, threads))

@@ -5,9 +5,10 @@
 
 The model: 4 layers of 128, 4 heads, a vocabulary of 512, float32, the same weights on both sides. A step: 8 prompts of
 16 tokens, 8 completions of each of at most 64 tokens, a cheap reward, the log-probabilities of a reference (beta 0.04),
-one step of AdamW on all 64. The time is the median of the steps after the first three, and a side's figure in a round is
-that of its better number of threads; memory is the process's peak less what it was when all was imported, the larger of
-the two. Ours is the loop of a run, with its metrics; theirs that of their trainer, without logs, drawings and saving.
+one step of AdamW on all 64. The time is the median of the steps after the first three, and a side's figure in a round
+is that of its better number of threads; memory is the process's peak less what it was when all was imported, the
+larger of the two. Ours is the loop of a run, with its metrics; theirs that of their trainer, without logs, drawings and
+saving.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import statistics
 import sys
 import tempfile
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -41,7 +43,8 @@ from benchmarks.generation import model
 NAME = "grpo_step"
 ASKED, AIM = 0.65, 0.5
 ASKED_MEMORY = 0.5
-SHAPE = {"vocab_size": 512, "eos_id": 510, "pad_id": 511, "completions": 64, "group": 8, "new": 64, "beta": 0.04}
+SHAPE = {"vocab_size": 512, "eos_id": 510, "pad_id": 511, "completions": 64, "group": 8, "new": 64}
+BETA = 0.04
 PROMPT, WARM = 16, 3
 
 
@@ -51,7 +54,7 @@ def prompts(count: int) -> list[list[int]]:
 
 
 def told(steps: int) -> dict[str, Any]:
-    return {**SHAPE, "prompts": prompts(64), "steps": steps, "warm": WARM}
+    return {**SHAPE, "beta": BETA, "prompts": prompts(64), "steps": steps, "warm": WARM}
 
 
 def peak() -> float:
@@ -83,14 +86,14 @@ def ours(threads: int, steps: int) -> dict[str, Any]:
     policy = LanguageModel(model(), {})
     config = grpo.Config(
         total_timesteps=steps * SHAPE["completions"] * SHAPE["new"], num_generations=SHAPE["group"],
-        generation_batch_size=SHAPE["completions"], beta=SHAPE["beta"], learning_rate=1e-4,
+        generation_batch_size=SHAPE["completions"], beta=BETA, learning_rate=1e-4,
     )  # fmt: skip
     options = RunOptions(eval_freq=-1, checkpoint_freq=-1, tensorboard=False, progress=False)
     with tempfile.TemporaryDirectory() as place:
         run = Run(Path(place) / "run", options, total=config.total_timesteps, manifest={"algorithm": "grpo"})
         grpo.train(config, task, run, policy)
         moments = [row["time"] for row in read_metrics(run.path)]
-    seconds = [b - a for a, b in zip(moments, moments[1:], strict=False)]
+    seconds = [b - a for a, b in pairwise(moments)]
     return {
         "seconds": round(statistics.median(seconds[WARM - 1 :]), 4),
         "peak_mb": round(peak() - before, 1),
@@ -126,7 +129,12 @@ def one_round(number: int, steps: int) -> dict[str, Any]:
         hub.save(model(), Path(directory))
         file = Path(directory) / "told.json"
         file.write_text(json.dumps(told(steps)))
-        theirs = [PEERS, ROOT / "benchmarks" / "peers" / "trl_grpo.py", f"--model={directory}", f"--told={file}"]
+        theirs: list[str | Path] = [
+            PEERS,
+            ROOT / "benchmarks" / "peers" / "trl_grpo.py",
+            f"--model={directory}",
+            f"--told={file}",
+        ]
         for threads in (1, 2):
             mine = [sys.executable, "-m", f"benchmarks.{NAME}", "--ours", f"--threads={threads}", f"--steps={steps}"]
             found["ours"].append(child(mine, threads))
@@ -139,7 +147,7 @@ def one_round(number: int, steps: int) -> dict[str, Any]:
 def rows(directory: Path | None = None) -> list[Row]:
     """The rows of the table, from the raw data."""
     results = Results(NAME, *([directory] if directory else []))
-    there = [one for number in range(100) if (one := results.read(key(number), SHAPE)) is not None]
+    there = [one for number in range(100) if (one := results.read(key(number), {**SHAPE, "beta": BETA})) is not None]
     time, memory = MISSING, MISSING
     if there:
         seconds = {side: [min(one["seconds"] for one in each[side]) for each in there] for side in ("ours", "trl")}
@@ -185,7 +193,7 @@ def main() -> None:
         results.clear()
     works = [
         Work(
-            key(number), SHAPE, partial(one_round, number, given.steps),
+            key(number), {**SHAPE, "beta": BETA}, partial(one_round, number, given.steps),
             lambda result: f"{result['ratio']:.2f} x the time, {result['memory']:.2f} x the memory",
         )
         for number in range(given.rounds)

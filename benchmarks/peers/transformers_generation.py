@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
 
 
-class AtLengths(StoppingCriteria):  # type: ignore[misc]
+class AtLengths(StoppingCriteria):
     """Each completion ends at its own length."""
 
     def __init__(self, ends: torch.Tensor) -> None:
@@ -30,7 +30,8 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     told = json.loads(given.told.read_text())
     lengths = told["lengths"]
-    model = AutoModelForCausalLM.from_pretrained(given.model).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(given.model)
+    model.eval()
     prompts = torch.tensor(told["prompts"])
     ends = torch.tensor(lengths) + prompts.shape[1]
     stop = StoppingCriteriaList([AtLengths(ends)])

@@ -7,6 +7,7 @@ import resource
 import statistics
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-class Clock(TrainerCallback):  # type: ignore[misc]
+class Clock(TrainerCallback):
     """Notes when each step ends."""
 
     def __init__(self) -> None:
@@ -48,7 +49,8 @@ def main() -> None:
     plain = Tokenizer(models.WordLevel(words, unk_token="t0"))
     plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     end, pad = f"t{told['eos_id']}", f"t{told['pad_id']}"
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token=end, pad_token=pad, padding_side="left")
+    fast: Any = PreTrainedTokenizerFast
+    tokenizer = fast(tokenizer_object=plain, eos_token=end, pad_token=pad, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(given.model)
     prompts = [" ".join(f"t{token}" for token in prompt) for prompt in told["prompts"]]
 
@@ -68,7 +70,7 @@ def main() -> None:
             processing_class=tokenizer, callbacks=[clock],
         )  # fmt: skip
         trainer.train()
-    seconds = [b - a for a, b in zip(clock.moments, clock.moments[1:], strict=False)]
+    seconds = [b - a for a, b in pairwise(clock.moments)]
     answer = {
         "seconds": round(statistics.median(seconds[told["warm"] :]), 4),
         "peak_mb": round(peak() - before, 1),

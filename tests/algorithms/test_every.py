@@ -36,6 +36,7 @@ from torchward.data.counts import Counts
 from torchward.data.curiosity import Curiosity
 from torchward.data.exploration import Boltzmann, EpsilonGreedy
 from torchward.data.kl import KLToReference, frozen
+from torchward.data.protocols import Task
 from torchward.data.random_distillation import RandomDistillation
 from torchward.data.replay import Prioritised
 from torchward.envs.make import EnvOptions
@@ -230,9 +231,20 @@ def given(name: str, task: Any) -> dict[str, Any]:
     return {"policy": policy} | ({"shaping": [KLToReference(frozen(policy), 0.1, 1.0)]} if "ppo" in name else {})
 
 
-def learn(path: Path, name: str, stop: int | None = None, resume: bool = False, **changes: Any) -> dict[str, Tensor]:
+def learn_named(
+    path: Path, name: str, stop: int | None = None, resume: bool = False, **changes: Any
+) -> dict[str, Tensor]:
+    """One of the ``RUNS``."""
     module, config, make = RUNS[name]
-    config, task = replace(config, **changes), make()
+    task = make()
+    if name == "sft, lora":  # what is dropped follows from the generator that all share, which launch seeds
+        torch.manual_seed(0)
+    return learn(path, module, replace(config, **changes), task, stop, resume, **given(name, task))
+
+
+def learn(
+    path: Path, module: ModuleType, config: Any, task: Task, stop: int | None, resume: bool, **given: Any
+) -> dict[str, Tensor]:
     run = start(path, module, config, task, resume, eval_freq=config.total_timesteps // 3)
     if stop is not None:
         log = run.log
@@ -243,9 +255,7 @@ def learn(path: Path, name: str, stop: int | None = None, resume: bool = False, 
                 signal.raise_signal(signal.SIGTERM)
 
         run.log = log_then_stop  # type: ignore[method-assign]
-    if name == "sft, lora":  # what is dropped follows from the generator that all share, which launch seeds
-        torch.manual_seed(0)
-    policy = module.train(config, task, run, **given(name, task))
+    policy = module.train(config, task, run, **given)
     assert isinstance(policy, nn.Module)
     return {name: tensor.clone() for name, tensor in policy.state_dict().items()}
 
@@ -256,10 +266,10 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_stopped_run_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
-    whole = learn(tmp_path / "whole", name)
-    half = learn(tmp_path / "halved", name, stop=RUNS[name][1].total_timesteps // 2)
+    whole = learn_named(tmp_path / "whole", name)
+    half = learn_named(tmp_path / "halved", name, stop=RUNS[name][1].total_timesteps // 2)
     assert any(not torch.equal(half[key], whole[key]) for key in whole)
-    again = learn(tmp_path / "halved", name, resume=True)
+    again = learn_named(tmp_path / "halved", name, resume=True)
     assert again.keys() == whole.keys()
     assert all(torch.equal(again[key], whole[key]) for key in whole)
     assert lines(tmp_path / "halved") == lines(tmp_path / "whole")
@@ -267,7 +277,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["ppo", "reinforce", "q_learning", "sac, overlapped", "pretrain", "grpo"])
 def test_a_seed_is_a_run_and_another_is_not(name: str, tmp_path: Path) -> None:
-    first, same = learn(tmp_path / "a", name), learn(tmp_path / "b", name)
-    other = learn(tmp_path / "c", name, seed=1)
+    first, same = learn_named(tmp_path / "a", name), learn_named(tmp_path / "b", name)
+    other = learn_named(tmp_path / "c", name, seed=1)
     assert all(torch.equal(first[key], same[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)

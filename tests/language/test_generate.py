@@ -236,7 +236,7 @@ def test_a_stream_is_what_generation_writes() -> None:
     tokenizer = Bytes().build(())
     policy = model(GPT, vocab_size=tokenizer.vocab_size, max_position_embeddings=60, dropout=0.3)
     with torch.no_grad():
-        policy.get_parameter("body.head_bias")[tokenizer.eos_id] += 2.5
+        policy.get_parameter("body.head_bias")[tokenizer.eos_id] += 5.0
     prompt = tokenizer.encode("Wörter: ")
     lengths = []
     for seed in range(6):

@@ -138,7 +138,7 @@ class _Batch:
         """The part of the whole one that has rows."""
         self.number = torch.zeros(0, dtype=torch.int64, device=self.device)
         self.count = self.number
-        self.hidden = torch.zeros(0, config.hidden_size, device=self.device)
+        self.hidden = torch.zeros(0, config.hidden_size, device=self.device, dtype=policy.body.token.weight.dtype)
         self.last = self.number
         self.span = 0
         """The longest row's tokens."""

@@ -79,23 +79,24 @@ class Text:
     def corpus(self) -> Texts:
         """All of its text, to pretrain on; a part, by the split, validates."""
         documents = (Document(each.text, each.origin) for each in self._corpus)
-        return self._texts(documents)
+        return self._texts(*self.split(documents))
 
     def demonstrations(self) -> Texts:
-        """Those of its documents that hold an answer; a part, by the split, validates. Raises TextError where there is
-        none."""
-        held = [each for each in self.problems.train if isinstance(each.content, Completion | Dialogue)]
-        if not held:
+        """Those of its documents that hold an answer. Those held out validate, where they hold answers too, else a
+        part of the others, by the split. Raises TextError where there is none."""
+        answered, held_out = (
+            [each for each in documents if isinstance(each.content, Completion | Dialogue)]
+            for documents in (self.problems.train, self.problems.test)
+        )
+        if not answered:
             raise TextError(
                 f"expected answers to learn from in {self.name}, got prompts alone: train it by reward, or give "
                 "documents with completion or messages"
             )
-        return self._texts(held)
+        return self._texts(answered, held_out) if held_out else self._texts(*self.split(answered))
 
-    def _texts(self, documents: Iterable[Document]) -> Texts:
-        train, validation = (
-            encode_all(side, self.tokenizer, self.template).sequences for side in self.split(documents)
-        )
+    def _texts(self, documents: Iterable[Document], others: Iterable[Document]) -> Texts:
+        train, validation = (encode_all(side, self.tokenizer, self.template).sequences for side in (documents, others))
         sizes = torch.from_numpy(byte_counts(self.tokenizer))
         return Texts(train, validation, sizes, self.tokenizer.pad_id, self.tokenizer.description())
 

@@ -30,8 +30,9 @@ class Options:
         return Split(self.validation)
 
 
-PIECE = 2_000
-"""Characters of the pieces of a text that says nothing of its documents, so that some of them can validate."""
+PIECES, LONGEST = 40, 2_000
+"""Into about how many pieces at least a text is cut that says nothing of its documents, so that some can validate; and
+how many characters a piece has at most, but for the rest of its last line."""
 
 
 def read(options: Options, path: Path) -> Problems:
@@ -62,15 +63,15 @@ def read(options: Options, path: Path) -> Problems:
 
 
 def _pieces(document: Document) -> list[Document]:
-    """A long text in pieces, cut at ends of lines."""
+    """A text in pieces, cut at ends of lines."""
     made: list[Document] = []
     lines: list[str] = []
-    size = 0
+    size, enough = 0, min(LONGEST, len(document.text) // PIECES)
     for line in [*document.text.splitlines(keepends=True), None]:
         if line is not None:
             lines.append(line)
             size += len(line)
-        if lines and (line is None or size >= PIECE):
+        if lines and (line is None or size >= enough):
             made.append(Document("".join(lines), f"{document.origin}, piece {len(made) + 1}"))
             lines, size = [], 0
     return made

@@ -1,0 +1,60 @@
+"""Text of the user's own, by its path: from a file to a model that was tuned."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import torchward
+from torchward.config import ConfigError
+from torchward.language.documents import TextError
+from torchward.nets.language_model import LanguageModel
+from torchward.run import RunOptions
+from torchward.tasks import find, texts
+
+QUIET = RunOptions(tensorboard=False, progress=False)
+
+
+def sums(path: Path) -> Path:
+    lines = [{"prompt": f"{i}+1=", "completion": str(i + 1), "answer": str(i + 1)} for i in range(60)]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+def test_answers_of_ones_own_are_tuned_on_and_some_are_held_out(tmp_path: Path) -> None:
+    task = find.task(str(sums(tmp_path / "sums.jsonl"))).task
+    shown, held_out = ({each.question for each in side} for side in (task.problems.train, task.problems.test))
+    assert len(shown) + len(held_out) == 60 and held_out and not shown & held_out
+    learnt = task.demonstrations()
+    assert (len(learnt.train), len(learnt.validation)) == (len(shown), len(held_out))
+
+
+def test_from_a_file_to_a_model_that_was_tuned(tmp_path: Path) -> None:
+    book = tmp_path / "book.txt"
+    book.write_text("\n".join(f"line {i} says {i * i}" for i in range(300)))
+    first = torchward.train(
+        "pretrain", str(book), path=tmp_path / "first", options=QUIET, total_timesteps=4096, hidden_size=16,
+        num_hidden_layers=1, num_attention_heads=2,
+    )  # fmt: skip
+    tuned = torchward.train(
+        "sft", str(sums(tmp_path / "sums.jsonl")), path=tmp_path / "tuned", init=first.path, options=QUIET,
+        total_timesteps=4096, max_length=64,
+    )  # fmt: skip
+    before, after = torchward.load(first.path), torchward.load(tuned.path)
+    assert isinstance(before, LanguageModel) and isinstance(after, LanguageModel)
+    assert before.vocabulary == after.vocabulary
+
+
+def test_a_text_without_documents_is_cut_into_some(tmp_path: Path) -> None:
+    for length in (50, 5_000, 200_000):
+        text = "\n".join("x" * 40 for _ in range(length // 41 + 1))
+        (tmp_path / "book.txt").write_text(text)
+        pieces = [each.text for each in texts.read(texts.Options(), tmp_path / "book.txt").train]
+        assert "".join(pieces) == text
+        assert max(map(len, pieces)) <= texts.LONGEST + 41
+        assert len(pieces) >= min(texts.PIECES, length // 41) // 2
+
+
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises((ConfigError, TextError), match="nowhere"):
+        texts.read(texts.Options(), tmp_path / "nowhere.txt")

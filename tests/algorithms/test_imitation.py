@@ -253,6 +253,31 @@ def test_frozen_layers_stay_and_the_deep_move_slowly(tmp_path: Path) -> None:
         tuned(tmp_path / "none", task, before, freeze_layers=3)
 
 
+def test_fine_tuning_cuts_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each text in a row begins with the start and ends with the end, and its answer is learnt."""
+    task, seen = tiny_text.task(), list[Rows]()
+    update = Learner.update
+
+    def watched(learner: Learner, given: list[Rows]) -> Any:
+        seen.extend(given)
+        return update(learner, given)
+
+    monkeypatch.setattr(Learner, "update", watched)
+    tuned(tmp_path / "run", task, tiny_text.policy(task), max_length=10, total_timesteps=200)
+    texts = 0
+    for rows in seen:
+        for row in range(len(rows.tokens)):
+            for segment in range(int(rows.segments[row].max()) + 1):
+                here = rows.segments[row] == segment
+                targets, learnt = rows.targets[row, here].tolist(), rows.loss_mask[row, here].tolist()
+                assert rows.tokens[row, here][0] == task.tokenizer.start_id and targets[-1] == task.tokenizer.eos_id
+                said = task.tokenizer.decode(targets)
+                assert said[:2] == said[:2:-1] and said[2] == "="
+                assert learnt == [False] * 3 + [True] * 3
+                texts += 1
+    assert texts >= 20
+
+
 def test_a_policy_comes_back_ready_to_be_used(tmp_path: Path) -> None:
     task = tiny_text.task()
     assert not tuned(tmp_path / "a", task, tiny_text.policy(task)).training

@@ -54,6 +54,8 @@ class Case:
     settings: Mapping[str, Any] = field(default_factory=dict)
     every: int = 0
     """Steps between two checkpoints; 0: a twentieth of the run."""
+    init: "Case | None" = None
+    """The run whose policy it starts from; it lies beside the others, and is not interrupted."""
 
     def all_settings(self) -> dict[str, Any]:
         """The settings with those of the run: two short evaluations, no pictures, no progress."""
@@ -79,6 +81,13 @@ ACTORS: dict[str, Any] = {
     "learning_rate": 1e-3, "net_arch": (32, 32),
 }  # fmt: skip
 """The same for actors with critics, with checkpoints every 80 steps."""
+MODEL = Case(
+    "pretrain", "reversal",
+    {"total_timesteps": 20_000, "max_length": 32, "max_position_embeddings": 32, "hidden_size": 32,
+     "num_hidden_layers": 2, "num_attention_heads": 2, "learning_rate": 3e-3},
+)  # fmt: skip
+ANSWERS: dict[str, Any] = {"total_timesteps": 6000, "num_generations": 4, "generation_batch_size": 16}
+"""Text by reward: some forty steps of the optimiser, on a model that has seen a little text."""
 CASES = {
     "value_iteration": Case(
         "dynamic_programming", "FrozenLake8x8-v1", {"total_timesteps": 1500, "gamma": 0.9999, "tolerance": 1e-12}
@@ -132,6 +141,16 @@ CASES = {
     "sac": Case("sac", "Pendulum-v1", ACTORS),
     "sac, discrete": Case("sac", "CartPole-v1", {**ACTORS, "learning_rate_schedule": "linear"}),
     "td3": Case("td3", "Pendulum-v1", ACTORS),
+    "pretrain": MODEL,
+    "sft": Case("sft", "reversal", {"total_timesteps": 20_000, "max_length": 32}, init=MODEL),
+    "sft, LoRA": Case("sft", "reversal", {"total_timesteps": 20_000, "max_length": 32, "lora": "lora"}, init=MODEL),
+    "grpo": Case("grpo", "reversal", {**ANSWERS, "num_iterations": 2}, init=MODEL),
+    "grpo, with a reference": Case("grpo", "reversal", {**ANSWERS, "beta": 0.05}, init=MODEL),
+    "ppo, text": Case(
+        "ppo", "reversal", {"total_timesteps": 4096, "n_envs": 16, "n_steps": 4, "batch_size": 32, "n_epochs": 2},
+        init=MODEL,
+    ),
+    "expert_iteration": Case("expert_iteration", "reversal", {**ANSWERS, "max_length": 32}, init=MODEL),
 }  # fmt: skip
 
 
@@ -194,7 +213,13 @@ def live(case: Case, path: str, begun: Any, over: Any, leave_after: int) -> None
         launch.resume(run)
     else:  # or it was killed before it was anything
         shutil.rmtree(run, ignore_errors=True)
-        launch.train(case.algorithm, case.task, path=run, threads=1, **case.all_settings())
+        init = None if case.init is None else _init(run)
+        launch.train(case.algorithm, case.task, path=run, init=init, threads=1, **case.all_settings())
+
+
+def _init(path: Path) -> Path:
+    """Where the run lies that the run in `path` starts from."""
+    return path.with_name("init")
 
 
 class Lives:
@@ -243,6 +268,8 @@ def wait(event: Any, process: Any) -> None:
 
 def whole(lives: Lives, case: Case, path: Path, fresh: bool) -> tuple[float, float]:
     """An uninterrupted run: its seconds from the start of its process to its end, and those of its loop."""
+    if case.init is not None and not done(_init(path)):
+        whole(lives, case.init, _init(path), fresh)
     start, moments = time.perf_counter(), []
     with lives.start(case, path, fresh) as (process, *events):
         for event in events:

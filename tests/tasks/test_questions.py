@@ -11,7 +11,16 @@ import pytest
 from torchward.config import ConfigError, from_json, to_json
 from torchward.fields import docstrings
 from torchward.language.documents import Completion, Document, Prompt
-from torchward.tasks import addition, countdown, guess_number, multiplication, python_code, random_walks, reversal
+from torchward.tasks import (
+    addition,
+    countdown,
+    guess_number,
+    multiplication,
+    python_code,
+    python_topics,
+    random_walks,
+    reversal,
+)
 from torchward.tasks import sorting as sorting_task
 
 
@@ -142,7 +151,18 @@ def test_all_questions_that_there_are_can_be_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [addition, multiplication, reversal, sorting_task, countdown, guess_number, python_code, random_walks]
+    "module",
+    [
+        addition,
+        multiplication,
+        reversal,
+        sorting_task,
+        countdown,
+        guess_number,
+        python_code,
+        python_topics,
+        random_walks,
+    ],
 )
 def test_options_travel_and_say_what_they_are(module: ModuleType) -> None:
     options = module.Options()

@@ -82,7 +82,7 @@ class JSONLines:
 
 @dataclass(frozen=True)
 class PythonTopics:
-    """What Python's `help()` says about its language: 80 texts of English, about half a megabyte."""
+    """What Python's `help()` says about its language: about 80 texts of English, half a megabyte."""
 
     def documents(self) -> Iterator[Document]:
         """A document for each topic."""

@@ -15,7 +15,7 @@ from torchward.data.tree import Tree
 from torchward.language.chat import Template
 from torchward.language.documents import Document, TextError
 from torchward.language.generate import SLOTS
-from torchward.language.play import Line, padded, play
+from torchward.language.play import Line, padded, play, question
 from torchward.language.task import Problems
 from torchward.language.tokenizer import Tokenizer
 from torchward.nets.language_model import NONE, LanguageModel
@@ -54,6 +54,8 @@ class TextSource:
             )
         if not problems.train:
             raise TextError(f"expected prompts to answer in {problems.name}, got none")
+        for document in problems.train:
+            question(document)  # raises where nothing is asked: now, not when its turn comes
         self.problems, self.tokenizer, self.template = problems, tokenizer, template or Template()
         self.n, self.seed, self.num_generations, self.stop, self.slots = n, seed, num_generations, stop, slots
         self.generator = generator(seed, "completions", device)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from torchward.language.bpe import BPE
-from torchward.language.documents import Document, Prompt
+from torchward.language.documents import Document, Prompt, Split
 from torchward.language.tokenizer import Bytes, Characters
 
 TokenizerChoice: TypeAlias = Bytes | Characters | BPE
@@ -60,6 +60,8 @@ class Problems:
     cut, and nothing comes later: a policy that were promised more would learn never to end."""
     corpus: Sequence[Document] | None = None
     """What a model for this task is pretrained on; None: ``train``."""
+    split: Split = field(default_factory=Split)
+    """Which of the texts that are imitated validate, where none are held out."""
 
     @property
     def demonstrations(self) -> list[Document]:

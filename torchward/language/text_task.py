@@ -32,7 +32,7 @@ class Text:
         template: Template | None = None,
         split: Split | None = None,
     ) -> None:
-        self.problems, self.split = problems, split or Split()
+        self.problems, self.split = problems, split or problems.split
         self._template = template
         self.name = problems.name
         self._tokenizer = tokenizer
@@ -89,9 +89,11 @@ class Text:
             for documents in (self.problems.train, self.problems.test)
         )
         if not answered:
+            asks = any(isinstance(each.content, Prompt) for each in self.problems.train)
+            what = "prompts alone: train it by reward" if asks else "texts that ask nothing: pretrain on it"
             raise TextError(
-                f"expected answers to learn from in {self.name}, got prompts alone: train it by reward, or give "
-                "documents with completion or messages"
+                f"expected answers to learn from in {self.name}, got {what}, or give documents with completion or "
+                "messages"
             )
         return self._texts(answered, held_out) if held_out else self._texts(*self.split(answered))
 
@@ -111,10 +113,16 @@ class Text:
 
     def evaluate(self, policy: Policy, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
         """Answers to ``episodes`` of the held-out prompts, each at most once, by the metric: the likeliest token by
-        token, or drawn. Raises TypeError for a policy that is no language model."""
+        token, or drawn. Raises TypeError for a policy that is no language model, and TextError where nothing is held
+        out."""
         if not isinstance(policy, LanguageModel):
             raise TypeError(f"expected a LanguageModel to judge, got {type(policy).__name__}")
         problems = self.problems
+        if not problems.test:
+            raise TextError(
+                f"expected questions of {self.name} that were held out, to judge answers to them, got none: a model of "
+                "plain text is judged by the bits per byte that its training reports"
+            )
         order = np.random.default_rng(derive(seed, "held out")).permutation(len(problems.test))[:episodes]
         device = policy.body.token.weight.device
         generator = None if deterministic else torch.Generator(device).manual_seed(derive(seed, "answers"))

@@ -198,14 +198,8 @@ def draw(found: dict[str, Any], out: Path) -> None:
     figure.savefig(out, metadata={"Software": None})
 
 
-def main(args: list[str] | None = None) -> None:
-    """Measure, print, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=DOCS / "images" / "language.png")
-    parser.add_argument("--data", type=Path, default=DOCS / "data" / "language.json")
-    options = parser.parse_args(args)
-    torch.set_num_threads(1)
-    found = measure()
+def show(found: dict[str, Any]) -> None:
+    """What the chapter quotes."""
     shown = (0, *(i for i in range(3, len(found["curves"]["ppo"][0]["tokens"]), 4)))
     print(f"{'reward after about so many tokens':34}" + f"{0:8,}" + "".join(f"{(i + 1) * EVERY:8,}" for i in shown))
     for name in ("ppo", "grpo", "expert_iteration"):
@@ -220,6 +214,17 @@ def main(args: list[str] | None = None) -> None:
             limit, price = found["best"][name.removeprefix("ppo, beta ")]
             line += f"   {limit:22.2f}{price:8.2f}"
         print(line)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Measure, print, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=DOCS / "images" / "language.png")
+    parser.add_argument("--data", type=Path, default=DOCS / "data" / "language.json")
+    options = parser.parse_args(args)
+    torch.set_num_threads(1)
+    found = measure()
+    show(found)
     options.data.write_text(json.dumps(found) + "\n")
     draw(found, options.out)
 

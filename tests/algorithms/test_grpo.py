@@ -53,6 +53,7 @@ def written(of: LanguageModel, in_turns: bool = False) -> Rollout:
 
 
 ADVANTAGE = torch.randn(12, generator=Generator().manual_seed(5))
+ADVANTAGE[[1, 6]] = 0.0  # as good as their like: they count, and have no gradient
 
 
 def moved(of: LanguageModel, by: float = 0.03, seed: int = 3) -> LanguageModel:
@@ -66,7 +67,7 @@ def moved(of: LanguageModel, by: float = 0.03, seed: int = 3) -> LanguageModel:
 
 
 def gradient(of: LanguageModel) -> Tensor:
-    return torch.cat([p.grad.flatten() for p in of.parameters() if p.grad is not None])
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in of.parameters()])
 
 
 def learnt(config: grpo.Config, of: LanguageModel, rollout: Rollout, advantage: Tensor, reference: Any = None) -> Any:

@@ -17,6 +17,7 @@ from torchward.language.chat import Template
 from torchward.language.documents import Completion, Content, Dialogue, Document, Message, Preference, Prompt, TextError
 from torchward.language.generate import generate
 from torchward.language.play import Line, gathered, question
+from torchward.language.play import spoken
 from torchward.language.source import TextSource
 from torchward.language.task import Reply
 from torchward.language.tokenizer import Bytes, Tokenizer
@@ -64,7 +65,7 @@ def test_a_row_is_a_prompt_and_its_completion(sampling: Sampling, bootstrap: boo
         assert ended or len(answer) == 6, "a length ends it only where there is no more"
         assert rollout.terminated[row].nonzero().flatten().tolist() == ([last] if ended else [])
         assert rollout.boundary[row].tolist() == [t >= last for t in range(time)]
-        earned = len(LETTERS.decode(answer)) + made.lines[row].document.columns["weight"]
+        earned = len(spoken(LETTERS, answer)) + made.lines[row].document.columns["weight"]
         assert rollout.reward[row].tolist() == [earned * (t == last) for t in range(time)]
         for outside in (rollout.log_prob, rollout.reward):
             assert not outside[row][~mask[row]].any()
@@ -124,7 +125,7 @@ def test_stop_sequences_end_an_answer() -> None:
     rollout = source(n=30, stop=("a", "bc")).collect(of, None)
     agrees(of, rollout)
     for row in range(30):
-        said = LETTERS.decode(only(rollout.action)[row][rollout.loss_mask[row]].tolist())
+        said = spoken(LETTERS, only(rollout.action)[row][rollout.loss_mask[row]].tolist())
         hit = said.endswith(("a", "bc"))
         assert not any(word in said[:-1] for word in ("a", "bc"))
         last = int(rollout.loss_mask[row].nonzero().max())
@@ -162,7 +163,7 @@ def test_in_turns_the_partners_words_are_masked(sampling: Sampling) -> None:
             while t < len(own) and own[t] and (not answer or answer[-1] != eos):
                 answer.append(int(action[row, t]))
                 t += 1
-            said = LETTERS.decode(answer)
+            said = spoken(LETTERS, answer)
             assert said == line.said[turn]
             reply = partner(line.said[: turn + 1], line.document.columns)
             expected += answer

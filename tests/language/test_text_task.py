@@ -13,6 +13,8 @@ from torchward.data.sequences import Sequences
 from torchward.data.texts import GroupTask, TextTask
 from torchward.language.chat import Template
 from torchward.language.documents import Completion, Document, Prompt, Split, TextError
+from torchward.language.play import spoken
+from torchward.language.rewards import exact_match
 from torchward.language.task import Problems
 from torchward.language.text_task import Text
 from torchward.language.tokenizer import Bytes, Characters
@@ -153,3 +155,26 @@ def test_a_source_is_as_the_task_says() -> None:
 def test_who_is_no_language_model_is_not_judged() -> None:
     with pytest.raises(TypeError, match="expected a LanguageModel to judge, got list"):
         Text(problems(), LETTERS).evaluate([], 1, 0)  # type: ignore[arg-type]
+
+
+def test_a_token_without_text_within_an_answer_is_seen_by_who_judges_it() -> None:
+    """Else `ba` and padding until the length ends would be a right `ba`, and be learnt."""
+    tokenizer = LETTERS
+    said = tokenizer.encode("ba")
+    assert spoken(tokenizer, [*said, tokenizer.eos_id]) == "ba" == tokenizer.decode([*said, tokenizer.pad_id])
+    for silent in (tokenizer.pad_id, tokenizer.role_id("user")):
+        heard = spoken(tokenizer, [*said, silent, silent])
+        assert heard == "ba\ufffd\ufffd"
+        assert exact_match(["ab="], [heard], answer=["ba"]) == [0.0]
+
+
+def test_a_reward_is_told_all_that_was_said() -> None:
+    """An untrained policy says special tokens as often as others."""
+    heard = list[str]()
+
+    def reward(prompts: Sequence[str], completions: Sequence[str], **_: Any) -> list[float]:
+        heard.extend(completions)
+        return [0.0] * len(prompts)
+
+    Text(problems(reward=reward), LETTERS).source(8, 0).collect(policy(ends=0.0), None)
+    assert heard and any("\ufffd" in each for each in heard)

@@ -281,23 +281,26 @@ class Learner:
 
     def update(self, rollout: Rollout, advantage: Tensor, length: int) -> dict[str, Tensor | float]:
         """Learn from a rollout whose answers are better than their like by ``advantage`` ``[B]``. ``length`` is the
-        largest number of tokens of an answer, for a constant mean."""
+        largest number of tokens of an answer, for a constant mean. The metrics are of the answers that teach."""
         config = self.config
         mask = rollout.loss_mask
         if config.mask_truncated_completions:
             mask = mask & rollout.terminated.any(1, keepdim=True)
         spread = advantage[:, None].expand_as(rollout.reward)
         batch = replace(rollout.credited(spread, spread), loss_mask=mask, value=None)
+        # Without a reference, an answer that is as good as its like has no gradient: it counts, and is not computed.
+        taught = mask if config.beta else mask & (spread != 0.0)
         reference = self.references(batch)
         seen, tokens = list[Tensor](), torch.zeros((), device=mask.device)
         norm: Tensor | float = 0.0
         for _ in range(config.num_iterations):
             order = torch.randperm(len(batch), generator=self.generator).to(mask.device)
             for rows in order.chunk(config.steps_per_generation):
-                minibatch = batch.rows(rows)
+                minibatch = replace(batch.rows(rows), loss_mask=taught[rows])
                 if not bool(minibatch.loss_mask.any()):
                     continue
-                sums, norm = self.step(minibatch, None if reference is None else reference[rows], length)
+                total = self.total(mask[rows])
+                sums, norm = self.step(minibatch, None if reference is None else reference[rows], length, total)
                 seen.append(sums)
                 tokens = tokens + minibatch.loss_mask.sum()
         metrics: dict[str, Tensor | float] = {"grad_norm": norm, "learning_rate": self.optimizer.lr}
@@ -309,9 +312,8 @@ class Learner:
             metrics |= dict(zip(METRICS, numbers, strict=True))
         return metrics
 
-    def step(self, minibatch: Batch, reference: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
+    def step(self, minibatch: Batch, reference: Tensor | None, length: int, total: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the optimiser; what :meth:`loss` says of all its rows, and the norm of the gradient."""
-        total = self.total(minibatch.loss_mask)
         self.optimizer.zero_grad()
         sums = torch.zeros(6, device=total.device)
         for piece, rows in pieces(minibatch, self.config.per_device_train_batch_size):

@@ -15,6 +15,8 @@ from torchward.language.task import Problems, Reward
 from torchward.language.tokenizer import Tokenizer
 from torchward.nets.language_model import LanguageModel
 
+UNSAID = "\ufffd".encode()
+
 
 @dataclass
 class Line:
@@ -84,6 +86,15 @@ def question(document: Document) -> Words:
     raise TextError(f"expected a prompt to answer in {document.origin}, got {kind}")
 
 
+def spoken(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """What somebody reads who judges it: a token without text, other than end-of-text, is U+FFFD.
+
+    Padding or a role within an answer would else be passed over, and an answer earn what it never said."""
+    return b"".join(
+        tokenizer.bytes_of(token) or (b"" if token == tokenizer.eos_id else UNSAID) for token in ids
+    ).decode("utf-8", "replace")
+
+
 def play(
     policy: LanguageModel,
     problems: Problems,
@@ -136,7 +147,7 @@ def play(
             n = lengths[i]
             bits: Sequence[Tensor | None] = [None] * n if done.supports is None else list(done.supports[i, :n])
             line.say(tokens[i][:n], log_probs[i][:n], values[i][:n], bits)
-            line.said.append(tokenizer.decode(tokens[i][:n]))
+            line.said.append(spoken(tokenizer, tokens[i][:n]))
             line.ended = ended[i]
             line.next_value = values[i][n] if problems.bootstrap_cut and not ended[i] else 0.0
         if problems.partner is None:

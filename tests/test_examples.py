@@ -131,7 +131,10 @@ def test_the_time_limit_of_the_chapter_on_ppo_is_worth_what_it_says(capsys: pyte
     assert capsys.readouterr().out == "100.00\n9.56\n"
 
 
-@pytest.mark.parametrize("chapter", ["q-learning-to-dqn", "which-algorithm", "bring-your-environment", "transformer"])
+@pytest.mark.parametrize(
+    "chapter",
+    ["q-learning-to-dqn", "which-algorithm", "bring-your-environment", "transformer", "pretraining", "fine-tuning"],
+)
 def test_the_code_of_a_chapter_prints_what_stands_below_it(chapter: str, capsys: pytest.CaptureFixture[str]) -> None:
     page = read((DOCS / f"{chapter}.md").read_text(encoding="utf-8"))
     pairs = [(code.text, below.text) for code, below in pairwise(page.blocks) if "print(" in code.text]
@@ -160,6 +163,23 @@ def test_the_numbers_of_a_figure_are_what_its_script_computes(
     if (chapter := FIGURES[name]) is not None:
         printed = capsys.readouterr().out.split()
         assert any(printed == block.text.split() for block in blocks(chapter, "text"))
+
+
+SLOW = {
+    "vocabularies": "pretraining", "pretraining": "pretraining", "pretraining_faults": "pretraining",
+    "fine_tuning": "fine-tuning",
+}  # fmt: skip
+"""The scripts that take minutes, or measure the texts of the Python that runs, and the chapter that quotes them."""
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_the_numbers_of_a_slow_figure_are_those_of_the_data_that_it_kept(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load(DOCS / "figures" / f"{name}.py").show(json.loads((DOCS / "data" / f"{name}.json").read_text()))
+    quoted = [" ".join(block.text.split()) for block in blocks(SLOW[name], "text")]
+    parts = [" ".join(part.split()) for part in capsys.readouterr().out.strip().split("\n\n")]
+    assert not [part for part in parts if not any(part in block for block in quoted)]
 
 
 def compare(now: Any, kept: Any, where: str) -> None:

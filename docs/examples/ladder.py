@@ -60,11 +60,11 @@ def climb(place: Path, ladder: tuple[Rung, ...] = LADDER) -> Path:
 
     Raises SystemExit where a signal stopped one: called again, it goes on from there."""
     below: Path | None = None
+    data = str(data_report(ladder[0])).rstrip()
+    say(f"what there is to read\n{data}")
     for number, rung in enumerate(ladder, start=1):
         path = place / rung.algorithm
         say(f"{number}/{len(ladder)}  {rung.algorithm} {rung.task}")
-        if below is None:
-            say(str(data_report(rung)))
         if not (path / launch.RESULT).exists():
             if (path / "config.json").exists():
                 launch.resume(path)
@@ -73,7 +73,7 @@ def climb(place: Path, ladder: tuple[Rung, ...] = LADDER) -> Path:
         if not (path / launch.RESULT).exists():
             raise SystemExit(f"stopped; the same command goes on from here: {path}")
         below = path
-    return write_report(place, ladder)
+    return write_report(place, ladder, data)
 
 
 def data_report(rung: Rung) -> Any:
@@ -124,7 +124,7 @@ def written(path: Path) -> str:
     return OPENING + "".join(pieces)
 
 
-def write_report(place: Path, ladder: tuple[Rung, ...]) -> Path:
+def write_report(place: Path, ladder: tuple[Rung, ...], data: str) -> Path:
     """report.md and ladder.png: what each rung cost, what it brought, and what the models say."""
     first, *asked = ladder
     lines = ["# The ladder", "", "![The curves of the runs](ladder.png)", ""]
@@ -138,7 +138,7 @@ def write_report(place: Path, ladder: tuple[Rung, ...]) -> Path:
         cells = (rung.algorithm, rung.says, f"{last['step']:,}", f"{float(last['time']) / 60:.1f}", share)
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"{minutes:.1f} minutes of training in all.", ""]
-    lines += ["## The data", "", "```text", str(data_report(first)).rstrip(), "```", ""]
+    lines += ["## The data", "", "```text", data, "```", ""]
     lines += ["## What it writes", "", "```text", written(place / first.algorithm), "```", ""]
     names = [rung.algorithm for rung in asked]
     lines += ["## What it answers", "", f"| asked | right | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]

@@ -204,7 +204,7 @@ class Transformer(nn.Module):
     def _initialise(self) -> None:
         """Normal weights, and where a product ends in the stream, smaller ones the more layers there are (Radford et
         al. 2019, section 2.3); biases 0, and values too."""
-        std = self.config.initializer_range
+        std = self.config.initial_std
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=std)

@@ -70,8 +70,14 @@ class TransformerConfig:
     """A second head that gives each position a value, for algorithms with a critic."""
     dropout: float = 0.0
     """Share of the embeddings, attention weights and sublayers' outputs that is dropped in training."""
-    initializer_range: float = 0.02
-    """Standard deviation of the initial weights; of those that end in the stream, divided by sqrt(2 layers)."""
+    initializer_range: float | None = None
+    """Standard deviation of the initial weights; of those that end in the stream, divided by sqrt(2 layers). None:
+    0.02 at GPT-2's width of 768, and as much larger in a narrower model as keeps what a product gives."""
+
+    @property
+    def initial_std(self) -> float:
+        """Standard deviation of the initial weights."""
+        return 0.02 * (768 / self.hidden_size) ** 0.5 if self.initializer_range is None else self.initializer_range
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")

@@ -63,7 +63,7 @@ def as_long(results: Results, seed: int) -> int:
     if missing := [stage for stage, one in found.items() if one is None]:
         raise Failed(f"more fine-tuning is measured by {' and '.join(missing)}, seed {seed}: measure that first")
     sft, grpo, ppo = (one for one in found.values() if one is not None)
-    return round(sft["steps"] / sft["seconds"] * max(grpo["seconds"], ppo["seconds"]))
+    return int(sft["steps"] / sft["seconds"] * max(grpo["seconds"], ppo["seconds"]))
 
 
 def one(stage: str, seed: int, tokens: int) -> dict[str, Any]:
@@ -73,6 +73,7 @@ def one(stage: str, seed: int, tokens: int) -> dict[str, Any]:
     from torchward import launch
     from torchward.metrics import read_metrics
     from torchward.nets import saving
+    from torchward.run import read_manifest
 
     torch.set_num_threads(1)
     path, begins = place(stage, seed), place(BEGINS[stage], seed) if stage in BEGINS else None
@@ -85,7 +86,7 @@ def one(stage: str, seed: int, tokens: int) -> dict[str, Any]:
     seconds = time.process_time() - before
     if not (path / launch.RESULT).exists():
         raise SystemExit(130)  # a signal came
-    task = launch.reopen_task(path, launch.read_manifest(path)["manifest"]).task
+    task = launch.reopen_task(path, read_manifest(path)["manifest"]).task
     right = {}
     for which in ("last", "best"):
         policy: Any = saving.load(path, which=which)

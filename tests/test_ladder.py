@@ -9,7 +9,7 @@ import pytest
 from tests.test_examples import load
 from torchward import launch
 from torchward.metrics import read_metrics
-from torchward.run import Run
+from torchward.run import Run, read_manifest
 
 ladder = load(Path(__file__).resolve().parents[1] / "docs" / "examples" / "ladder.py")
 
@@ -29,7 +29,7 @@ def test_each_rung_begins_where_the_one_below_ended_and_all_of_them_are_reported
     report = ladder.climb(tmp_path, SMALL).read_text(encoding="utf-8")
     assert (tmp_path / "ladder.png").stat().st_size > 10_000
     for below, rung in (("pretrain", "sft"), ("sft", "grpo")):
-        told = launch.read_manifest(tmp_path / rung)["manifest"]
+        told = read_manifest(tmp_path / rung)["manifest"]
         assert told["init"] == str(tmp_path / below)
     steps = {rung.algorithm: read_metrics(tmp_path / rung.algorithm)[-1]["step"] for rung in SMALL}
     for rung in SMALL:

@@ -30,6 +30,7 @@ from torchward.metrics import read_metrics, say
 from torchward.nets import saving
 from torchward.nets.language_model import LanguageModel
 from torchward.nets.sampling import Sampling
+from torchward.run import read_manifest
 from torchward.tasks import find
 
 SHOWN, OPENING, LENGTH = 8, "The statement", 60
@@ -90,7 +91,7 @@ def text_of(rung: Rung, path: Path | None = None) -> Text:
         start = launch.change_all(launch.defaults(find.algorithm(rung.algorithm), rung.task), rung.settings)
         task = find.task(rung.task, start.env).task
     else:
-        task = launch.reopen_task(path, launch.read_manifest(path)["manifest"]).task
+        task = launch.reopen_task(path, read_manifest(path)["manifest"]).task
     assert isinstance(task, Text)
     return task
 
@@ -145,8 +146,8 @@ def write_report(place: Path, ladder: tuple[Rung, ...], data: str) -> Path:
     for number in range(SHOWN):
         said = [examined[name][1][number] for name in names]
         document = said[0].document
-        cells = (plain(question(document)), str(document.columns["answer"]), *(line.said[-1] for line in said))
-        lines.append(f"| {' | '.join(f'`{cell}`' for cell in cells)} |")
+        shown = [plain(question(document)), str(document.columns["answer"]), *(line.said[-1] for line in said)]
+        lines.append(f"| {' | '.join(f'`{cell}`' for cell in shown)} |")
     draw(place, ladder, {name: share for name, (share, _) in examined.items()})
     out = place / "report.md"
     out.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -16,8 +16,7 @@ from torchward.data.rollout import Rollout
 from torchward.language.chat import Template
 from torchward.language.documents import Completion, Content, Dialogue, Document, Message, Preference, Prompt, TextError
 from torchward.language.generate import generate
-from torchward.language.play import Line, gathered, question
-from torchward.language.play import spoken
+from torchward.language.play import Line, gathered, question, spoken
 from torchward.language.source import TextSource
 from torchward.language.task import Reply
 from torchward.language.tokenizer import Bytes, Tokenizer

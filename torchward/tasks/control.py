@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from torchward.envs.make import EnvOptions
     from torchward.run import RunOptions
 
 
@@ -16,7 +15,8 @@ class Preset(NamedTuple):
 
     config: Any
     options: "RunOptions | None" = None
-    env: "EnvOptions | None" = None
+    env: Any = None
+    """What the task is told: EnvOptions, or those of a task of text."""
 
 
 def ppo_cartpole() -> Preset:

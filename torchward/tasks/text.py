@@ -10,7 +10,7 @@ def _two_digits(config: object) -> Preset:
     from torchward.run import RunOptions
     from torchward.tasks import addition
 
-    sums = addition.Options(digits=2, demonstrations=500, problems=4_500)
+    sums = addition.Options(digits=2, demonstrations=700, problems=4_500)
     return Preset(config, RunOptions(n_eval_episodes=sums.test, stats_window=500), sums)
 
 

@@ -6,12 +6,12 @@
 
 Each is `torchward train ALGORITHM addition` with no flag but seeds and what it begins from: the tuned settings. A seed
 is also that of the sums. Two digits, 700 demonstrations, 4,500 sums to be rewarded for (with the demonstrations'), 500
-held out, of which none is among the others, neither as a + b nor as b + a. How to add is learnt late and at once, sooner
-in one seed than in another: so the first fine-tuning may take longer than its tuned settings say, and ends as soon as
-45 % of the sums without an answer are right, at which it looks every 5,000 tokens. Reported is the share of the held-out sums
-that the last policy answers to the letter, token by token the likeliest. More fine-tuning has the tokens that take as
-long as the longer one of GRPO's and PPO's runs of its seed, in seconds of the processor, and is judged by the better
-one of its last policy and its best. One thread a run.
+held out, of which none is among the others, neither as a + b nor as b + a. How to add is learnt late and at once,
+sooner in one seed than in another: so the first fine-tuning may take longer than its tuned settings say, and ends as
+soon as 45 % of the sums without an answer are right, at which it looks every 5,000 tokens. Reported is the share of the
+held-out sums that the last policy answers to the letter, token by token the likeliest. More fine-tuning has the tokens
+that take as long as the longer one of GRPO's and PPO's runs of its seed, in seconds of the processor, and is judged by
+the better one of its last policy and its best. One thread a run.
 """
 
 import argparse

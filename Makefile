@@ -1,6 +1,7 @@
 # One command shows torchward at work, one checks it. Both make the virtual environment that they need.
 #
 #   make demo     learn CartPole, draw its curve, film it
+#   make ladder   from a text to a model that was rewarded: pretraining, fine-tuning, GRPO, a report
 #   make test     ruff, mypy, mkdocs, pytest: all that a change must pass
 #   make docs     the book as a site, in site/
 #   make bench-env  .venv-peers: what torchward is measured against (benchmarks/README.md)
@@ -22,7 +23,7 @@ DEMO_RUN := runs/demo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types docs tests bench-env
+.PHONY: help demo ladder test lint types docs tests bench-env
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -40,9 +41,13 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[classic,plots,tensorboard]"
 	@touch $@
 
+$(VENV)/.ladder: $(VENV)/.torch pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[language,plots,tensorboard]"
+	@touch $@
+
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.demo $(VENV)/.ladder
 
 demo: $(VENV)/.demo
 	@rm -rf "$(DEMO_RUN)"
@@ -50,6 +55,10 @@ demo: $(VENV)/.demo
 	$(BIN)/torchward watch "$(DEMO_RUN)" --out "$(DEMO_RUN)/video.gif"
 	@echo && echo "The policy, the curve and the video:"
 	@ls -d "$(DEMO_RUN)/policy" "$(DEMO_RUN)/curve.png" "$(DEMO_RUN)"/*.gif
+
+# What is there already is not done again: `rm -r runs/ladder` to begin anew.
+ladder: $(VENV)/.ladder
+	$(BIN)/python docs/examples/ladder.py --path runs/ladder
 
 test: lint types docs tests
 

@@ -59,10 +59,23 @@ def ppo_addition() -> Preset:
     return _two_digits(config)
 
 
+def pretrain_python_topics() -> Preset:
+    """A small model in small batches: English in about two minutes."""
+    from torchward.algorithms import pretrain
+    from torchward.nets.transformer_config import gpt2
+
+    config = pretrain.Config(
+        total_timesteps=600_000, max_length=128, per_device_train_batch_size=4, learning_rate=3e-3,
+        model=gpt2(512, 128, 2, 4, 128),
+    )  # fmt: skip
+    return Preset(config)
+
+
 PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("pretrain", "addition"): pretrain_addition,
     ("sft", "addition"): sft_addition,
     ("grpo", "addition"): grpo_addition,
     ("ppo", "addition"): ppo_addition,
+    ("pretrain", "python_topics"): pretrain_python_topics,
 }
 """By algorithm and task."""

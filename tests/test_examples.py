@@ -133,7 +133,10 @@ def test_the_time_limit_of_the_chapter_on_ppo_is_worth_what_it_says(capsys: pyte
 
 @pytest.mark.parametrize(
     "chapter",
-    ["q-learning-to-dqn", "which-algorithm", "bring-your-environment", "transformer", "pretraining", "fine-tuning"],
+    [
+        "q-learning-to-dqn", "which-algorithm", "bring-your-environment", "transformer", "pretraining", "fine-tuning",
+        "language-as-control", "grpo", "pytorch-2",
+    ],  # fmt: skip
 )
 def test_the_code_of_a_chapter_prints_what_stands_below_it(chapter: str, capsys: pytest.CaptureFixture[str]) -> None:
     page = read((DOCS / f"{chapter}.md").read_text(encoding="utf-8"))
@@ -167,7 +170,7 @@ def test_the_numbers_of_a_figure_are_what_its_script_computes(
 
 SLOW = {
     "vocabularies": "pretraining", "pretraining": "pretraining", "pretraining_faults": "pretraining",
-    "fine_tuning": "fine-tuning",
+    "fine_tuning": "fine-tuning", "language": "language-as-control", "grpo": "grpo",
 }  # fmt: skip
 """The scripts that take minutes, or measure the texts of the Python that runs, and the chapter that quotes them."""
 

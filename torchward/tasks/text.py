@@ -71,11 +71,69 @@ def pretrain_python_topics() -> Preset:
     return Preset(config)
 
 
+def _five_guesses(config: object) -> Preset:
+    """Ranges of 12 to 24 numbers, in five turns: bisection finds every one of them, with some to spare."""
+    from torchward.run import RunOptions
+    from torchward.tasks import guess_number
+
+    games = guess_number.Options(largest=23, span=12, turns=5, careless=0.5, demonstrations=5_000, problems=5_000)
+    return Preset(config, RunOptions(n_eval_episodes=1_000, stats_window=500), games)
+
+
+def pretrain_guess_number() -> Preset:
+    """A smaller model, which has seen a little of how games look."""
+    from torchward.algorithms import pretrain
+    from torchward.nets.transformer_config import gpt2
+
+    config = pretrain.Config(
+        total_timesteps=30_000, max_length=64, per_device_train_batch_size=4, learning_rate=3e-3,
+        model=gpt2(32, 64, 2, 4, 64),
+    )  # fmt: skip
+    return _five_guesses(config)
+
+
+def sft_guess_number() -> Preset:
+    """Until guesses keep between the bounds where the players' do; by reward, that takes far longer to learn."""
+    from torchward.algorithms import sft
+
+    config = sft.Config(
+        total_timesteps=1_200_000, max_length=64, per_device_train_batch_size=16, learning_rate=4e-3
+    )  # fmt: skip
+    return _five_guesses(config)
+
+
+def grpo_guess_number() -> Preset:
+    """Eight games about each number; each rollout is learnt from thrice."""
+    from torchward.algorithms import grpo
+
+    config = grpo.Config(
+        total_timesteps=400_000, generation_batch_size=512, num_generations=8, steps_per_generation=4,
+        num_iterations=3, per_device_train_batch_size=128, learning_rate=1.5e-3, lr_scheduler_type="linear",
+        warmup_ratio=0.03,
+    )  # fmt: skip
+    return _five_guesses(config)
+
+
+def ppo_guess_number() -> Preset:
+    """Games of 256 numbers, of up to 60 tokens with the partner's, which pass as time: so the trace is long."""
+    from torchward.algorithms import ppo
+
+    config = ppo.Config(
+        total_timesteps=2_150_400, n_envs=256, n_steps=60, batch_size=3_840, n_epochs=4, learning_rate=1e-3,
+        learning_rate_schedule="linear", gamma=1.0, gae_lambda=0.99, ent_coef=0.003,
+    )  # fmt: skip
+    return _five_guesses(config)
+
+
 PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("pretrain", "addition"): pretrain_addition,
     ("sft", "addition"): sft_addition,
     ("grpo", "addition"): grpo_addition,
     ("ppo", "addition"): ppo_addition,
     ("pretrain", "python_topics"): pretrain_python_topics,
+    ("pretrain", "guess_number"): pretrain_guess_number,
+    ("sft", "guess_number"): sft_guess_number,
+    ("grpo", "guess_number"): grpo_guess_number,
+    ("ppo", "guess_number"): ppo_guess_number,
 }
 """By algorithm and task."""

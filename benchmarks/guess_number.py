@@ -1,0 +1,175 @@
+"""Guess the number in five turns, between bounds that were held out: after careless games, and from there by reward.
+
+    python -m benchmarks.guess_number --jobs 2
+    python -m benchmarks.guess_number --seeds 1 --stage sft grpo      a part of it
+
+Each is `torchward train ALGORITHM guess_number` with no flag but seeds and what it begins from: the tuned settings. A
+seed is also that of the games. Ten ranges are held out, each with every number in it. Reported is the share of these
+that the last policy finds within the turns, its words token by token the likeliest, so that it is exact; and how often
+it guesses, games that it loses included. Beside it stand the most that any strategy finds, and the guesses of
+bisection. One thread a run.
+"""
+
+import argparse
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.common import MISSING, RUNS, Results, Row, Work, child, conduct, options_of_runs, verdict
+from benchmarks.defaults import interval
+
+if TYPE_CHECKING:
+    from torchward.language.documents import Document
+
+NAME = "guess_number"
+STAGES = ("pretrain", "sft", "grpo", "ppo")
+BEGINS = {"sft": "pretrain", "grpo": "sft", "ppo": "sft"}
+"""From what each begins."""
+TOLD = {"sft": "fine-tuned on careless games", "grpo": "from there GRPO", "ppo": "from there PPO"}
+SEEDS, GAIN = 3, 0.4
+CLOSE = 1e-9
+"""How far below the optimum the aim is reached: not at all."""
+
+
+def settings(stage: str) -> dict[str, Any]:
+    """The tuned settings; those of all that it began from are part of them."""
+    from torchward import launch
+    from torchward.config import to_json
+    from torchward.tasks import find
+
+    start = launch.defaults(find.algorithm(stage), NAME)
+    before = {BEGINS[stage]: settings(BEGINS[stage])} if stage in BEGINS else {}
+    return {"config": to_json(start.config), "task": to_json(start.env), "from": before}
+
+
+def place(stage: str, seed: int) -> Path:
+    return RUNS / NAME / f"{stage}-{seed}"
+
+
+def key(stage: str, seed: int) -> str:
+    return f"{stage}-seed-{seed}"
+
+
+def bisected(test: Sequence["Document"], turns: int) -> tuple[float, float]:
+    """The success of bisection, and how often it guesses."""
+    from torchward.tasks.guess_number import Answers
+
+    partner, found, guesses = Answers(turns), 0.0, 0
+    for document in test:
+        low, high = map(int, document.question.split(".."))
+        said: list[str] = []
+        while True:
+            middle = (low + high) // 2
+            said.append(str(middle))
+            reply = partner(said, document.columns)
+            found += reply.reward
+            if reply.text is None:
+                break
+            low, high = (middle + 1, high) if reply.text == "higher" else (low, middle - 1)
+        guesses += len(said)
+    return found / len(test), guesses / len(test)
+
+
+def one(stage: str, seed: int) -> dict[str, Any]:
+    """A run in this process, judged on every game that was held out."""
+    import torch
+
+    from torchward import launch
+    from torchward.language.play import play
+    from torchward.metrics import read_metrics
+    from torchward.nets import saving
+    from torchward.run import read_manifest
+    from torchward.tasks.guess_number import optimum
+
+    torch.set_num_threads(1)
+    path, begins = place(stage, seed), place(BEGINS[stage], seed) if stage in BEGINS else None
+    shutil.rmtree(path, ignore_errors=True)
+    changes: dict[str, Any] = {"seed": seed, "data_seed": seed}
+    before = time.process_time()
+    run = launch.train(stage, NAME, path=path, init=begins, threads=1, tensorboard=False, progress=False, **changes)
+    seconds = time.process_time() - before
+    if not (path / launch.RESULT).exists():
+        raise SystemExit(130)  # a signal came
+    policy: Any = saving.load(path, which="last")
+    task = launch.reopen_task(path, read_manifest(path)["manifest"]).task.using(policy)
+    problems, judged = task.problems, {}
+    for how in ("likeliest", "drawn"):
+        lines = play(
+            policy, problems, problems.test, task.tokenizer, task.template,
+            max_completion_length=problems.max_completion_length,
+            generator=torch.Generator().manual_seed(seed) if how == "drawn" else None,
+        )  # fmt: skip
+        judged[how] = {
+            "success": statistics.fmean(sum(line.rewards) for line in lines),
+            "guesses": statistics.fmean(len(line.said) for line in lines),
+        }
+    rows = [row for row in read_metrics(path) if "eval/return" in row]
+    return {
+        **judged,
+        "optimum": optimum(problems.test, problems.turns),
+        "bisection": bisected(problems.test, problems.turns),
+        "games": len(problems.test),
+        "steps": run.step,
+        "seconds": round(seconds, 2),
+        "curve": [[row["step"], row["eval/return"]] for row in rows],
+    }
+
+
+def rows(directory: Path | None = None) -> list[Row]:
+    """The row of the table, from the raw data."""
+    results = Results(NAME, *([directory] if directory else []))
+    parts, told, best = [], {}, dict[int, tuple[float, float]]()
+    for stage, says in TOLD.items():
+        read = [results.read(key(stage, seed), settings(stage)) for seed in range(SEEDS)]
+        found = {seed: one for seed, one in enumerate(read) if one is not None}
+        best |= {seed: (one["optimum"], one["bisection"][1]) for seed, one in found.items()}
+        successes = [one["likeliest"]["success"] for one in found.values()]
+        if len(found) == SEEDS:
+            told[stage] = interval(successes)
+            middle, low, high = told[stage]
+            guesses = statistics.fmean(one["likeliest"]["guesses"] for one in found.values())
+            parts.append(f"{says} {middle:.1%} [{low:.1%}, {high:.1%}] with {guesses:.2f} guesses")
+        elif found:
+            parts.append(f"{says}: {len(found)} of {SEEDS} seeds ({', '.join(f'{one:.1%}' for one in successes)})")
+    if best:
+        most, guesses = (statistics.fmean(each) for each in zip(*best.values(), strict=True))
+        parts.append(f"bisection {most:.1%} with {guesses:.2f}")
+    measured = "; ".join(parts) or MISSING
+    if len(told) == len(TOLD):
+        begun, worse = told["sft"][0], min(told["grpo"][0], told["ppo"][0])
+        optimal = worse >= interval([each for each, _ in best.values()])[0] - CLOSE
+        measured += f"; {verdict(worse >= begun + GAIN, optimal)}"
+    what = f"guess the number in five turns, success between held-out bounds, IQM [95 %] of {SEEDS} seeds"
+    return [Row(what, "+ 40 points", "optimal bisection", measured, f"python -m benchmarks.{NAME}")]
+
+
+def main() -> None:
+    options: argparse.ArgumentParser = options_of_runs(NAME, __doc__ or "", SEEDS)
+    options.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES)
+    given = options.parse_args()
+
+    def process(stage: str, seed: int) -> dict[str, Any]:
+        words = ["--one", "--stage", stage, "--seed", str(seed)]
+        return child([sys.executable, "-m", f"benchmarks.{NAME}", *words], 1)
+
+    def summary(result: dict[str, Any]) -> str:
+        success, guesses = result["likeliest"]["success"], result["likeliest"]["guesses"]
+        return f"{success:.1%} of {result['optimum']:.1%} with {guesses:.2f} guesses, {result['seconds']:.0f} s"
+
+    def works() -> list[Work]:
+        return [
+            Work(key(stage, seed), settings(stage), partial(process, stage, seed), summary)
+            for stage in given.stage
+            for seed in range(given.seeds)
+        ]
+
+    conduct(given, NAME, rows, works, lambda: one(given.stage[0], given.seed))
+
+
+if __name__ == "__main__":
+    main()

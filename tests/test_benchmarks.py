@@ -12,7 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import guess_number, language_speed, replay, sac_update, table, time_to_475
 from benchmarks.common import Results
 from torchward.language.documents import Document, Prompt
+from torchward.language.text_task import Text
+from torchward.nets.tabular import TabularPolicy
 from torchward.nets.transformer import Transformer
+from torchward.tasks import random_walks as walks
 
 
 def test_the_readme_has_the_table_of_the_raw_data() -> None:
@@ -194,3 +197,84 @@ def test_games_are_held_against_where_they_began_and_the_most_that_can_be_won(tm
     for seed in range(3):
         write("ppo", seed, 0.9)
     assert measured().endswith("aim reached")
+
+
+# Random walks
+
+
+def test_a_walk_at_random_is_worth_what_all_walks_are() -> None:
+    graph = walks.Graph.of(((), (0, 2), (1, 3), (2, 0, 1)), 5)
+    assert graph is not None and graph.shortest == (1, 2, 3, 2)
+
+    def worth(walk: tuple[int, ...]) -> float:
+        if walk[-1] == 0 or len(walk) == 5:
+            return graph.optimality(walk)
+        nexts = graph.edges[walk[-1]]
+        return sum(worth((*walk, node)) for node in nexts) / len(nexts)
+
+    assert random_walks.at_random(graph) == pytest.approx(sum(worth((node,)) for node in (1, 2, 3)) / 3)
+
+
+def test_a_policy_walks_once_from_every_node_and_earns_what_its_text_would() -> None:
+    options = walks.Options(nodes=9, edge_probability=0.2, longest=6, data_seed=1)
+    graph, world = walks.make_graph(options), random_walks.EveryStart(numbered=True, **vars(options))
+    policy = TabularPolicy.empty(world.observation_space, world.action_space)
+
+    def take(node: int, other: int) -> None:
+        policy.probs.view(9, 9, 6, -1)[:, node] = torch.eye(policy.probs.shape[1])[graph.edges[node].index(other)]
+
+    def near(node: int) -> int:
+        return min(graph.edges[node], key=lambda other: graph.shortest[other])
+
+    def some(node: int) -> int:
+        return near(node) if node % 2 else max(graph.edges[node])
+
+    for node in range(1, 9):
+        take(node, near(node))
+    judged = world.evaluate(policy, 1, 0)
+    assert judged.returns == [1.0] * 8 and judged.lengths == [graph.shortest[node] - 1 for node in range(1, 9)]
+
+    for node in range(1, 9):
+        take(node, some(node))
+    written = []
+    for node in range(1, 9):
+        walk = [node]
+        while walk[-1] and len(walk) < 6:
+            walk.append(some(walk[-1]))
+        written.append("".join(map(walks.letter, walk)))
+    reward = Text(walks.make(options)).problems.reward
+    earned = world.evaluate(policy, 1, 0).returns
+    assert earned == reward([text[0] for text in written], [text[1:] for text in written])
+    assert 0.0 < sum(earned) < 8.0, "some come there, not all by the shortest way"
+
+
+def test_a_run_on_the_graph_is_judged_as_its_last_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random_walks, "RUNS", tmp_path)
+    monkeypatch.setitem(random_walks.WORLD, "q_learning", {"total_timesteps": 3_000, "n_envs": 4})
+    found = random_walks.one("q_learning", 5)
+    assert found["steps"] == 3_000 == found["curve"][-1][0] and len(found["curve"]) > 2
+    assert found["curve"][-1][1] == pytest.approx(found["optimality"], abs=1e-5)
+    assert found["least"] <= found["optimality"] < 1.0
+
+
+def test_four_ways_over_a_graph_become_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random_walks, "interval", lambda scores: (sorted(scores)[1], min(scores), max(scores)))
+    results = Results(random_walks.NAME, tmp_path)
+    assert random_walks.rows(tmp_path)[0].measured == "not measured yet"
+    found = {
+        "optimality": 0.97,
+        "steps": 4_000,
+        "curve": [[500, 0.1], [1_000, 0.96], [2_000, 0.9], [3_000, 0.95], [4_000, 0.97]],
+    }
+    for method in random_walks.TOLD:
+        for seed in range(random_walks.SEEDS):
+            more = {"read": 9_000, "imitated": 0.2} if method == "transformer" else {}
+            results.write(random_walks.key(method, seed), random_walks.settings(method), {**found, **more})
+    (row,) = random_walks.rows(tmp_path)
+    assert "DQN 0.970 [0.970, 0.970] after 4 k steps (0.95 since 3 k)" in row.measured
+    assert "and 9 k read, which alone brought 0.200" in row.measured and row.measured.endswith("asked for is reached")
+    results.write(random_walks.key("ppo", 1), random_walks.settings("ppo"), {**found, "optimality": 0.9})
+    assert random_walks.rows(tmp_path)[0].measured.endswith("**missed**"), "one seed of one is below"
+    results.write(random_walks.key("ppo", 1), {}, found)
+    measured = random_walks.rows(tmp_path)[0].measured
+    assert "PPO with an MLP: 2 of 3 seeds" in measured and "reached" not in measured

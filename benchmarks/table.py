@@ -15,8 +15,8 @@ from benchmarks.common import MISSING, RESULTS, Results, Row, markdown
 
 BENCHMARKS = (
     "ppo_speed", "off_policy_speed", "overlap", "sac_update", "time_to_475", "defaults", "returns", "exploration",
-    "pong", "tabular", "lstm", "replay", "generation", "language_speed", "grpo_step", "guess_number", "resume",
-    "install_size",
+    "pong", "tabular", "lstm", "replay", "generation", "language_speed", "grpo_step", "addition", "guess_number",
+    "random_walks", "resume", "install_size",
 )  # fmt: skip
 """In the order of the table. Each has `rows(directory) -> list[Row]`."""
 README = Path(__file__).with_name("README.md")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import guess_number, language_speed, replay, sac_update, table, time_to_475
+from benchmarks import guess_number, language_speed, random_walks, replay, sac_update, table, time_to_475
 from benchmarks.common import Results
 from torchward.language.documents import Document, Prompt
 from torchward.language.text_task import Text
@@ -158,47 +158,6 @@ def test_a_result_is_read_with_its_own_settings_alone(tmp_path: Path) -> None:
     assert json.loads(next((tmp_path / "some").iterdir()).read_text())["machine"]["cores"] >= 1
 
 
-# Guess the number
-
-
-def test_bisection_guesses_as_often_as_its_tree_is_deep() -> None:
-    documents = [Document(Prompt("3..17"), "", {"number": number}) for number in range(3, 18)]
-    # One number after one guess, two after two, four after three, eight after four.
-    assert guess_number.bisected(documents, 4) == (1.0, 49 / 15)
-    assert guess_number.bisected(documents, 5) == (1.0, 49 / 15)
-    assert guess_number.bisected(documents, 3) == (7 / 15, 41 / 15), "what is lost was guessed at thrice"
-
-
-def test_games_are_held_against_where_they_began_and_the_most_that_can_be_won(tmp_path: Path) -> None:
-    results = Results(guess_number.NAME, tmp_path)
-
-    def write(stage: str, seed: int, success: float, **changes: Any) -> None:
-        found = {"likeliest": {"success": success, "guesses": 4.0}, "optimum": 0.9, "bisection": (0.9, 3.5)}
-        results.write(guess_number.key(stage, seed), {**guess_number.settings(stage), **changes}, found)
-
-    def measured() -> str:
-        (row,) = guess_number.rows(tmp_path)
-        return row.measured
-
-    assert measured() == "not measured yet"
-    write("sft", 0, 0.4)
-    write("grpo", 0, 0.9, config={"learning_rate": 1.0})
-    assert measured() == "fine-tuned on careless games: 1 of 3 seeds (40.0%); bisection 90.0% with 3.50"
-    for seed in range(3):
-        write("sft", seed, 0.4)
-        write("grpo", seed, 0.9)
-        write("ppo", seed, 0.79)
-    assert measured().endswith(
-        "from there PPO 79.0% [79.0%, 79.0%] with 4.00 guesses; bisection 90.0% with 3.50; **missed**"
-    )
-    for seed in range(3):
-        write("ppo", seed, 0.89)
-    assert measured().endswith("asked for is reached")
-    for seed in range(3):
-        write("ppo", seed, 0.9)
-    assert measured().endswith("aim reached")
-
-
 # Random walks
 
 
@@ -278,3 +237,44 @@ def test_four_ways_over_a_graph_become_a_row(tmp_path: Path, monkeypatch: pytest
     results.write(random_walks.key("ppo", 1), {}, found)
     measured = random_walks.rows(tmp_path)[0].measured
     assert "PPO with an MLP: 2 of 3 seeds" in measured and "reached" not in measured
+
+
+# Guess the number
+
+
+def test_bisection_guesses_as_often_as_its_tree_is_deep() -> None:
+    documents = [Document(Prompt("3..17"), "", {"number": number}) for number in range(3, 18)]
+    # One number after one guess, two after two, four after three, eight after four.
+    assert guess_number.bisected(documents, 4) == (1.0, 49 / 15)
+    assert guess_number.bisected(documents, 5) == (1.0, 49 / 15)
+    assert guess_number.bisected(documents, 3) == (7 / 15, 41 / 15), "what is lost was guessed at thrice"
+
+
+def test_games_are_held_against_where_they_began_and_the_most_that_can_be_won(tmp_path: Path) -> None:
+    results = Results(guess_number.NAME, tmp_path)
+
+    def write(stage: str, seed: int, success: float, **changes: Any) -> None:
+        found = {"likeliest": {"success": success, "guesses": 4.0}, "optimum": 0.9, "bisection": (0.9, 3.5)}
+        results.write(guess_number.key(stage, seed), {**guess_number.settings(stage), **changes}, found)
+
+    def measured() -> str:
+        (row,) = guess_number.rows(tmp_path)
+        return row.measured
+
+    assert measured() == "not measured yet"
+    write("sft", 0, 0.4)
+    write("grpo", 0, 0.9, config={"learning_rate": 1.0})
+    assert measured() == "fine-tuned on careless games: 1 of 3 seeds (40.0%); bisection 90.0% with 3.50"
+    for seed in range(3):
+        write("sft", seed, 0.4)
+        write("grpo", seed, 0.9)
+        write("ppo", seed, 0.79)
+    assert measured().endswith(
+        "from there PPO 79.0% [79.0%, 79.0%] with 4.00 guesses; bisection 90.0% with 3.50; **missed**"
+    )
+    for seed in range(3):
+        write("ppo", seed, 0.89)
+    assert measured().endswith("asked for is reached")
+    for seed in range(3):
+        write("ppo", seed, 0.9)
+    assert measured().endswith("aim reached")

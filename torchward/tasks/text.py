@@ -71,6 +71,37 @@ def pretrain_python_topics() -> Preset:
     return Preset(config)
 
 
+def _walks(config: object) -> Preset:
+    """A small graph, judged from every node."""
+    from torchward.run import RunOptions
+    from torchward.tasks import random_walks
+
+    walks = random_walks.Options()
+    return Preset(config, RunOptions(n_eval_episodes=walks.nodes - 1), walks)
+
+
+def pretrain_random_walks() -> Preset:
+    """As many letters as it takes until walks keep to edges: a graph is little to learn."""
+    from torchward.algorithms import pretrain
+    from torchward.nets.transformer_config import gpt2
+
+    config = pretrain.Config(
+        total_timesteps=50_000, max_length=64, per_device_train_batch_size=8, learning_rate=2e-3,
+        model=gpt2(32, 64, 2, 4, 64),
+    )  # fmt: skip
+    return _walks(config)
+
+
+def grpo_random_walks() -> Preset:
+    """Few walks from each node, learnt from twice."""
+    from torchward.algorithms import grpo
+
+    config = grpo.Config(
+        total_timesteps=20_000, num_generations=4, num_iterations=2, learning_rate=5e-4, warmup_ratio=0.03
+    )
+    return _walks(config)
+
+
 def _five_guesses(config: object) -> Preset:
     """Ranges of 12 to 24 numbers, in five turns: bisection finds every one of them, with some to spare."""
     from torchward.run import RunOptions
@@ -130,6 +161,8 @@ PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("sft", "addition"): sft_addition,
     ("grpo", "addition"): grpo_addition,
     ("ppo", "addition"): ppo_addition,
+    ("pretrain", "random_walks"): pretrain_random_walks,
+    ("grpo", "random_walks"): grpo_random_walks,
     ("pretrain", "python_topics"): pretrain_python_topics,
     ("pretrain", "guess_number"): pretrain_guess_number,
     ("sft", "guess_number"): sft_guess_number,

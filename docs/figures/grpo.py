@@ -2,7 +2,7 @@
 round, by a small model that was shown some answers. The reward is exact: the probability of the right answer to each
 word that was held out.
 
-python docs/figures/grpo.py   (about eight minutes of one slow core)
+python docs/figures/grpo.py   (about seven minutes of one slow core)
 """
 
 import argparse
@@ -223,8 +223,8 @@ def interval(cell: list[dict[str, Any]], base: list[dict[str, Any]]) -> str:
 def show(found: dict[str, Any]) -> None:
     """What the chapter quotes."""
     head = f"{'right, %':>11}{'difference':>14}{'greedy':>8}{'entropy':>9}{'length':>8}{'KL':>7}{'uniform, %':>15}"
-    for name in ("start", "cooler"):
-        row = found[name]
+    for name, key in (("start", "start"), ("start at a temperature of 0.7", "cooler")):
+        row = found[key]
         line = f"{100 * row['right']:.1f} % right, {100 * row['greedy']:.1f} % greedily, entropy {row['entropy']:.2f}"
         print(f"{name}: {line}, {row['length']:.2f} tokens, uniform groups {100 * row['uniform']:.0f} %")
     print()
@@ -248,6 +248,9 @@ def show(found: dict[str, Any]) -> None:
         mean = {key: statistics.fmean(run[key] for run in cell) for key in cell[0] if key not in LISTS}
         line = f"{mean['rollouts']:9.0f}{mean['run_clip_fraction']:15.4f}{mean['run_approx_kl']:11.5f}"
         print(f"{name:32}{line}{max(run['mismatch'] for run in cell):11.1e}{mean['run_truncated']:11.4f}")
+    cooler = found["runs"][str({"temperature": 0.7})]
+    plain = [100 * statistics.fmean(run["plain"] for run in cell) for cell in (base, cooler)]
+    print(f"\nat a temperature of 1: as it is {plain[0]:.1f} % right, temperature 0.7 {plain[1]:.1f} %")
     print(f"\n{'uniform groups, fifths of a run':32}" + "".join(f"{i}/5".rjust(8) for i in range(1, 6)))
     for name, changes in TABLES["groups of"].items():
         columns = zip(*(run["fifths"] for run in found["runs"][str(changes)]), strict=True)
@@ -277,7 +280,7 @@ def draw(found: dict[str, Any], out: Path) -> None:
                 linewidth=0,
             )  # fmt: skip
         axis.set(title=title, ylim=(0.0, 1.0))
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=6.5, ncols=2, loc="upper left")
     for axis in axes[1]:
         axis.set(xlabel="thousand tokens written")
     for axis in axes[:, 0]:

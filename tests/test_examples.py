@@ -134,8 +134,14 @@ def test_the_time_limit_of_the_chapter_on_ppo_is_worth_what_it_says(capsys: pyte
 @pytest.mark.parametrize(
     "chapter",
     [
-        "q-learning-to-dqn", "which-algorithm", "bring-your-environment", "transformer", "pretraining", "fine-tuning",
-        "language-as-control", "grpo", "pytorch-2",
+        "q-learning-to-dqn",
+        "which-algorithm",
+        "bring-your-environment",
+        "transformer",
+        "pretraining",
+        "fine-tuning",
+        "grpo",
+        "pytorch-2",
     ],  # fmt: skip
 )
 def test_the_code_of_a_chapter_prints_what_stands_below_it(chapter: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,7 +142,7 @@ def test_the_time_limit_of_the_chapter_on_ppo_is_worth_what_it_says(capsys: pyte
         "fine-tuning",
         "grpo",
         "pytorch-2",
-    ],  # fmt: skip
+    ],
 )
 def test_the_code_of_a_chapter_prints_what_stands_below_it(chapter: str, capsys: pytest.CaptureFixture[str]) -> None:
     page = read((DOCS / f"{chapter}.md").read_text(encoding="utf-8"))

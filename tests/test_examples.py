@@ -141,6 +141,7 @@ def test_the_time_limit_of_the_chapter_on_ppo_is_worth_what_it_says(capsys: pyte
         "pretraining",
         "fine-tuning",
         "grpo",
+        "language-as-control",
         "pytorch-2",
     ],
 )

@@ -3,7 +3,8 @@
     python -m benchmarks.pytorch2                     2 rounds, each a process of its own
     python -m benchmarks.pytorch2 --only sdpa gelu    some of them, printed and not kept
 
-Every case is two functions that compute the same, with a feature and without. Blocks of the two take turns, and each
+Every case is two functions that compute the same, with a feature and without (bfloat16 but nearly, and PyTorch's AdamW
+and Adam with their own decays). Blocks of the two take turns, and each
 pair begins with the other one: a gain is the median over the pairs of the time without over the time with. Times are
 those of the processor, so that what others do on the machine counts little; where the number of threads is what
 differs, and for the first call of what is compiled, they are those of the clock. One thread everywhere else. What

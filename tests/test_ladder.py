@@ -16,10 +16,11 @@ ladder = load(Path(__file__).resolve().parents[1] / "docs" / "examples" / "ladde
 SHORT: dict[str, Any] = {"tensorboard": False, "progress": False, "eval_freq": 1024, "checkpoint_freq": 1024}
 MODEL: dict[str, Any] = {
     "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 32,
+    "max_length": 32,
 }  # fmt: skip
 SUMS: dict[str, Any] = {"digits": 1, "demonstrations": 20, "problems": 40, "test": 12}
 SMALL = (
-    ladder.Rung("pretrain", "python_topics", "read", {**SHORT, **MODEL, "total_timesteps": 2048, "max_length": 32}),
+    ladder.Rung("pretrain", "python_topics", "read", {**SHORT, **MODEL, "total_timesteps": 2048, "tokenizer": "bytes"}),
     ladder.Rung("sft", "addition", "was shown", {**SHORT, **SUMS, "total_timesteps": 3072, "max_length": 32}),
     ladder.Rung("grpo", "addition", "was rewarded", {**SHORT, **SUMS, "total_timesteps": 1024}),
 )
@@ -34,10 +35,13 @@ def test_each_rung_begins_where_the_one_below_ended_and_all_of_them_are_reported
     steps = {rung.algorithm: read_metrics(tmp_path / rung.algorithm)[-1]["step"] for rung in SMALL}
     for rung in SMALL:
         assert f"| {rung.algorithm} | {rung.says} | {steps[rung.algorithm]:,} |" in report
-    task = ladder.text_of(SMALL[1], tmp_path / "sft")
-    share, lines = ladder.examine(tmp_path / "sft", task)
-    assert len(lines) == 12 and f"{share:.1%}" in report
+    share, lines = ladder.examine(tmp_path / "sft", ladder.text_of(tmp_path / "sft"))
+    assert len(lines) == 12
     assert share == sum(line.said[-1] == line.document.columns["answer"] for line in lines) / 12
+    for line in lines[: ladder.SHOWN]:
+        assert (
+            f"| `{line.document.content.prompt}` | `{line.document.columns['answer']}` | `{line.said[-1]}` |" in report
+        )
     assert ladder.OPENING in report and "tokens per byte" in report
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}

@@ -79,19 +79,15 @@ def climb(place: Path, ladder: tuple[Rung, ...] = LADDER) -> Path:
 
 def data_report(rung: Rung) -> Any:
     """What there is to learn from."""
-    task = text_of(rung)
     start = launch.change_all(launch.defaults(find.algorithm(rung.algorithm), rung.task), rung.settings)
+    task: Any = find.task(rung.task, start.env).task
     learnt, held_out = task.split(task.problems.train)
     return report(learnt, held_out, task.tokenizer, max_length=start.config.max_length)
 
 
-def text_of(rung: Rung, path: Path | None = None) -> Text:
-    """The task of a rung, or as the run in `path` has it."""
-    if path is None:
-        start = launch.change_all(launch.defaults(find.algorithm(rung.algorithm), rung.task), rung.settings)
-        task = find.task(rung.task, start.env).task
-    else:
-        task = launch.reopen_task(path, read_manifest(path)["manifest"]).task
+def text_of(path: Path) -> Text:
+    """The task of a run, as it had it."""
+    task = launch.reopen_task(path, read_manifest(path)["manifest"]).task
     assert isinstance(task, Text)
     return task
 
@@ -130,7 +126,7 @@ def write_report(place: Path, ladder: tuple[Rung, ...], data: str) -> Path:
     first, *asked = ladder
     lines = ["# The ladder", "", "![The curves of the runs](ladder.png)", ""]
     lines += ["| run | what it did | tokens | minutes | right, held out |", "|---|---|---|---|---|"]
-    examined = {rung.algorithm: examine(place / rung.algorithm, text_of(rung)) for rung in asked}
+    examined = {rung.algorithm: examine(place / rung.algorithm, text_of(place / rung.algorithm)) for rung in asked}
     minutes = 0.0
     for rung in ladder:
         last = [row for row in read_metrics(place / rung.algorithm) if "time" in row][-1]

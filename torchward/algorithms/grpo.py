@@ -281,7 +281,8 @@ class Learner:
 
     def update(self, rollout: Rollout, advantage: Tensor, length: int) -> dict[str, Tensor | float]:
         """Learn from a rollout whose answers are better than their like by ``advantage`` ``[B]``. ``length`` is the
-        largest number of tokens of an answer, for a constant mean. The metrics are of the answers that teach."""
+        largest number of tokens of an answer, for a constant mean. Without a reference, the metrics are of the answers
+        that teach, and where none does there is no step."""
         config = self.config
         mask = rollout.loss_mask
         if config.mask_truncated_completions:

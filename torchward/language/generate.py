@@ -16,6 +16,7 @@ from torchward.language.tokenizer import Stream, Tokenizer
 from torchward.nets import kv_cache
 from torchward.nets.language_model import Chosen, LanguageModel, without_dropout
 
+UNSAID = "\ufffd".encode()
 SLOTS = 128
 """Completions that are written at a time, by default; those of one prompt always together."""
 
@@ -38,6 +39,13 @@ class Completions:
     """``[N, L, bytes]``: what each token was drawn among; None where it was among all."""
 
 
+def heard(tokenizer: Tokenizer, token: int) -> bytes:
+    """What somebody reads who judges a token: one without text, other than end-of-text, is U+FFFD.
+
+    Padding or a role within an answer would else be passed over, and an answer earn what it never said."""
+    return tokenizer.bytes_of(token) or (b"" if token == tokenizer.eos_id else UNSAID)
+
+
 class StopWords:
     """Finds where completions say one of some words; a completion ends behind it. They may begin in one token and end
     in another."""
@@ -57,7 +65,7 @@ class StopWords:
         """Which of the ``rows`` a word ends in, with these new tokens."""
         found = []
         for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
-            text = self.tails.get(row, b"") + self.tokenizer.bytes_of(token)
+            text = self.tails.get(row, b"") + heard(self.tokenizer, token)
             found.append(any(word in text for word in self.words))
             self.tails[row] = text[-max(map(len, self.words)) :]
         return torch.tensor(found, dtype=torch.bool, device=rows.device)

@@ -10,12 +10,10 @@ from torch import Generator, Tensor
 
 from torchward.language.chat import Template
 from torchward.language.documents import Completion, Dialogue, Document, Message, Prompt, TextError, Words, asked, plain
-from torchward.language.generate import SLOTS, StopWords, generate
+from torchward.language.generate import SLOTS, StopWords, generate, heard
 from torchward.language.task import Problems, Reward
 from torchward.language.tokenizer import Tokenizer
 from torchward.nets.language_model import LanguageModel
-
-UNSAID = "\ufffd".encode()
 
 
 @dataclass
@@ -87,12 +85,8 @@ def question(document: Document) -> Words:
 
 
 def spoken(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """What somebody reads who judges it: a token without text, other than end-of-text, is U+FFFD.
-
-    Padding or a role within an answer would else be passed over, and an answer earn what it never said."""
-    return b"".join(
-        tokenizer.bytes_of(token) or (b"" if token == tokenizer.eos_id else UNSAID) for token in ids
-    ).decode("utf-8", "replace")
+    """The text of tokens, as somebody reads it who judges it (:func:`~torchward.language.generate.heard`)."""
+    return b"".join(heard(tokenizer, token) for token in ids).decode("utf-8", "replace")
 
 
 def play(

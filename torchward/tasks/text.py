@@ -49,12 +49,23 @@ def grpo_addition() -> Preset:
 
 
 def ppo_addition() -> Preset:
-    """Four tokens of each of 512 answers, twice; nothing is discounted."""
+    """All tokens of 512 answers, twice; nothing is discounted. Longer answers need as many n_steps."""
     from torchward.algorithms import ppo
 
     config = ppo.Config(
         total_timesteps=500_000, n_envs=512, n_steps=4, batch_size=512, n_epochs=2, learning_rate=5e-4,
         learning_rate_schedule="linear", gamma=1.0, gae_lambda=0.95, ent_coef=0.005,
+    )  # fmt: skip
+    return _two_digits(config)
+
+
+def expert_iteration_addition() -> Preset:
+    """One right answer to each question, learnt once."""
+    from torchward.algorithms import expert_iteration
+
+    config = expert_iteration.Config(
+        total_timesteps=300_000, generation_batch_size=512, num_generations=4, kept_per_prompt=1, num_train_epochs=1,
+        max_length=64, per_device_train_batch_size=4, learning_rate=1e-3,
     )  # fmt: skip
     return _two_digits(config)
 
@@ -156,11 +167,22 @@ def ppo_guess_number() -> Preset:
     return _five_guesses(config)
 
 
+def expert_iteration_guess_number() -> Preset:
+    """One game that was won for each number, learnt once."""
+    from torchward.algorithms import expert_iteration
+
+    config = expert_iteration.Config(
+        generation_batch_size=512, num_generations=4, kept_per_prompt=1, num_train_epochs=1, max_length=64
+    )
+    return _five_guesses(config)
+
+
 PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("pretrain", "addition"): pretrain_addition,
     ("sft", "addition"): sft_addition,
     ("grpo", "addition"): grpo_addition,
     ("ppo", "addition"): ppo_addition,
+    ("expert_iteration", "addition"): expert_iteration_addition,
     ("pretrain", "random_walks"): pretrain_random_walks,
     ("grpo", "random_walks"): grpo_random_walks,
     ("pretrain", "python_topics"): pretrain_python_topics,
@@ -168,5 +190,6 @@ PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("sft", "guess_number"): sft_guess_number,
     ("grpo", "guess_number"): grpo_guess_number,
     ("ppo", "guess_number"): ppo_guess_number,
+    ("expert_iteration", "guess_number"): expert_iteration_guess_number,
 }
 """By algorithm and task."""

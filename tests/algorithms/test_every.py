@@ -187,7 +187,7 @@ RUNS: dict[str, tuple[ModuleType, Any, Any]] = {
         grpo,
         grpo.Config(total_timesteps=600, num_generations=4, generation_batch_size=16, beta=0.1, learning_rate=1e-2,
                     lora=LoRA(r=2, target_modules=("query_key_value", "up"))),
-        tiny_text.task,
+        lambda: tiny_text.task(graded=True),
     ),
     "expert_iteration": (
         expert_iteration,

@@ -1,6 +1,8 @@
 """Two letters to be written the other way round, and a transformer that is just large enough to learn it."""
 
+from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 from torchward.data.random import seeded
 from torchward.language.documents import Completion, Dialogue, Document, Message
@@ -15,15 +17,22 @@ from torchward.nets.transformer_config import TransformerConfig
 LETTERS = "abcdef"
 
 
-def task(in_turns: bool = False) -> Text:
-    """Each pair of letters; a quarter of them is held out. In turns, the partner says once more what is wanted."""
+def letters(prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
+    """The share of an answer's letters that were said at all: something that chance earns now and then."""
+    return [len(set(one) & set(said)) / len(set(one)) for one, said in zip(columns["answer"], completions, strict=True)]
+
+
+def task(in_turns: bool = False, graded: bool = False) -> Text:
+    """Each pair of letters; a quarter of them is held out. In turns, the partner says once more what is wanted. Graded,
+    a reward is for what an untrained policy does too."""
     every = [
         Document(Completion(f"{a}{b}=", f"{b}{a}"), f"{a}{b}", {"answer": f"{b}{a}"})
         for a, b in product(LETTERS, repeat=2)
     ]
     test, train = every[::4], [document for i, document in enumerate(every) if i % 4]
     if not in_turns:
-        return Text(Problems("pairs", train, test, exact_match, tokenizer=Characters(), max_completion_length=3))
+        reward = letters if graded else exact_match
+        return Text(Problems("pairs", train, test, reward, tokenizer=Characters(), max_completion_length=3))
     asked = [
         Document(Dialogue((Message("user", "ab="), Message("assistant", "ba"))), document.origin, document.columns)
         for document in train

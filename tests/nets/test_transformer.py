@@ -305,9 +305,9 @@ def test_a_new_model_knows_nothing_and_its_stream_does_not_grow_with_its_layers(
     assert loss.item() == pytest.approx(math.log(WORDS), abs=0.25)
     for name, weight in model.stack.named_parameters():
         if name.endswith(("out.weight", "down.weight")):
-            assert weight.std().item() == pytest.approx(0.02 / 4.0, rel=0.05), name
+            assert weight.std().item() == pytest.approx(model.config.initial_std / 4.0, rel=0.05), name
         elif name.endswith(("query_key_value.weight", "up.weight", "place.weight")):
-            assert weight.std().item() == pytest.approx(0.02, rel=0.05), name
+            assert weight.std().item() == pytest.approx(model.config.initial_std, rel=0.05), name
         elif name.endswith("bias"):
             assert weight.eq(0.0).all(), name
 

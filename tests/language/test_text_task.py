@@ -49,7 +49,7 @@ def test_a_task_of_text_speaks_the_protocols() -> None:
 
 
 def test_a_corpus_is_all_text_with_nothing_given() -> None:
-    task = Text(answered(), split=Split(0.3))
+    task = Text(replace(answered(), split=Split(0.3)))
     found = task.corpus()
     sides = [texts_of(side, task) for side in (found.train, found.validation)]
     assert sorted(sides[0] + sides[1]) == sorted(("", f"{i}={i * i}") for i in range(40)), "a prompt alone is no text"
@@ -57,15 +57,13 @@ def test_a_corpus_is_all_text_with_nothing_given() -> None:
     assert found.vocabulary == task.tokenizer.description() and found.pad_id == task.tokenizer.pad_id
     assert found.vocab_size == task.tokenizer.vocab_size
     assert found.bytes_of.tolist() == [len(task.tokenizer.bytes_of(i)) for i in range(found.vocab_size)]
-    own = Text(
-        replace(answered(), corpus=[Document(word, word) for word in ["one", "two", "three", "four", "five"]]),
-        split=Split(0.5),
-    )
+    words = [Document(word, word) for word in ["one", "two", "three", "four", "five"]]
+    own = Text(replace(answered(), corpus=words, split=Split(0.5)))
     assert sum(len(side) for side in (own.corpus().train, own.corpus().validation)) == 5
 
 
 def test_of_demonstrations_the_answers_are_learnt() -> None:
-    task = Text(answered(), split=Split(0.3))
+    task = Text(replace(answered(), split=Split(0.3)))
     found = task.demonstrations()
     sides = [texts_of(side, task) for side in (found.train, found.validation)]
     assert sorted(sides[0] + sides[1]) == sorted((f"{i}=", f"{i * i}") for i in range(40))
@@ -82,7 +80,7 @@ def test_the_tokenizer_is_the_policys_or_made_of_the_text() -> None:
         task.tokenizer.encode("?")
     template = Template("abc")
     of = LanguageModel(policy().body, LETTERS.description())
-    same = Text(answered(), Bytes().build(()), template, Split(0.5)).using(of)
+    same = Text(replace(answered(), split=Split(0.5)), Bytes().build(()), template).using(of)
     assert same.tokenizer.description() == LETTERS.description()
     assert (same.template, same.split, same.problems.name) == (template, Split(0.5), "squares")
 

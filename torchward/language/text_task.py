@@ -30,16 +30,15 @@ class Text:
         problems: Problems,
         tokenizer: Tokenizer | None = None,
         template: Template | None = None,
-        split: Split | None = None,
     ) -> None:
-        self.problems, self.split = problems, split or problems.split
+        self.problems = problems
         self._template = template
         self.name = problems.name
         self._tokenizer = tokenizer
 
     def using(self, policy: LanguageModel) -> "Text":
         """The same problems in the words of ``policy``."""
-        return Text(self.problems, described(policy.vocabulary, "the policy"), self._template, self.split)
+        return Text(self.problems, described(policy.vocabulary, "the policy"), self._template)
 
     @cached_property
     def template(self) -> Template:
@@ -52,6 +51,11 @@ class Text:
         if self._tokenizer is not None:
             return self._tokenizer
         return self.problems.tokenizer.build(document.text for document in self._corpus)
+
+    @property
+    def split(self) -> Split:
+        """Which of the texts that are imitated validate, where none are held out."""
+        return self.problems.split
 
     @property
     def _corpus(self) -> Sequence[Document]:

@@ -154,7 +154,7 @@ def _text(named: str, given: Any) -> Found:
     chosen = options(named) if given is None else given
     if is_text(named):
         path = Path(named).expanduser().resolve()
-        return Found(Text(texts.read(chosen, path), split=chosen.split), path.stem, str(path))
+        return Found(Text(texts.read(chosen, path)), path.stem, str(path))
     return Found(Text(importlib.import_module(f"torchward.tasks.{named}").make(chosen)), named, named)
 
 

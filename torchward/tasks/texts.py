@@ -59,6 +59,7 @@ def read(options: Options, path: Path) -> Problems:
         tokenizer=options.tokenizer,
         max_completion_length=options.answer_length,
         corpus=documents,
+        split=options.split,
     )
 
 

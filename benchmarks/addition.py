@@ -15,7 +15,6 @@ in seconds of the processor, and is judged by the better one of its last policy 
 """
 
 import argparse
-import shutil
 import statistics
 import sys
 import time
@@ -23,14 +22,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import MISSING, ROOT, RUNS, Failed, Results, Row, Work, child, conduct, options_of_runs, verdict
+from benchmarks.common import MISSING, ROOT, Failed, Results, Row, Work, child, conduct, options_of_runs, verdict
 from benchmarks.defaults import interval
+from benchmarks.stages import Stages, key, reopened
 
 NAME = "addition"
-STAGES = {"pretrain": "pretrain", "sft": "sft", "grpo": "grpo", "ppo": "ppo", "more": "sft"}
-"""What is measured, and the algorithm that does it."""
+STAGES = ("pretrain", "sft", "grpo", "ppo", "more")
 BEGINS = {"sft": "pretrain", "grpo": "sft", "ppo": "sft", "more": "sft"}
 """From what each begins."""
+RUN = Stages(NAME, BEGINS, {"more": "sft"})
 TOLD = {
     "sft": "fine-tuned on 700 sums", "grpo": "from there GRPO", "ppo": "from there PPO",
     "more": "from there fine-tuning for as long",
@@ -42,25 +42,12 @@ ENOUGH, MOST, EVERY = 0.45, 300_000, 5_000
 
 def settings(stage: str) -> dict[str, Any]:
     """The tuned settings; those of all that it began from are part of them."""
-    from torchward import launch
-    from torchward.config import to_json
-    from torchward.tasks import find
-
-    start = launch.defaults(find.algorithm(STAGES[stage]), "addition")
-    told: dict[str, Any] = {"config": to_json(start.config), "task": to_json(start.env)}
+    told = RUN.settings(stage)
     if stage == "sft":
         told["until"] = [ENOUGH, MOST, EVERY]
     before = [BEGINS[stage]] if stage in BEGINS else []
     before += ["grpo", "ppo"] if stage == "more" else []
     return {**told, "from": {name: settings(name) for name in before}}
-
-
-def place(stage: str, seed: int) -> Path:
-    return RUNS / NAME / f"{stage}-{seed}"
-
-
-def key(stage: str, seed: int) -> str:
-    return f"{stage}-seed-{seed}"
 
 
 def as_long(results: Results, seed: int) -> int:
@@ -74,39 +61,15 @@ def as_long(results: Results, seed: int) -> int:
 
 def one(stage: str, seed: int, tokens: int) -> dict[str, Any]:
     """A run in this process, judged on every sum that was held out."""
-    import torch
-
-    from torchward import launch
-    from torchward.metrics import read_metrics
-    from torchward.nets import saving
-    from torchward.run import read_manifest
-    from torchward.tasks import find
-
-    torch.set_num_threads(1)
-    path, begins = place(stage, seed), place(BEGINS[stage], seed) if stage in BEGINS else None
-    shutil.rmtree(path, ignore_errors=True)
-    changes: dict[str, Any] = {"seed": seed, "data_seed": seed, **({"total_timesteps": tokens} if tokens else {})}
+    changes = {"total_timesteps": tokens} if tokens else {}
     if stage == "sft":
-        changes |= {"total_timesteps": MOST, "eval_freq": EVERY}
-    algorithm = find.algorithm(STAGES[stage])
-    start = launch.change_all(
-        launch.defaults(algorithm, "addition"), {**changes, "tensorboard": False, "progress": False}
-    )
-    ready = launch.begin(algorithm, "addition", start, path=path, init=begins, threads=1)
-    looks = until_enough(ready.run, ready.task.task) if stage == "sft" else []
-    before = time.process_time()
-    run = ready.go()
-    seconds = time.process_time() - before - sum(looks)
-    if not (path / launch.RESULT).exists():
-        raise SystemExit(130)  # a signal came
-    task = launch.reopen_task(path, read_manifest(path)["manifest"]).task
+        changes = {"total_timesteps": MOST, "eval_freq": EVERY}
+    made = RUN.train(stage, seed, changes, until_enough if stage == "sft" else None)
     right = {}
     for which in ("last", "best"):
-        policy: Any = saving.load(path, which=which)
-        right[which] = statistics.fmean(task.using(policy).evaluate(policy, len(task.problems.test), 0).returns)
-    rows = [row for row in read_metrics(path) if "eval/return" in row]
-    curve = [[row["step"], row["eval/return"]] for row in rows]
-    return {"right": right, "steps": run.step, "seconds": round(seconds, 2), "curve": curve}
+        policy, task = reopened(made.path, which)
+        right[which] = statistics.fmean(task.evaluate(policy, len(task.problems.test), 0).returns)
+    return {"right": right, "steps": made.steps, "seconds": made.seconds, "curve": made.curve}
 
 
 def until_enough(run: Any, task: Any) -> list[float]:
@@ -190,7 +153,7 @@ def figure(directory: Path | None = None) -> Path:
 
 def main() -> None:
     options = options_of_runs(NAME, __doc__ or "", SEEDS)
-    options.add_argument("--stage", nargs="+", choices=list(STAGES), default=list(STAGES))
+    options.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES)
     options.add_argument("--tokens", type=int, default=0, help=argparse.SUPPRESS)
     options.add_argument("--figure", action="store_true", help="draw what is there")
     given = options.parse_args()

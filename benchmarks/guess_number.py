@@ -11,48 +11,27 @@ bisection. One thread a run.
 """
 
 import argparse
-import shutil
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.common import MISSING, RUNS, Results, Row, Work, child, conduct, options_of_runs, verdict
+from benchmarks.common import MISSING, Results, Row, Work, child, conduct, options_of_runs, verdict
 from benchmarks.defaults import interval
+from benchmarks.stages import Stages, key, reopened
 
 if TYPE_CHECKING:
     from torchward.language.documents import Document
 
 NAME = "guess_number"
 STAGES = ("pretrain", "sft", "grpo", "ppo")
-BEGINS = {"sft": "pretrain", "grpo": "sft", "ppo": "sft"}
-"""From what each begins."""
+RUN = Stages(NAME, {"sft": "pretrain", "grpo": "sft", "ppo": "sft"})
 TOLD = {"sft": "fine-tuned on careless games", "grpo": "from there GRPO", "ppo": "from there PPO"}
 SEEDS, GAIN = 3, 0.4
 CLOSE = 1e-9
 """How far below the optimum the aim is reached: not at all."""
-
-
-def settings(stage: str) -> dict[str, Any]:
-    """The tuned settings; those of all that it began from are part of them."""
-    from torchward import launch
-    from torchward.config import to_json
-    from torchward.tasks import find
-
-    start = launch.defaults(find.algorithm(stage), NAME)
-    before = {BEGINS[stage]: settings(BEGINS[stage])} if stage in BEGINS else {}
-    return {"config": to_json(start.config), "task": to_json(start.env), "from": before}
-
-
-def place(stage: str, seed: int) -> Path:
-    return RUNS / NAME / f"{stage}-{seed}"
-
-
-def key(stage: str, seed: int) -> str:
-    return f"{stage}-seed-{seed}"
 
 
 def bisected(test: Sequence["Document"], turns: int) -> tuple[float, float]:
@@ -79,24 +58,11 @@ def one(stage: str, seed: int) -> dict[str, Any]:
     """A run in this process, judged on every game that was held out."""
     import torch
 
-    from torchward import launch
     from torchward.language.play import play
-    from torchward.metrics import read_metrics
-    from torchward.nets import saving
-    from torchward.run import read_manifest
     from torchward.tasks.guess_number import optimum
 
-    torch.set_num_threads(1)
-    path, begins = place(stage, seed), place(BEGINS[stage], seed) if stage in BEGINS else None
-    shutil.rmtree(path, ignore_errors=True)
-    changes: dict[str, Any] = {"seed": seed, "data_seed": seed}
-    before = time.process_time()
-    run = launch.train(stage, NAME, path=path, init=begins, threads=1, tensorboard=False, progress=False, **changes)
-    seconds = time.process_time() - before
-    if not (path / launch.RESULT).exists():
-        raise SystemExit(130)  # a signal came
-    policy: Any = saving.load(path, which="last")
-    task = launch.reopen_task(path, read_manifest(path)["manifest"]).task.using(policy)
+    made = RUN.train(stage, seed)
+    policy, task = reopened(made.path)
     problems, judged = task.problems, {}
     for how in ("likeliest", "drawn"):
         lines = play(
@@ -108,15 +74,14 @@ def one(stage: str, seed: int) -> dict[str, Any]:
             "success": statistics.fmean(sum(line.rewards) for line in lines),
             "guesses": statistics.fmean(len(line.said) for line in lines),
         }
-    rows = [row for row in read_metrics(path) if "eval/return" in row]
     return {
         **judged,
         "optimum": optimum(problems.test, problems.turns),
         "bisection": bisected(problems.test, problems.turns),
         "games": len(problems.test),
-        "steps": run.step,
-        "seconds": round(seconds, 2),
-        "curve": [[row["step"], row["eval/return"]] for row in rows],
+        "steps": made.steps,
+        "seconds": made.seconds,
+        "curve": made.curve,
     }
 
 
@@ -125,7 +90,7 @@ def rows(directory: Path | None = None) -> list[Row]:
     results = Results(NAME, *([directory] if directory else []))
     parts, told, best = [], {}, dict[int, tuple[float, float]]()
     for stage, says in TOLD.items():
-        read = [results.read(key(stage, seed), settings(stage)) for seed in range(SEEDS)]
+        read = [results.read(key(stage, seed), RUN.settings(stage)) for seed in range(SEEDS)]
         found = {seed: one for seed, one in enumerate(read) if one is not None}
         best |= {seed: (one["optimum"], one["bisection"][1]) for seed, one in found.items()}
         successes = [one["likeliest"]["success"] for one in found.values()]
@@ -163,7 +128,7 @@ def main() -> None:
 
     def works() -> list[Work]:
         return [
-            Work(key(stage, seed), settings(stage), partial(process, stage, seed), summary)
+            Work(key(stage, seed), RUN.settings(stage), partial(process, stage, seed), summary)
             for stage in given.stage
             for seed in range(given.seeds)
         ]

@@ -95,14 +95,14 @@ def sdpa_decoding() -> Case:
 
     from torchward.nets.attention import attend, attend_once
 
-    slots, query = torch.randn(64, 4, 2, 96, 32), torch.randn(64, 4, 32)
+    keys, values, query = torch.randn(64, 4, 96, 32), torch.randn(64, 4, 96, 32), torch.randn(64, 4, 32)
     bias = torch.zeros(64 * 4, 1, 80)
     wide = bias.view(64, 4, 1, 80)
-    key, value = slots[:, :, :, :80].unbind(2)
+    key, value = keys[:, :, :80], values[:, :, :80]
 
     @torch.no_grad()
     def off() -> None:
-        attend_once(query, slots, 80, bias, 32**-0.5)
+        attend_once(query, keys, values, bias, 32**-0.5)
 
     @torch.no_grad()
     def on() -> None:

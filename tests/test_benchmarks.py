@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import guess_number, language_speed, random_walks, replay, sac_update, table, time_to_475
 from benchmarks.common import Results
+from benchmarks.stages import key
 from torchward.language.documents import Document, Prompt
 from torchward.language.text_task import Text
 from torchward.nets.tabular import TabularPolicy
@@ -255,7 +256,7 @@ def test_games_are_held_against_where_they_began_and_the_most_that_can_be_won(tm
 
     def write(stage: str, seed: int, success: float, **changes: Any) -> None:
         found = {"likeliest": {"success": success, "guesses": 4.0}, "optimum": 0.9, "bisection": (0.9, 3.5)}
-        results.write(guess_number.key(stage, seed), {**guess_number.settings(stage), **changes}, found)
+        results.write(key(stage, seed), {**guess_number.RUN.settings(stage), **changes}, found)
 
     def measured() -> str:
         (row,) = guess_number.rows(tmp_path)

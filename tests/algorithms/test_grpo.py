@@ -116,6 +116,7 @@ def by_hand(
             if reference is not None:
                 odds = (judged(reference, rollout, row)[t, action[t]].detach() - one).exp()
                 total = total + config.beta * weight * (odds - odds.log() - 1.0)
+            total = total + config.ent_coef * (now[t].exp() * now[t].clamp_min(-1e300)).sum()
         sums.append(total / (len(own) if isinstance(config.normalisation, SequenceMean) else 1))
         tokens, rows = tokens + len(own), rows + 1
     divisor = {SequenceMean: rows, TokenMean: tokens, ConstantMean: rows * LENGTH}[type(config.normalisation)]
@@ -125,23 +126,25 @@ def by_hand(
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 @pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize(
-    ("sampling", "in_turns", "masked"), [(Sampling(0.8), False, False), (Sampling(1.2, 6), True, True)]
+    ("sampling", "in_turns", "masked", "beta"),
+    [(Sampling(0.8), False, False, 0.3), (Sampling(1.2, 6), True, True, 0.3), (Sampling(1.2), True, False, 0.0)],
 )
 def test_the_loss_is_that_of_the_papers(
-    normalisation: Any, clip: Any, sampling: Sampling, in_turns: bool, masked: bool
+    normalisation: Any, clip: Any, sampling: Sampling, in_turns: bool, masked: bool, beta: float
 ) -> None:
-    """Off policy, with active clips, temperature, supports, several turns, and a reference."""
+    """Off policy, with active clips, temperature, supports, several turns, entropy, with and without a reference."""
     sampler = policy(sampling, ends=1.7 if in_turns else 1.0)
     rollout, of, reference = written(sampler, in_turns), moved(sampler, 0.05), moved(sampler, 0.1, seed=4)
     config = grpo.Config(
-        **SIZES, normalisation=normalisation, clip=clip, beta=0.3, mask_truncated_completions=masked,
+        **SIZES, normalisation=normalisation, clip=clip, beta=beta, ent_coef=0.2, mask_truncated_completions=masked,
         per_device_train_batch_size=5,
     )  # fmt: skip
-    found, metrics = learnt(config, of, rollout, ADVANTAGE, frozen(reference))
-    assert 0.1 < metrics["clip_fraction"] < 0.9 and metrics["kl"] > 0.01 and metrics["mismatch"] > 0.05
+    found, metrics = learnt(config, of, rollout, ADVANTAGE, frozen(reference) if beta else None)
+    assert 0.1 < metrics["clip_fraction"] < 0.9 and metrics["mismatch"] > 0.05
+    assert metrics["kl"] > 0.01 if beta else metrics["kl"] == 0.0
     double = copy.deepcopy(of).double()
     double.zero_grad()
-    loss = by_hand(config, double, rollout, ADVANTAGE, reference.double())
+    loss = by_hand(config, double, rollout, ADVANTAGE, reference.double() if beta else None)
     loss.backward()
     assert metrics["policy_loss"] == pytest.approx(loss.item(), abs=1e-5)
     expected = gradient(double)
@@ -455,6 +458,7 @@ ALONE = {"num_generations": 1}
         ({"temperature": 0.0}, "temperature above 0"),
         ({"top_p": 2.0}, "top_p"),
         ({"beta": -1.0}, "beta of at least 0"),
+        ({"ent_coef": -0.1}, "ent_coef of at least 0"),
         ({"warmup_ratio": 2.0}, r"warmup_ratio within \[0, 1\]"),
     ],
 )  # fmt: skip

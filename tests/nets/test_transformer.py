@@ -78,13 +78,13 @@ def test_attention_is_a_weighted_mean_of_values(heads: int, groups: int, causal:
 @pytest.mark.parametrize("biased", ["shared", "by head"])
 def test_one_query_alone_sees_what_it_sees_among_others(heads: int, groups: int, biased: str) -> None:
     generator = torch.Generator().manual_seed(2)
-    query, slots = torch.randn(3, heads, 5, generator=generator), torch.randn(3, groups, 2, 9, 5, generator=generator)
+    query, slots = torch.randn(3, heads, 5, generator=generator), torch.randn(2, 3, groups, 9, 5, generator=generator)
     rest = heads // groups if biased == "by head" else 1
     bias = torch.randn(3 * groups, rest, 7, generator=generator)
     wide = bias.view(3, groups, rest, 1, 7).expand(3, groups, heads // groups, 1, 7).flatten(1, 2)
-    key, value = slots[:, :, :, :7].unbind(2)
+    key, value = slots[:, :, :, :7]
     expected = attend(query[:, :, None], key, value, wide, False, 0.3)
-    close(attend_once(query, slots, 7, bias, 0.3), expected.flatten(1), 1e-6)
+    close(attend_once(query, slots[0], slots[1], bias, 0.3), expected.flatten(1), 1e-6)
 
 
 def test_grouped_queries_are_heads_with_equal_keys_and_values() -> None:
@@ -159,7 +159,7 @@ def test_gaps_are_closed_by_the_last_rows(decoder: Transformer) -> None:
     _, whole = decoder.extend(tokens[:, :6], decoder.cache(5, 8), mask)
     cache, stood = kv_cache.closed_up(whole, torch.tensor([False, True, False, True, True]), 6)
     assert sorted(stood.tolist()) == [1, 3, 4] and stood[1] == 1, "who stands well stays"
-    assert cache.slots[0].data_ptr() == whole.slots[0].data_ptr()
+    assert cache.keys[0].data_ptr() == whole.keys[0].data_ptr()
     one, _ = decoder.step(tokens[stood, 6], cache)
     for row, origin in enumerate(stood.tolist()):
         alone = torch.cat([tokens[origin, :6][mask[origin]], tokens[origin, 6:7]])

@@ -215,13 +215,13 @@ def test_demonstrations_are_functions_of_the_library_and_accepted(small: Problem
         prompt, rest = document.content.prompt, document.content.completion
         assert isinstance(prompt, str) and isinstance(rest, str)
         assert len(prompt) <= 200 and len(rest.encode()) < small.max_completion_length
-        compile(prompt + "    pass", "<prompt>", "exec")
+        compile(prompt + "\n    pass", "<prompt>", "exec")
         plain = [line.strip() for line in sources[module_of(document)].split("\n")]
         assert all(line.strip() in plain for line in document.text.split("\n"))
         prompts.append(prompt)
         rests.append(rest)
     assert small.reward(prompts, rests) == [1.0] * 40
-    for cheat in ("", "    pass", "    # " + rests[0].replace("\n", " "), "    return None"):
+    for cheat in ("", "\n    pass", "\n    # " + rests[0].replace("\n", " "), "\n    return None"):
         assert small.reward(prompts, [cheat] * 40) == [0.0] * 40
 
 
@@ -230,6 +230,21 @@ def test_the_corpus_is_functions_that_compile(small: Problems) -> None:
     for document in small.corpus:
         assert compiled(document.text) is not None, document.origin
         assert len(document.text) <= 1_000
+
+
+def test_a_prompt_and_its_answer_are_the_tokens_of_the_function(small: Problems) -> None:
+    """Else a model that was pretrained on functions would be asked in words that it has never seen."""
+    assert small.corpus is not None
+    tokenizer = small.tokenizer.build(document.text for document in small.corpus)
+    for document in small.demonstrations:
+        assert isinstance(document.content, Completion)
+        prompt, rest = document.question, document.text.removeprefix(document.question)
+        assert tokenizer.encode(document.text) == [*tokenizer.encode(prompt), *tokenizer.encode(rest)]
+
+
+def test_an_answer_on_the_line_of_the_prompt_is_none() -> None:
+    prompt, answer = "def scaled(values):", " return [value * 2 for value in values if value > sum(values)]"
+    assert Accepted()([prompt, prompt], ["\n   " + answer, answer]) == [1.0, 0.0]
 
 
 def test_one_seed_one_choice(small: Problems, modules: list[Document]) -> None:
@@ -274,13 +289,13 @@ class Outer:
 def test_functions_are_cut_behind_the_docstring_and_moved_to_the_margin() -> None:
     decorated, method = functions(Document(MODULE, "m"))
     assert decorated == (
-        '@decorator(\n    1)\ndef decorated(a,\n              b):\n    r"""One.\n    Two."""\n\n    # why\n',
-        '    text = """x\n  less than the margin\n"""\n    def inner(): pass\n    return text',
+        '@decorator(\n    1)\ndef decorated(a,\n              b):\n    r"""One.\n    Two."""\n\n    # why',
+        '\n    text = """x\n  less than the margin\n"""\n    def inner(): pass\n    return text',
         "m, line 4",
     )
     assert method == (
-        "async def method(self):\n",
-        "    @decorator\n    def inner():\n        pass\n    return inner",
+        "async def method(self):",
+        "\n    @decorator\n    def inner():\n        pass\n    return inner",
         "m, line 18",
     )
     assert not list(functions(Document("def broken(:", "m")))

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torchward.config import ConfigError
 from torchward.language import hub
 from torchward.language.families import Json
-from torchward.nets.kv_cache import Cache
+from torchward.nets.kv_cache import Cache, write
 from torchward.nets.token_scores import Head
 from torchward.nets.transformer import Transformer
 from torchward.nets.transformer_stack import places
@@ -130,8 +130,9 @@ class HubModel(nn.Module):
         size = self.config.max_position_embeddings if size is None else size
         self._check_length(size)
         weight = self.token.weight
-        slots = tuple(weight.new_zeros(batch, each.groups, 2, size, each.width) for each in self._shapes)
-        return Cache(slots, torch.zeros(batch, dtype=torch.int64, device=weight.device))
+        keys = tuple(weight.new_zeros(batch, each.groups, size, each.key) for each in self._shapes)
+        values = tuple(weight.new_zeros(batch, each.groups, size, each.value) for each in self._shapes)
+        return Cache(keys, values, torch.zeros(batch, dtype=torch.int64, device=weight.device))
 
     @torch.no_grad()
     def extend(
@@ -167,16 +168,16 @@ class HubModel(nn.Module):
         width = int(length.max())
         source = torch.arange(width, device=length.device) + length - width  # each row's last token in the last column
         past = _empty()
-        for i, (slots, shape) in enumerate(zip(cache.slots, self._shapes, strict=True)):
-            kept = slots[rows].take_along_dim(source.clamp_min(0)[:, None, None, :, None], 3)
-            past.update(kept[:, :, 0, :, : shape.key], kept[:, :, 1, :, : shape.value], i)
+        there = source.clamp_min(0)[:, None, :, None]
+        for i, pair in enumerate(zip(cache.keys, cache.values, strict=True)):
+            past.update(*(slots[rows].take_along_dim(there, 2) for slots in pair), i)
         mask = torch.cat([source >= 0, real], 1)
         hidden = self._hidden(tokens, None if bool(mask.all()) else mask, place, past)
         which, column = real.nonzero(as_tuple=True)
-        for slots, layer, shape in zip(cache.slots, past.layers, self._shapes, strict=True):
-            both = [F.pad(part, (0, shape.width - part.shape[-1])) for part in (layer.keys, layer.values)]
-            new = torch.stack(both, 2)[which, :, :, width + column].to(slots.dtype)
-            slots[rows[which], :, :, place[which, column]] = new
+        into = rows[which], place[which, column]
+        for pair, layer in zip(zip(cache.keys, cache.values, strict=True), past.layers, strict=True):
+            for slots, new in zip(pair, (layer.keys, layer.values), strict=True):
+                write(slots, into, new[which, :, width + column])
         return hidden
 
     def step(self, tokens: Tensor, cache: Cache, span: int | None = None) -> tuple[Tensor, Cache]:
@@ -237,10 +238,6 @@ class _Shape(NamedTuple):
     groups: int
     key: int
     value: int
-
-    @property
-    def width(self) -> int:
-        return max(self.key, self.value)
 
     @classmethod
     def of(cls, keys: Tensor, values: Tensor) -> "_Shape":

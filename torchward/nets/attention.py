@@ -1,14 +1,18 @@
 """Attention: multi-head or grouped-query; causal, bidirectional or cross; with or without a cache."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torchward.nets.kv_cache import write
 from torchward.nets.positions import rotate
 from torchward.nets.transformer_config import TransformerConfig
+
+Pair: TypeAlias = tuple[Tensor, Tensor]
+"""Keys and values of a layer: each ``[B, groups, S, head_size]``."""
 
 
 class Linear(nn.Linear):
@@ -33,10 +37,10 @@ class Scope(NamedTuple):
     turn: Tensor | None = None
     """What queries and keys are turned by, out of :func:`torchward.nets.positions.rotary_table`:
     ``[T, 1, 2 head_size]`` or ``[B, T, 1, 2 head_size]``."""
-    into: Tensor | None = None
-    """With a cache: the vectors of a layer's slots that are written, of :func:`torchward.nets.kv_cache.vectors`."""
+    into: tuple[Tensor, Tensor] | None = None
+    """With a cache: the row and the slot of each token that is written there."""
     real: Tensor | None = None
-    """With a cache: which of the ``B T`` tokens are written there; None: all."""
+    """With a cache: which of the ``B T`` tokens these are; None: all."""
     span: int = 0
     """With a cache: how many slots are looked at."""
 
@@ -60,19 +64,17 @@ def attend(
 
 def attend_once(
     query: Float[Tensor, "batch heads size"],
-    slots: Float[Tensor, "batch groups 2 source size"],
-    span: int,
+    key: Float[Tensor, "batch groups source size"],
+    value: Float[Tensor, "batch groups source size"],
     bias: Float[Tensor, "batch_groups rest span"],
     scale: float,
 ) -> Float[Tensor, "batch heads_size"]:
-    """What :func:`attend` gives for one query of each head and the first ``span`` slots of a layer, on a CPU: there two
+    """What :func:`attend` gives for one query of each head and the first ``span`` keys and values, on a CPU: there two
     products take less time than PyTorch's one operation. ``bias`` is ``[B groups, 1 or heads / groups, span]``."""
-    batch, groups, _, source, size = slots.shape
-    both = batch * groups
-    key, value = slots.view(both, 2, source, size).narrow(2, 0, span).unbind(1)
-    query = query.reshape(both, -1, size)
-    scores = torch.baddbmm(bias, query, key.mT, alpha=scale)
-    return torch.bmm(scores.softmax(-1), value).view(batch, -1)
+    span = bias.shape[2]
+    key, value = key.flatten(0, 1).narrow(1, 0, span), value.flatten(0, 1).narrow(1, 0, span)
+    scores = torch.baddbmm(bias, query.reshape(key.shape[0], -1, key.shape[2]), key.mT, alpha=scale)
+    return torch.bmm(scores.softmax(-1), value).view(query.shape[0], -1)
 
 
 class Attention(nn.Module):
@@ -88,10 +90,10 @@ class Attention(nn.Module):
         self.out = Linear(self.heads * self.size, config.hidden_size, bias=config.attention_bias == "all")
 
     def forward(
-        self, x: Float[Tensor, "batch time width"], scope: Scope, slots: Tensor | None = None
+        self, x: Float[Tensor, "batch time width"], scope: Scope, slots: Pair | None = None
     ) -> Float[Tensor, "batch time width"]:
-        """Tokens ``[B, T, width]`` among themselves; with ``slots``, one layer's of a cache, they are written there
-        and attend to what stands there."""
+        """Tokens ``[B, T, width]`` among themselves; with ``slots``, one layer's keys and values of a cache, they are
+        written there and attend to what stands there."""
         batch, time, _ = x.shape
         heads, groups, size = self.heads, self.groups, self.size
         mixed = self.query_key_value(x).view(batch, time, heads + 2 * groups, size)
@@ -101,30 +103,29 @@ class Attention(nn.Module):
         if slots is None:
             key, value = key.transpose(1, 2), value.transpose(1, 2)
         else:
-            new = mixed[:, :, heads:] if scope.turn is None else torch.cat((key, value), 2)
-            if scope.real is not None:
-                new = new.flatten(0, 1).index_select(0, scope.real)
             assert scope.into is not None
-            slots.view(-1, size).index_copy_(0, scope.into, new.reshape(-1, size).to(slots.dtype))
-            key, value = slots[:, :, :, : scope.span].unbind(2)
+            for leaf, new in zip(slots, (key, value), strict=True):
+                tokens = new.flatten(0, 1)
+                write(leaf, scope.into, tokens if scope.real is None else tokens.index_select(0, scope.real))
+            key, value = (leaf[:, :, : scope.span] for leaf in slots)
         dropout = self.dropout if self.training else 0.0
         mixture = attend(query.transpose(1, 2), key, value, scope.bias, scope.causal, self.scale, dropout)
         merged: Tensor = self.out(mixture.transpose(1, 2).reshape(batch, time, heads * size))
         return merged
 
-    def step(self, x: Float[Tensor, "batch width"], scope: Scope, slots: Tensor) -> Float[Tensor, "batch width"]:
+    def step(self, x: Float[Tensor, "batch width"], scope: Scope, slots: Pair) -> Float[Tensor, "batch width"]:
         """:meth:`forward` of one token for each row, ``[B, width]``, with as few operations as will do."""
         parts: Any = self._modules
-        heads, groups, size = self.heads, self.groups, self.size
-        mixed = parts["query_key_value"].forward(x).view(-1, heads + 2 * groups, size)
-        if scope.turn is None:
-            query, new = mixed.split((heads, 2 * groups), 1)
-        else:
+        heads, groups = self.heads, self.groups
+        mixed = parts["query_key_value"].forward(x).view(-1, heads + 2 * groups, self.size)
+        query, key, value = mixed.split((heads, groups, groups), 1)
+        if scope.turn is not None:
             query, key = rotate(mixed.narrow(1, 0, heads + groups), scope.turn).split((heads, groups), 1)
-            new = torch.cat((key, mixed.narrow(1, heads + groups, groups)), 1)
         assert scope.into is not None and scope.bias is not None
-        slots.view(-1, size).index_put_((scope.into,), new.to(slots.dtype))
-        merged: Tensor = parts["out"].forward(attend_once(query, slots, scope.span, scope.bias, self.scale))
+        keys, values = slots
+        write(keys, scope.into, key)
+        write(values, scope.into, value)
+        merged: Tensor = parts["out"].forward(attend_once(query, keys, values, scope.bias, self.scale))
         return merged
 
 
@@ -141,30 +142,32 @@ class CrossAttention(nn.Module):
         self.key_value = Linear(config.hidden_size, 2 * self.groups * self.size, bias=has_bias)
         self.out = Linear(self.heads * self.size, config.hidden_size, bias=config.attention_bias == "all")
 
-    def keys_values(self, memory: Float[Tensor, "batch source width"]) -> Float[Tensor, "batch groups 2 source size"]:
-        """What :meth:`forward` attends to, computed once for all tokens of the decoder."""
+    def keys_values(self, memory: Float[Tensor, "batch source width"]) -> Pair:
+        """What :meth:`forward` attends to, computed once for all tokens of the decoder: keys and values
+        ``[B, groups, S, size]``."""
         mixed: Tensor = self.key_value(memory)
-        return mixed.view(*memory.shape[:2], 2, self.groups, self.size).permute(0, 3, 2, 1, 4)
+        key, value = mixed.view(*memory.shape[:2], 2, self.groups, self.size).permute(2, 0, 3, 1, 4).unbind()
+        return key, value
 
     def forward(
         self,
         x: Float[Tensor, "batch time width"],
-        keys_values: Float[Tensor, "batch groups 2 source size"],
+        keys_values: Pair,
         bias: Tensor | None,
     ) -> Float[Tensor, "batch time width"]:
         """``[B, T, width]``; ``bias`` ``[B, 1, 1, S]`` is the lowest number at padding."""
         batch, time, _ = x.shape
         query = self.query(x).view(batch, time, self.heads, self.size).transpose(1, 2)
-        key, value = keys_values.unbind(2)
+        key, value = keys_values
         dropout = self.dropout if self.training else 0.0
         mixture = attend(query, key, value, bias, False, self.scale, dropout)
         merged: Tensor = self.out(mixture.transpose(1, 2).reshape(batch, time, -1))
         return merged
 
-    def step(self, x: Float[Tensor, "batch width"], keys_values: Tensor, bias: Tensor) -> Float[Tensor, "batch width"]:
+    def step(self, x: Float[Tensor, "batch width"], keys_values: Pair, bias: Tensor) -> Float[Tensor, "batch width"]:
         """:meth:`forward` of one token for each row; ``bias`` is ``[B groups, 1, S]``."""
         parts: Any = self._modules
         query = parts["query"].forward(x).view(-1, self.heads, self.size)
-        mixture = attend_once(query, keys_values, keys_values.shape[3], bias, self.scale)
+        mixture = attend_once(query, *keys_values, bias, self.scale)
         merged: Tensor = parts["out"].forward(mixture)
         return merged

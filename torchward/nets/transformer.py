@@ -134,8 +134,9 @@ class Transformer(nn.Module):
         if memory is None:
             return made
         with torch.no_grad():
-            cross = tuple(leaf.contiguous() for leaf in self.stack.cross_keys_values(memory.hidden))
-        return made._replace(cross=cross, source=(memory.mask,))
+            keys, values = zip(*self.stack.cross_keys_values(memory.hidden), strict=True)
+        keys, values = (tuple(leaf.contiguous() for leaf in leaves) for leaves in (keys, values))
+        return made._replace(cross_keys=keys, cross_values=values, source=(memory.mask,))
 
     @torch.no_grad()
     def extend(

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchward.nets.attention import Attention, CrossAttention, Linear, Scope
+from torchward.nets.attention import Attention, CrossAttention, Linear, Pair, Scope
 from torchward.nets.gelu import gelu_tanh
 from torchward.nets.transformer_config import TransformerConfig
 
@@ -75,8 +75,8 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "batch time width"],
         scope: Scope,
-        slots: Tensor | None = None,
-        memory: Tensor | None = None,
+        slots: Pair | None = None,
+        memory: Pair | None = None,
         memory_bias: Tensor | None = None,
     ) -> Float[Tensor, "batch time width"]:
         """``[B, T, width]``; ``slots`` is this layer's part of a cache, ``memory`` its keys and values of what the
@@ -91,8 +91,8 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "batch width"],
         scope: Scope,
-        slots: Tensor,
-        memory: Tensor | None = None,
+        slots: Pair,
+        memory: Pair | None = None,
         memory_bias: Tensor | None = None,
     ) -> Float[Tensor, "batch width"]:
         """:meth:`forward` of one token for each row, without gradient or dropout; ``x`` is overwritten."""

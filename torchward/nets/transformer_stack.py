@@ -1,5 +1,6 @@
 """Layers one upon the other, and what they are told of positions, padding and each other's tokens."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from torchward.nets import kv_cache
-from torchward.nets.attention import Scope
-from torchward.nets.kv_cache import Cache, Layers
+from torchward.nets.attention import Pair, Scope
+from torchward.nets.kv_cache import Cache
 from torchward.nets.positions import Learned, Relative, Rotary, Sinusoidal, buckets, rotary_table, sinusoids
 from torchward.nets.transformer_block import Block, Norm
 from torchward.nets.transformer_config import TransformerConfig
@@ -44,11 +44,11 @@ class Stack(nn.Module):
         x: Float[Tensor, "batch time width"],
         segments: Tensor | None,
         positions: Int64[Tensor, "batch time"] | None,
-        cross: Layers = (),
+        cross: Sequence[Pair] = (),
         source: Bool[Tensor, "batch source"] | None = None,
     ) -> Float[Tensor, "batch time width"]:
         """All tokens at once. Those with equal ``segments`` ``[B, T]`` attend to each other; ``cross`` and ``source``
-        are what a decoder attends to of an encoder's, as in a :class:`~torchward.nets.kv_cache.Cache`."""
+        are what a decoder attends to of an encoder's: for each layer keys and values, and where no padding was."""
         time = x.shape[1]
         if positions is None and segments is not None:
             positions = places(segments)
@@ -60,7 +60,7 @@ class Stack(nn.Module):
         elif self.causal and bias is not None:
             bias = forbid(torch.ones(time, time, dtype=torch.bool, device=x.device).tril(), x, bias)
         scope = Scope(bias, self.causal and bias is None, self._turn(place))
-        return self._run(x, place, scope, None, cross, source)
+        return self._run(x, place, scope, (), cross, source)
 
     def extend(
         self,
@@ -74,11 +74,12 @@ class Stack(nn.Module):
         ones are written; ``span`` is how many slots are looked at."""
         slot = torch.arange(span, device=x.device)
         bias = forbid(slot <= place[:, None, :, None], x, self._distance_bias(place, slot))
-        into = kv_cache.vectors(cache, place)
+        row = torch.arange(len(place), device=x.device)[:, None].expand_as(place).flatten()
+        into = row, place.flatten()
         if real is not None:
-            into = into.flatten(0, 1).index_select(0, real)
-        scope = Scope(bias, False, self._turn(place), into.view(-1), real, span)
-        return self._run(x, place, scope, cache.slots, cache.cross, cache.source[0] if cache.source else None)
+            into = row.index_select(0, real), place.flatten().index_select(0, real)
+        scope = Scope(bias, False, self._turn(place), into, real, span)
+        return self._run(x, place, scope, slots_of(cache), cross_of(cache), cache.source[0] if cache.source else None)
 
     def step(self, x: Float[Tensor, "batch width"], cache: Cache, span: int) -> Float[Tensor, "batch width"]:
         """:meth:`extend` by one token for each row, ``[B, width]``, on a CPU."""
@@ -92,20 +93,27 @@ class Stack(nn.Module):
         memory_bias = None
         if cache.source:
             memory_bias = forbid(cache.source[0], x, None).repeat_interleave(groups, 0).unsqueeze(1)
-        scope = Scope(bias, False, self._turn(place), kv_cache.vectors(cache, place[:, None]).squeeze(1), None, span)
+        scope = Scope(bias, False, self._turn(place), (torch.arange(len(place)), place), None, span)
         x = self._placed(x, place)
         blocks: Any = self.layers
-        for i, block in enumerate(blocks):
-            x = block.step(x, scope, cache.slots[i], cache.cross[i] if cache.cross else None, memory_bias)
+        cross: Sequence[Pair | None] = cross_of(cache) or [None] * len(blocks)
+        for block, slots, memory in zip(blocks, slots_of(cache), cross, strict=True):
+            x = block.step(x, scope, slots, memory, memory_bias)
         return x if self.final_norm is None else self.final_norm(x)
 
-    def cross_keys_values(self, memory: Float[Tensor, "batch source width"]) -> Layers:
+    def cross_keys_values(self, memory: Float[Tensor, "batch source width"]) -> tuple[Pair, ...]:
         """For each layer, the keys and values of what the encoder read."""
         blocks: Any = self.layers
         return tuple(block.cross.keys_values(memory) for block in blocks)
 
     def _run(
-        self, x: Tensor, place: Tensor, scope: Scope, slots: Layers | None, cross: Layers, source: Tensor | None
+        self,
+        x: Tensor,
+        place: Tensor,
+        scope: Scope,
+        slots: Sequence[Pair],
+        cross: Sequence[Pair],
+        source: Tensor | None,
     ) -> Tensor:
         x = self._placed(x, place)
         memory_bias = None if source is None else forbid(source[:, None, None, :], x, None)
@@ -141,6 +149,16 @@ class Stack(nn.Module):
         distance = key[..., None, :] - query[..., :, None]
         bias: Tensor = self.distance(buckets(distance, relative, self.causal)).movedim(-1, -3)
         return bias if bias.dim() == 4 else bias[None]
+
+
+def slots_of(cache: Cache) -> list[Pair]:
+    """For each layer, the keys and values that it wrote."""
+    return list(zip(cache.keys, cache.values, strict=True))
+
+
+def cross_of(cache: Cache) -> list[Pair]:
+    """For each layer, what it attends to of an encoder's; empty where there is none."""
+    return list(zip(cache.cross_keys, cache.cross_values, strict=True))
 
 
 def forbid(seen: Bool[Tensor, "..."], like: Tensor, bias: Tensor | None) -> Tensor:

@@ -6,22 +6,26 @@ docstring, the rest of the function is the demonstration.
 
 What is accepted is said at :class:`Accepted`. That is syntax and no more: a model can learn one snippet that always
 passes, and write it behind every prompt. No such check can tell it from honest work; that it happens is seen in how
-different the answers are from each other (distinct n-grams) and in how far the model went (its KL divergence).
+different the answers are from each other (distinct n-grams) and in how far the model went (its KL divergence). With
+``variety`` an answer earns more, the less of it others have.
 """
 
 import ast
 import gc
+import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, NamedTuple
 
 from torchward.config import ConfigError
 from torchward.data.random import derive
+from torchward.language.bpe import BPE
 from torchward.language.corpus import StandardLibrary
 from torchward.language.documents import Completion, Document, Prompt, Split
-from torchward.language.task import Problems
+from torchward.language.task import Problems, TokenizerChoice
 from torchward.tasks.questions import between
 
 LONGEST = 4_000
@@ -34,6 +38,9 @@ class Options:
 
     kinds: int = 5
     """How many kinds of statements and expressions an answer must have."""
+    variety: float = 0.0
+    """The part of an accepted answer's reward that depends on how little of it stands in the other answers that are
+    judged with it; below 1. Judged by is what is accepted."""
     longest_function: int = 1_000
     """Characters of the longest functions that are learnt from."""
     longest_prompt: int = 200
@@ -46,6 +53,8 @@ class Options:
     """How many prompts are held out."""
     validation: float = 0.15
     """The part of the modules that is held out, on average. Which, their text alone decides."""
+    tokenizer: TokenizerChoice = field(default_factory=lambda: BPE(1024))
+    """The tokenizer of a model that is made for it."""
     data_seed: int = 0
     """Which functions are taken as problems follows from it."""
 
@@ -53,6 +62,7 @@ class Options:
         between("kinds", self.kinds, 1)
         for name in ("longest_function", "longest_prompt", "longest_answer", "problems", "test"):
             between(name, getattr(self, name), 1)
+        between("variety", self.variety, 0.0, 1.0)
         if not 0.0 < self.validation < 1.0:
             raise ConfigError(f"expected validation above 0 and below 1, got {self.validation}")
 
@@ -79,14 +89,15 @@ class Accepted:
         return [float(self.accepts(*each)) for each in zip(prompts, completions, strict=True)]
 
     def accepts(self, prompt: str, completion: str) -> bool:
-        """Whether the answer is accepted. A prompt ends with a whole line."""
+        """Whether the answer is accepted. It begins where a line of the prompt ends, before its "\\n" or behind it."""
         lines = [line.strip() for line in completion.splitlines() if line.strip()]
         if 2 * len(set(lines)) <= len(lines):
             return False
         function = compiled(prompt + completion)
         if function is None:
             return False
-        nodes = list(_effective(statement for statement in function.body if statement.lineno > prompt.count("\n")))
+        asked = prompt.count("\n") + (not prompt.endswith("\n"))
+        nodes = list(_effective(statement for statement in function.body if statement.lineno > asked))
         if len({type(node) for node in nodes if isinstance(node, ast.stmt | ast.expr)} - {ast.Pass}) < self.kinds:
             return False
         parameters = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
@@ -94,11 +105,42 @@ class Accepted:
         return not parameters or not parameters.isdisjoint(read)
 
 
+@dataclass(frozen=True)
+class Varied:
+    """A reward: an accepted answer earns ``1 - variety``, and ``variety`` times how rare it is. Who writes the same
+    snippet behind every prompt earns little more than the first part.
+
+    How rare: of its runs of one, two and three words or signs, over how many accepted answers each stands in, the mean.
+    The answers are those that are judged together, a rollout's. After Li et al. 2025 (DARLING), who multiply by the
+    number of kinds of answers that a learnt classifier tells apart."""
+
+    accepted: Accepted
+    variety: float
+
+    def __call__(self, prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
+        earned = self.accepted(prompts, completions)
+        runs = [_runs(text) if reward else set() for text, reward in zip(completions, earned, strict=True)]
+        among = Counter(run for each in runs for run in each)
+        rare = [sum(1.0 / among[run] for run in each) / max(1, len(each)) for each in runs]
+        return [reward * (1.0 - self.variety + self.variety * part) for reward, part in zip(earned, rare, strict=True)]
+
+
+def words(text: str) -> list[str]:
+    """The words and signs of a text; white space is none."""
+    return re.findall(r"\w+|[^\w\s]", text)
+
+
+def _runs(text: str) -> set[tuple[str, ...]]:
+    parts = words(text)
+    return {run for n in (1, 2, 3) for run in zip(*(parts[i:] for i in range(n)), strict=False)}
+
+
 class Piece(NamedTuple):
     """A function of the standard library, at the margin."""
 
     prompt: str
-    """Decorators, signature and docstring."""
+    """Decorators, signature and docstring, without the white space behind them: tokens of byte pairs put that together
+    with the space before the next line, so a prompt that had it would be of other tokens than what is pretrained on."""
     rest: str
     origin: str
 
@@ -139,7 +181,9 @@ def problems(modules: Iterable[Document], options: Options) -> Problems:
         name="python_code",
         train=[Document(Completion(piece.prompt, piece.rest), piece.origin) for piece in train],
         test=[Document(Prompt(piece.prompt), piece.origin) for piece in test],
-        reward=accepted,
+        reward=Varied(accepted, options.variety) if options.variety else accepted,
+        metric=accepted,
+        tokenizer=options.tokenizer,
         max_completion_length=options.longest_answer + 1,
         corpus=corpus,
     )
@@ -168,11 +212,11 @@ def _effective(statements: Iterable[ast.stmt]) -> Iterator[ast.AST]:
     while waiting:
         node = waiting.pop()
         yield node
-        for _, field in ast.iter_fields(node):
-            if isinstance(field, ast.AST):
-                waiting.append(field)
-            elif isinstance(field, list):
-                waiting += _reached(part for part in field if isinstance(part, ast.AST))
+        for _, part in ast.iter_fields(node):
+            if isinstance(part, ast.AST):
+                waiting.append(part)
+            elif isinstance(part, list):
+                waiting += _reached(each for each in part if isinstance(each, ast.AST))
 
 
 def _reached(nodes: Iterable[ast.AST]) -> list[ast.AST]:
@@ -209,8 +253,8 @@ def functions(module: Document) -> Iterator[Piece]:
             if body and (cut := _first_line(body[0]) - 1) > node.lineno - 1:
                 margin = lines[begin][: node.col_offset]
                 own = [line.removeprefix(margin) for line in lines[begin : node.end_lineno]]
-                prompt = "".join(f"{line}\n" for line in own[: cut - begin])
-                yield Piece(prompt, "\n".join(own[cut - begin :]), f"{module.origin}, line {node.lineno}")
+                prompt = "\n".join(own[: cut - begin]).rstrip()
+                yield Piece(prompt, "\n".join(own)[len(prompt) :], f"{module.origin}, line {node.lineno}")
 
 
 def _first_line(statement: ast.stmt) -> int:

@@ -177,6 +177,39 @@ def expert_iteration_guess_number() -> Preset:
     return _five_guesses(config)
 
 
+def _functions(config: object) -> Preset:
+    """Functions of the standard library, judged behind the beginnings of modules that were held out."""
+    from torchward.run import RunOptions
+    from torchward.tasks import python_code
+
+    code = python_code.Options()
+    return Preset(config, RunOptions(n_eval_episodes=code.test, stats_window=512), code)
+
+
+def pretrain_python_code() -> Preset:
+    """A model that writes what looks like Python: half of the time it does not compile."""
+    from torchward.algorithms import pretrain
+    from torchward.nets.transformer_config import gpt2
+
+    config = pretrain.Config(
+        total_timesteps=2_000_000, max_length=256, per_device_train_batch_size=4, learning_rate=3e-3,
+        model=gpt2(1024, 128, 4, 4, 256),
+    )  # fmt: skip
+    return _functions(config)
+
+
+def grpo_python_code() -> Preset:
+    """Few answers to many beginnings, held near the model that the run began with."""
+    from torchward.algorithms import grpo
+
+    config = grpo.Config(
+        total_timesteps=600_000, generation_batch_size=256, num_generations=8, steps_per_generation=4,
+        num_iterations=1, per_device_train_batch_size=64, max_completion_length=96, learning_rate=5e-4,
+        lr_scheduler_type="linear", warmup_ratio=0.03, beta=0.02,
+    )  # fmt: skip
+    return _functions(config)
+
+
 PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("pretrain", "addition"): pretrain_addition,
     ("sft", "addition"): sft_addition,
@@ -186,6 +219,8 @@ PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("pretrain", "random_walks"): pretrain_random_walks,
     ("grpo", "random_walks"): grpo_random_walks,
     ("pretrain", "python_topics"): pretrain_python_topics,
+    ("pretrain", "python_code"): pretrain_python_code,
+    ("grpo", "python_code"): grpo_python_code,
     ("pretrain", "guess_number"): pretrain_guess_number,
     ("sft", "guess_number"): sft_guess_number,
     ("grpo", "guess_number"): grpo_guess_number,

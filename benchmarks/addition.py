@@ -8,8 +8,8 @@ Each is `torchward train ALGORITHM addition` with no flag but seeds and what it 
 the length of the first fine-tuning, and so of its schedule. A seed is also that of the sums. Two digits, 700
 demonstrations, 4,500 sums to be rewarded for (with the demonstrations'), 500 held out, of which none is among the
 others, neither as a + b nor as b + a. How to add is learnt late and at once, sooner in one seed than in another: so the
-first fine-tuning may take 300,000 tokens, and ends as soon as 45 % of the sums without an answer are right, at which it
-looks every 5,000. Reported is the share of the held-out sums that the last policy answers to the letter, token by token
+first fine-tuning may take 300,000 tokens, and ends as soon as 40 % of the sums without an answer are right, at which it
+looks every 2,500. Reported is the share of the held-out sums that the last policy answers to the letter, token by token
 the likeliest. More fine-tuning has the tokens that take as long as the longer one of GRPO's and PPO's runs of its seed,
 in seconds of the processor, and is judged by the better one of its last policy and its best. One thread a run.
 """
@@ -36,7 +36,7 @@ TOLD = {
     "more": "from there fine-tuning for as long",
 }  # fmt: skip
 SEEDS, ASKED, AIM = 5, 0.95, 0.99
-ENOUGH, MOST, EVERY = 0.45, 300_000, 5_000
+ENOUGH, MOST, EVERY = 0.4, 300_000, 2_500
 """When the first fine-tuning ends: the share of right answers, or the tokens; and how often it looks."""
 
 

@@ -13,6 +13,7 @@ from torchward.language.chat import encode_all
 from torchward.language.checks_of_adapters import adapters
 from torchward.language.checks_of_learning import Cost, ends, first_ratio, masked_steps, same_loss
 from torchward.language.checks_of_sampling import cached_decode, dropout, sampled_tokens, support, temperature
+from torchward.language.checks_of_text import prompt_ends
 from torchward.language.documents import Completion, Dialogue, Document, Preference, Prompt, TextError
 from torchward.language.finding import WHOLE, Finding, device_of, drawing
 from torchward.language.play import question
@@ -77,6 +78,7 @@ def examine(
     yield _looked(partial(masked_steps, policy, rollout))
     yield _looked(partial(same_loss, policy, said if shown is None else shown, pad, cost))
     yield unreadable or _looked(partial(ends, shown, ended, eos, pad))
+    yield _looked(partial(prompt_ends, task.problems.train[:SHOWN], tokenizer))
     yield _looked(partial(adapters, policy, texts, start))
 
 

@@ -7,9 +7,9 @@ Each is `torchward train ALGORITHM python_code` with no flag but the seed and wh
 The model reads functions of most modules, and is rewarded behind the beginnings of 2,000 of these. It is judged behind
 200 beginnings out of modules that were held out: four answers to each, drawn at temperature 1, none longer than GRPO's.
 Reported, before and after, is the share that the task accepts; how varied the answers are, as the share of different
-ones among all runs of n words and signs (distinct-n; of equally many words on both sides, for it falls with the size of
-a text); and how far GRPO went: the KL divergence from the model before it, in nats an answer, estimated from what it
-wrote. One thread a run.
+ones among all runs of n words and signs (distinct-n; of equally many words everywhere, for it falls with the size of a
+text), beside that of what the library's authors wrote behind 2,000 other beginnings; and how far GRPO went: the KL
+divergence from the model before it, in nats an answer, estimated from what it wrote. One thread a run.
 """
 
 import argparse
@@ -38,14 +38,14 @@ def first(texts: Sequence[list[str]], count: int) -> list[list[str]]:
     return list(texts)[: sum(1 for _ in takewhile(lambda total: total <= count, accumulate(map(len, texts))))]
 
 
-def varied(before: Sequence[str], after: Sequence[str]) -> dict[str, list[float]]:
-    """distinct-n of both, of as many words as the shorter side has."""
+def varied(**texts: Sequence[str]) -> dict[str, list[float]]:
+    """distinct-n of several, of as many words as the shortest has."""
     from torchward.language.shingles import distinct_n
     from torchward.tasks.python_code import words
 
-    sides = {"before": [words(text) for text in before], "after": [words(text) for text in after]}
-    count = min(sum(map(len, texts)) for texts in sides.values())
-    return {side: [distinct_n(first(texts, count), n) for n in GRAMS] for side, texts in sides.items()}
+    sides = {side: [words(text) for text in each] for side, each in texts.items()}
+    count = min(sum(map(len, each)) for each in sides.values())
+    return {side: [round(distinct_n(first(each, count), n), 4) for n in GRAMS] for side, each in sides.items()}
 
 
 def one(stage: str, seed: int) -> dict[str, Any]:
@@ -86,9 +86,8 @@ def compared(seed: int) -> dict[str, Any]:
         ratios = [gone(reference, line) for line in lines]
         told["kl"] = statistics.fmean(ratios)
         told["kl_per_token"] = sum(ratios) / sum(sum(line.own) for line in lines)
-    for side, found in varied(texts["before"], texts["after"]).items():
-        told[side]["distinct"] = [round(share, 4) for share in found]
-    return told
+    own = [each.text.removeprefix(each.question) for each in task.problems.demonstrations]
+    return told | {"distinct": varied(**texts, library=own)}
 
 
 def gone(reference: Any, line: Any) -> float:
@@ -111,9 +110,13 @@ def rows(directory: Path | None = None) -> list[Row]:
     if found:
         before, after = (interval([one[side]["accepted"] for one in found]) for side in ("before", "after"))
         gains = [one["after"]["accepted"] - one["before"]["accepted"] for one in found]
+        distinct = {
+            side: [statistics.fmean(one["distinct"][side][i] for one in found) for i in range(len(GRAMS))]
+            for side in ("before", "after", "library")
+        }
         many = "; ".join(
-            f"distinct-{n} {statistics.fmean(one['before']['distinct'][i] for one in found):.3f} -> "
-            f"{statistics.fmean(one['after']['distinct'][i] for one in found):.3f}"
+            f"distinct-{n} {distinct['before'][i]:.3f} -> {distinct['after'][i]:.3f}, the library's own "
+            f"{distinct['library'][i]:.3f}"
             for i, n in enumerate(GRAMS)
         )
         measured = (
@@ -122,10 +125,7 @@ def rows(directory: Path | None = None) -> list[Row]:
             f"KL {statistics.fmean(one['kl'] for one in found):.1f} nats an answer"
         )
         if len(found) == SEEDS:
-            alike = all(
-                statistics.fmean(one["after"]["distinct"][i] - one["before"]["distinct"][i] for one in found) >= 0.0
-                for i in range(len(GRAMS))
-            )
+            alike = all(one >= other for one, other in zip(distinct["after"], distinct["before"], strict=True))
             gain = statistics.fmean(gains)
             measured += f"; {verdict(alike and gain >= ASKED, alike and gain >= AIM)}"
     what = f"valid Python behind held-out signatures, share accepted before and after GRPO, IQM [95 %] of {SEEDS} seeds"
@@ -144,7 +144,7 @@ def main() -> None:
 
     def summary(result: dict[str, Any]) -> str:
         if "after" not in result:
-            return f"{result['curve'][-1][1]:.3f} bits per byte, {result['seconds']:.0f} s"
+            return f"{result['steps']:,} tokens, {result['seconds']:.0f} s"
         return f"{result['before']['accepted']:.1%} -> {result['after']['accepted']:.1%}, KL {result['kl']:.1f}"
 
     def works() -> list[Work]:

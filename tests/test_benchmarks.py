@@ -9,9 +9,19 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import guess_number, language_speed, random_walks, replay, sac_update, table, time_to_475
+from benchmarks import (
+    guess_number,
+    language_speed,
+    random_walks,
+    replay,
+    sac_update,
+    table,
+    time_to_475,
+    valid_python,
+)
 from benchmarks.common import Results
 from benchmarks.stages import key
+from tests.language import letters
 from torchward.language.documents import Document, Prompt
 from torchward.language.text_task import Text
 from torchward.nets.tabular import TabularPolicy
@@ -279,3 +289,48 @@ def test_games_are_held_against_where_they_began_and_the_most_that_can_be_won(tm
     for seed in range(3):
         write("ppo", seed, 0.9)
     assert measured().endswith("aim reached")
+
+
+# Valid Python
+
+
+def test_variety_is_compared_at_equal_size() -> None:
+    short = ["a b", "c d"]
+    found = valid_python.varied(before=["a a a a", "b b b b", "c c"], after=short, library=["x y", "x y", "z"])
+    # Four words each: a a a a | a b, c d | x y, x y.
+    assert found["before"] == [0.25, pytest.approx(1 / 3, abs=1e-4), 0.5]
+    assert found["after"][:2] == [1.0, 1.0] and found["library"][:2] == [0.5, 0.5]
+
+
+def test_the_distance_is_that_of_what_was_written(tmp_path: Path) -> None:
+    policy, other = (letters.policy() for _ in range(2))
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.1)
+    source = letters.source(letters.problems(), n=12)
+    source.collect(policy, None)
+    for line in source.lines:
+        assert valid_python.gone(policy, line) == pytest.approx(0.0, abs=1e-4)
+        ids, own = torch.tensor([line.ids]), torch.tensor(line.own)
+        likely = other.body.logits(other.body.forward(ids[:, :-1]))[0].log_softmax(1)
+        said = likely[torch.arange(len(own) - 1), ids[0, 1:]][own[1:]].sum()
+        assert valid_python.gone(other, line) == pytest.approx(sum(line.log_probs) - float(said.detach()), abs=1e-4)
+
+
+def test_a_gain_that_costs_variety_is_no_gain(tmp_path: Path) -> None:
+    results = Results(valid_python.NAME, tmp_path)
+
+    def measured(gain: float, after: list[float], seeds: int = valid_python.SEEDS) -> str:
+        distinct = {"before": [0.2, 0.5, 0.8], "after": after, "library": [0.1, 0.3, 0.4]}
+        for seed in range(seeds):
+            found = {"before": {"accepted": 0.05}, "after": {"accepted": 0.05 + gain}, "distinct": distinct, "kl": 9.0}
+            results.write(key("grpo", seed), valid_python.RUN.settings("grpo"), found)
+        (row,) = valid_python.rows(tmp_path)
+        return row.measured
+
+    assert "in 1 of 3 seeds" in (one := measured(0.6, [0.2, 0.5, 0.8], seeds=1)) and "reached" not in one
+    assert measured(0.6, [0.2, 0.5, 0.8]).endswith("aim reached")
+    assert measured(0.35, [0.2, 0.5, 0.8]).endswith("asked for is reached")
+    assert measured(0.2, [0.2, 0.5, 0.8]).endswith("**missed**") and measured(0.6, [0.2, 0.4, 0.8]).endswith(
+        "**missed**"
+    )

@@ -93,6 +93,27 @@ def test_a_completion_does_not_depend_on_its_company(sampling: Sampling) -> None
                 assert torch.equal(part.supports, whole.supports)
 
 
+@pytest.mark.parametrize("limited", [False, True])
+@pytest.mark.parametrize("slots", [20, 64])
+def test_rows_at_their_end_change_nothing_until_they_leave(slots: int, limited: bool) -> None:
+    """Among many rows few at their end stay for a while; then others take their places, or all move up."""
+    policy = model(LLAMA, SAMPLINGS[3])
+    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(60)]
+    limits = [1 + i * 5 % NEW for i in range(60)] if limited else [NEW] * 60
+    noise = policy.noise((NEW, 60), Generator().manual_seed(2))
+    done = generate(policy, prompts, eos_id=EOS, max_new_tokens=limits, noise=noise, slots=slots)
+    for row, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
+        alone = generate(policy, [prompt], eos_id=EOS, max_new_tokens=limit, noise=noise[:, row : row + 1])
+        n = int(alone.lengths[0])
+        assert done.lengths[row] == n and done.ended[row] == alone.ended[0]
+        assert torch.equal(done.tokens[row, :n], alone.tokens[0]) and not done.tokens[row, n:].any()
+        torch.testing.assert_close(done.log_probs[row, :n], alone.log_probs[0], atol=1e-5, rtol=0.0)
+        torch.testing.assert_close(done.values[row, : n + 1], alone.values[0], atol=1e-5, rtol=0.0)
+        assert not done.log_probs[row, n:].any() and not done.values[row, n + 1 :].any()
+        assert done.supports is not None and alone.supports is not None
+        assert torch.equal(done.supports[row, :n], alone.supports[0]) and not done.supports[row, n:].any()
+
+
 def test_another_noise_is_another_text() -> None:
     policy = model()
     assert not torch.equal(written(policy, 3).tokens, written(policy, 3, seed=1).tokens)

@@ -1,6 +1,7 @@
 """Valid Python: honest answers are accepted, planted cheats are not, and nothing brings the judge down."""
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
 
@@ -12,7 +13,7 @@ from torchward.config import ConfigError
 from torchward.language.corpus import StandardLibrary
 from torchward.language.documents import Completion, Document, Split
 from torchward.language.task import Problems
-from torchward.tasks.python_code import Accepted, Options, compiled, functions, make, problems
+from torchward.tasks.python_code import Accepted, Options, Varied, compiled, functions, make, problems
 
 PROMPT = 'def scaled(values, factor=2):\n    """Each value times the factor."""\n'
 
@@ -171,7 +172,7 @@ def test_kinds_are_counted_as_an_oracle_counts_them() -> None:
             assert earned(body, kinds=count) == 1.0 and earned(body, kinds=count + 1) == 0.0
 
 
-SMALL = Options(problems=40, test=10, validation=0.3)
+SMALL = Options(variety=0.0, problems=40, test=10, validation=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -247,10 +248,40 @@ def test_an_answer_on_the_line_of_the_prompt_is_none() -> None:
     assert Accepted()([prompt, prompt], ["\n   " + answer, answer]) == [1.0, 0.0]
 
 
+# Variety
+
+
+def test_a_snippet_that_everybody_writes_earns_less() -> None:
+    """Three write one answer, one another: 1/3 of its runs of words are theirs alone where all is shared by three."""
+    shared = "\n    return [value * 2 for value in values if value > sum(values)]"
+    alone = "\n    while {1, 2} & {-3}: pop(values[4:5]).x |= lambda *y: None or not 7"
+    prompts = ["def scaled(values):"] * 5
+    reward = Varied(Accepted(), 0.6)
+    assert reward(prompts[:1], [shared]) == [1.0], "alone, everything is rare"
+    assert reward(prompts, [shared, shared, shared, "\n    pass", "\n    return"]) == pytest.approx(
+        [0.6] * 3 + [0.0] * 2
+    )
+    mixed = reward(prompts[:4], [shared, shared, shared, alone])
+    assert mixed[:3] == pytest.approx([mixed[0]] * 3) and 0.4 + 0.6 / 4 <= mixed[0] < 0.6
+    assert 0.9 < mixed[3] < 1.0, "a bracket and a name are not its own"
+    assert Varied(Accepted(), 0.0)(prompts[:4], [shared, shared, "", alone]) == [1.0, 1.0, 0.0, 1.0]
+
+
+def test_variety_is_rewarded_and_what_is_accepted_is_judged(modules: list[Document]) -> None:
+    made = problems(modules, replace(SMALL, variety=0.5))
+    texts = [document.text.removeprefix(document.question) for document in made.demonstrations]
+    prompts = [document.question for document in made.demonstrations]
+    assert made.metric is not None and made.metric(prompts, texts) == [1.0] * len(texts)
+    earned_by_all = made.reward(prompts, texts)
+    assert 0.5 < min(earned_by_all) <= max(earned_by_all) < 1.0
+    with pytest.raises(ConfigError, match="expected variety from 0"):
+        Options(variety=1.5)
+
+
 def test_one_seed_one_choice(small: Problems, modules: list[Document]) -> None:
     again, other = (
         problems(modules, SMALL),
-        problems(modules, Options(problems=40, test=10, validation=0.3, data_seed=1)),
+        problems(modules, replace(SMALL, data_seed=1)),
     )
     assert (again.train, again.test, again.corpus) == (small.train, small.test, small.corpus)
     assert other.train != small.train and other.test != small.test and other.corpus == small.corpus
@@ -316,4 +347,4 @@ def test_the_whole_library_makes_as_many_problems_as_are_asked_for_by_default() 
     demonstrations = [d.content for d in made.train]
     prompts = [c.prompt for c in demonstrations if isinstance(c, Completion) and isinstance(c.prompt, str)]
     rests = [c.completion for c in demonstrations if isinstance(c, Completion) and isinstance(c.completion, str)]
-    assert made.reward(prompts, rests) == [1.0] * 2_000
+    assert made.metric is not None and made.metric(prompts, rests) == [1.0] * 2_000

@@ -45,6 +45,7 @@ def numbers_and_target(prompt: str) -> Hashable:
 TASKS: dict[str, tuple[ModuleType, dict[str, Any], Callable[[str], Hashable]]] = {
     "addition": (addition, {}, operands),
     "addition of two digits": (addition, {"digits": 2, "reversed_digits": True}, operands),
+    "addition with leading zeros": (addition, {"digits": 2, "leading_zeros": True}, operands),
     "multiplication": (multiplication, {"demonstrations": 2_000}, operands),
     "reversal": (reversal, {"demonstrations": 2_000, "shortest": 2}, either_way),
     "sorting": (sorting_task, {"demonstrations": 2_000, "shortest": 3}, items),
@@ -66,6 +67,15 @@ def test_nothing_of_the_test_is_learnt_and_nothing_comes_twice(task: Any) -> Non
     train, test = ([same(document.question) for document in part] for part in (problems.train, problems.test))
     assert (len(train), len(test)) == (options.problems, options.test)
     assert len(set(train) | set(test)) == options.problems + options.test
+
+
+def test_leading_zeros_change_how_operands_are_written_and_nothing_else() -> None:
+    plain, wide = (addition.make(addition.Options(problems=2_000, leading_zeros=given)) for given in (False, True))
+    assert any("+7=" in document.question for document in plain.train)
+    for short, long in zip((*plain.train, *plain.test), (*wide.train, *wide.test), strict=True):
+        assert re.fullmatch(r"\d{3}\+\d{3}=", long.question)
+        assert [*map(int, re.findall(r"\d+", long.question))] == [*map(int, re.findall(r"\d+", short.question))]
+        assert long.columns == short.columns, "a sum has no zeros before it"
 
 
 def test_one_seed_one_task_and_the_test_set_follows_from_it_alone(task: Any) -> None:

@@ -6,8 +6,8 @@ docstring, the rest of the function is the demonstration.
 
 What is accepted is said at :class:`Accepted`. That is syntax and no more: a model can learn one snippet that always
 passes, and write it behind every prompt. No such check can tell it from honest work; that it happens is seen in how
-different the answers are from each other (distinct n-grams) and in how far the model went (its KL divergence). With
-``variety`` an answer earns more, the less of it others have.
+different the answers are from each other (distinct n-grams) and in how far the model went (its KL divergence). So an
+answer earns more, the less of it others have (``variety``).
 """
 
 import ast
@@ -38,9 +38,9 @@ class Options:
 
     kinds: int = 5
     """How many kinds of statements and expressions an answer must have."""
-    variety: float = 0.0
+    variety: float = 0.8
     """The part of an accepted answer's reward that depends on how little of it stands in the other answers that are
-    judged with it; below 1. Judged by is what is accepted."""
+    judged with it; 0: whoever is accepted earns 1. A policy is judged by what is accepted, whatever this is."""
     longest_function: int = 1_000
     """Characters of the longest functions that are learnt from."""
     longest_prompt: int = 200

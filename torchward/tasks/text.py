@@ -183,7 +183,7 @@ def _functions(config: object) -> Preset:
     from torchward.run import RunOptions
     from torchward.tasks import python_code
 
-    code = python_code.Options(variety=0.8)
+    code = python_code.Options()
     return Preset(config, RunOptions(n_eval_episodes=code.test, stats_window=512), code)
 
 

@@ -48,7 +48,7 @@ def megabytes(groups: int) -> tuple[float, float]:
     places = model.stack.place
     assert places is not None
     weights = sum(parameter.nbytes for parameter in model.parameters()) - places.weight.nbytes
-    return weights / 1e6, sum(leaf.nbytes for leaf in sum(model.cache(1, CONTEXT)[:2], ())) / 1e6
+    return weights / 1e6, sum(leaf.nbytes for pair in model.cache(1, CONTEXT).slots for leaf in pair) / 1e6
 
 
 def measure() -> dict[str, Any]:

@@ -169,15 +169,15 @@ class HubModel(nn.Module):
         source = torch.arange(width, device=length.device) + length - width  # each row's last token in the last column
         past = _empty()
         there = source.clamp_min(0)[:, None, :, None]
-        for i, pair in enumerate(zip(cache.keys, cache.values, strict=True)):
-            past.update(*(slots[rows].take_along_dim(there, 2) for slots in pair), i)
+        for i, pair in enumerate(cache.slots):
+            past.update(*(leaf[rows].take_along_dim(there, 2) for leaf in pair), i)
         mask = torch.cat([source >= 0, real], 1)
         hidden = self._hidden(tokens, None if bool(mask.all()) else mask, place, past)
         which, column = real.nonzero(as_tuple=True)
         into = rows[which], place[which, column]
-        for pair, layer in zip(zip(cache.keys, cache.values, strict=True), past.layers, strict=True):
-            for slots, new in zip(pair, (layer.keys, layer.values), strict=True):
-                write(slots, into, new[which, :, width + column])
+        for pair, layer in zip(cache.slots, past.layers, strict=True):
+            for leaf, new in zip(pair, (layer.keys, layer.values), strict=True):
+                write(leaf, into, new[which, :, width + column])
         return hidden
 
     def step(self, tokens: Tensor, cache: Cache, span: int | None = None) -> tuple[Tensor, Cache]:

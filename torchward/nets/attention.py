@@ -1,18 +1,15 @@
 """Attention: multi-head or grouped-query; causal, bidirectional or cross; with or without a cache."""
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchward.nets.kv_cache import write
+from torchward.nets.kv_cache import Pair, write
 from torchward.nets.positions import rotate
 from torchward.nets.transformer_config import TransformerConfig
-
-Pair: TypeAlias = tuple[Tensor, Tensor]
-"""Keys and values of a layer: each ``[B, groups, S, head_size]``."""
 
 
 class Linear(nn.Linear):

@@ -14,6 +14,8 @@ from torch import Tensor
 from torchward.nets.transformer_config import TransformerConfig
 
 Layers: TypeAlias = tuple[Tensor, ...]
+Pair: TypeAlias = tuple[Tensor, Tensor]
+"""Keys and values of a layer: each ``[B, groups, S, head_size]``."""
 
 
 class Cache(NamedTuple):
@@ -34,6 +36,16 @@ class Cache(NamedTuple):
     """As ``cross_keys``."""
     source: Layers = ()
     """Beside them one tensor ``[B, S]``: True where the encoder's input was no padding."""
+
+    @property
+    def slots(self) -> list[Pair]:
+        """For each layer, its keys and values."""
+        return list(zip(self.keys, self.values, strict=True))
+
+    @property
+    def cross(self) -> list[Pair]:
+        """For each layer, the keys and values of an encoder's; empty where there is none."""
+        return list(zip(self.cross_keys, self.cross_values, strict=True))
 
     @property
     def size(self) -> int:

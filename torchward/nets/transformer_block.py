@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchward.nets.attention import Attention, CrossAttention, Linear, Pair, Scope
+from torchward.nets.attention import Attention, CrossAttention, Linear, Scope
 from torchward.nets.gelu import gelu_tanh
+from torchward.nets.kv_cache import Pair
 from torchward.nets.transformer_config import TransformerConfig
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from torchward.nets.attention import Pair, Scope
-from torchward.nets.kv_cache import Cache
+from torchward.nets.attention import Scope
+from torchward.nets.kv_cache import Cache, Pair
 from torchward.nets.positions import Learned, Relative, Rotary, Sinusoidal, buckets, rotary_table, sinusoids
 from torchward.nets.transformer_block import Block, Norm
 from torchward.nets.transformer_config import TransformerConfig
@@ -79,7 +79,7 @@ class Stack(nn.Module):
         if real is not None:
             into = row.index_select(0, real), place.flatten().index_select(0, real)
         scope = Scope(bias, False, self._turn(place), into, real, span)
-        return self._run(x, place, scope, slots_of(cache), cross_of(cache), cache.source[0] if cache.source else None)
+        return self._run(x, place, scope, cache.slots, cache.cross, cache.source[0] if cache.source else None)
 
     def step(self, x: Float[Tensor, "batch width"], cache: Cache, span: int) -> Float[Tensor, "batch width"]:
         """:meth:`extend` by one token for each row, ``[B, width]``, on a CPU."""
@@ -96,8 +96,8 @@ class Stack(nn.Module):
         scope = Scope(bias, False, self._turn(place), (torch.arange(len(place)), place), None, span)
         x = self._placed(x, place)
         blocks: Any = self.layers
-        cross: Sequence[Pair | None] = cross_of(cache) or [None] * len(blocks)
-        for block, slots, memory in zip(blocks, slots_of(cache), cross, strict=True):
+        cross: Sequence[Pair | None] = cache.cross or [None] * len(blocks)
+        for block, slots, memory in zip(blocks, cache.slots, cross, strict=True):
             x = block.step(x, scope, slots, memory, memory_bias)
         return x if self.final_norm is None else self.final_norm(x)
 
@@ -149,16 +149,6 @@ class Stack(nn.Module):
         distance = key[..., None, :] - query[..., :, None]
         bias: Tensor = self.distance(buckets(distance, relative, self.causal)).movedim(-1, -3)
         return bias if bias.dim() == 4 else bias[None]
-
-
-def slots_of(cache: Cache) -> list[Pair]:
-    """For each layer, the keys and values that it wrote."""
-    return list(zip(cache.keys, cache.values, strict=True))
-
-
-def cross_of(cache: Cache) -> list[Pair]:
-    """For each layer, what it attends to of an encoder's; empty where there is none."""
-    return list(zip(cache.cross_keys, cache.cross_values, strict=True))
 
 
 def forbid(seen: Bool[Tensor, "..."], like: Tensor, bias: Tensor | None) -> Tensor:

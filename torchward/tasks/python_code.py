@@ -38,7 +38,7 @@ class Options:
 
     kinds: int = 5
     """How many kinds of statements and expressions an answer must have."""
-    variety: float = 0.8
+    variety: float = 0.9
     """The part of an accepted answer's reward that depends on how little of it stands in the other answers that are
     judged with it; 0: whoever is accepted earns 1. A policy is judged by what is accepted, whatever this is."""
     longest_function: int = 1_000

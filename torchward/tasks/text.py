@@ -54,7 +54,7 @@ def ppo_addition() -> Preset:
     from torchward.algorithms import ppo
 
     config = ppo.Config(
-        total_timesteps=500_000, n_envs=512, n_steps=4, batch_size=512, n_epochs=2, learning_rate=5e-4,
+        total_timesteps=500_000, n_envs=512, n_steps=4, batch_size=512, n_epochs=2, learning_rate=2e-4,
         learning_rate_schedule="linear", gamma=1.0, gae_lambda=0.95, ent_coef=0.005,
     )  # fmt: skip
     return _two_digits(config)

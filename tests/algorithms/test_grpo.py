@@ -116,7 +116,7 @@ def by_hand(
             if reference is not None:
                 odds = (judged(reference, rollout, row)[t, action[t]].detach() - one).exp()
                 total = total + config.beta * weight * (odds - odds.log() - 1.0)
-            total = total + config.ent_coef * (now[t].exp() * now[t].clamp_min(-1e300)).sum()
+            total = total + config.entropy_coef * (now[t].exp() * now[t].clamp_min(-1e300)).sum()
         sums.append(total / (len(own) if isinstance(config.normalisation, SequenceMean) else 1))
         tokens, rows = tokens + len(own), rows + 1
     divisor = {SequenceMean: rows, TokenMean: tokens, ConstantMean: rows * LENGTH}[type(config.normalisation)]
@@ -136,7 +136,7 @@ def test_the_loss_is_that_of_the_papers(
     sampler = policy(sampling, ends=1.7 if in_turns else 1.0)
     rollout, of, reference = written(sampler, in_turns), moved(sampler, 0.05), moved(sampler, 0.1, seed=4)
     config = grpo.Config(
-        **SIZES, normalisation=normalisation, clip=clip, beta=beta, ent_coef=0.2, mask_truncated_completions=masked,
+        **SIZES, normalisation=normalisation, clip=clip, beta=beta, entropy_coef=0.2, mask_truncated_completions=masked,
         per_device_train_batch_size=5,
     )  # fmt: skip
     found, metrics = learnt(config, of, rollout, ADVANTAGE, frozen(reference) if beta else None)
@@ -458,7 +458,7 @@ ALONE = {"num_generations": 1}
         ({"temperature": 0.0}, "temperature above 0"),
         ({"top_p": 2.0}, "top_p"),
         ({"beta": -1.0}, "beta of at least 0"),
-        ({"ent_coef": -0.1}, "ent_coef of at least 0"),
+        ({"entropy_coef": -0.1}, "entropy_coef of at least 0"),
         ({"warmup_ratio": 2.0}, r"warmup_ratio within \[0, 1\]"),
     ],
 )  # fmt: skip

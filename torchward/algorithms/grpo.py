@@ -134,7 +134,7 @@ class Config:
     """What the mean is taken over."""
     beta: float = 0.0
     """Weight of the divergence from the policy that the run began with; 0: there is no reference."""
-    ent_coef: float = 0.0
+    entropy_coef: float = 0.0
     """Weight of the entropy of each token, which is added to what the policy is to gain; 0: none."""
     lora: Adaptation = field(default_factory=NoLoRA)
     """Tune the model itself, or low-rank adapters beside it."""
@@ -166,10 +166,10 @@ class Config:
         together = "generation_batch_size" if isinstance(self.credit, WholeBatch) else "num_generations"
         if getattr(self, together) < 2:
             raise ConfigError(f"expected {together} of at least 2: answers teach nothing but by comparison")
-        if not 0.0 <= self.warmup_ratio <= 1.0 or min(self.beta, self.ent_coef) < 0.0:
+        if not 0.0 <= self.warmup_ratio <= 1.0 or min(self.beta, self.entropy_coef) < 0.0:
             raise ConfigError(
-                "expected warmup_ratio within [0, 1], beta of at least 0 and ent_coef of at least 0, got "
-                f"{self.warmup_ratio}, {self.beta} and {self.ent_coef}"
+                "expected warmup_ratio within [0, 1], beta of at least 0 and entropy_coef of at least 0, got "
+                f"{self.warmup_ratio}, {self.beta} and {self.entropy_coef}"
             )
         Sampling(self.temperature, self.top_k, self.top_p)  # raises where they cannot be
 
@@ -262,8 +262,8 @@ class Learner:
         if reference is not None:
             divergence = log_ratio.exp() * k3(log_prob, reference)
             loss = loss + config.beta * self.mean(divergence, mask, length, total)
-        if config.ent_coef:
-            loss = loss - config.ent_coef * self.mean(entropy, mask, length, total)
+        if config.entropy_coef:
+            loss = loss - config.entropy_coef * self.mean(entropy, mask, length, total)
         with torch.no_grad():
             each = (entropy, divergence, surrogate.clipped.float(), k3(batch.log_prob, log_prob))
             sums = [torch.where(mask, x, 0.0).sum() for x in each]
@@ -286,7 +286,7 @@ class Learner:
 
     def update(self, rollout: Rollout, advantage: Tensor, length: int) -> dict[str, Tensor | float]:
         """Learn from a rollout whose answers are better than their like by ``advantage`` ``[B]``. ``length`` is the
-        largest number of tokens of an answer, for a constant mean. With neither a reference nor ent_coef, the metrics
+        largest number of tokens of an answer, for a constant mean. With neither a reference nor entropy_coef, the metrics
         are of the answers that teach, and where none does there is no step."""
         config = self.config
         mask = rollout.loss_mask
@@ -295,7 +295,7 @@ class Learner:
         spread = advantage[:, None].expand_as(rollout.reward)
         batch = replace(rollout.credited(spread, spread), loss_mask=mask, value=None)
         # By reward alone, an answer that is as good as its like has no gradient: it counts, and is not computed.
-        taught = mask if config.beta or config.ent_coef else mask & (spread != 0.0)
+        taught = mask if config.beta or config.entropy_coef else mask & (spread != 0.0)
         reference = self.references(batch)
         seen, tokens = list[Tensor](), torch.zeros((), device=mask.device)
         norm: Tensor | float = 0.0

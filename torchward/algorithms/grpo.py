@@ -286,8 +286,8 @@ class Learner:
 
     def update(self, rollout: Rollout, advantage: Tensor, length: int) -> dict[str, Tensor | float]:
         """Learn from a rollout whose answers are better than their like by ``advantage`` ``[B]``. ``length`` is the
-        largest number of tokens of an answer, for a constant mean. With neither a reference nor entropy_coef, the metrics
-        are of the answers that teach, and where none does there is no step."""
+        largest number of tokens of an answer, for a constant mean. With neither a reference nor an entropy bonus, the
+        metrics are of the answers that teach, and where none does there is no step."""
         config = self.config
         mask = rollout.loss_mask
         if config.mask_truncated_completions:

@@ -40,13 +40,13 @@ def test_sound_runs_pass_and_a_fault_is_told_in_words(
     for name in ("first", "tuned", "paid"):
         code, out, err = command("doctor", runs / name, "--prompts", "3", "--which", "last")
         assert (code, err) == (0, "")
-        assert [line.split()[0] for line in out.splitlines()] == ["ok"] * 9 + ["-" if name == "first" else "ok"]
+        assert [line.split()[0] for line in out.splitlines()] == ["ok"] * 10 + ["-" if name == "first" else "ok"]
     monkeypatch.setattr(source, "_supports", lambda lines, time: None)
     code, out, _ = command("doctor", runs / "paid", "--prompts", "3")
     assert code == 1
     lines = out.splitlines()
-    assert lines[4] == "WRONG  support" and lines[10] == ""
-    assert lines[11].startswith("support: With top_k and top_p rollouts do not hold") and len(lines) > 12
+    assert lines[4] == "WRONG  support" and lines[11] == ""
+    assert lines[12].startswith("support: With top_k and top_p rollouts do not hold") and len(lines) > 13
 
 
 def test_the_base_of_new_adapters_is_compared_with_what_the_run_began_with(command: Command, runs: Path) -> None:

@@ -12,15 +12,14 @@ bisection. One thread a run.
 
 import argparse
 import statistics
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.common import MISSING, Results, Row, Work, child, conduct, options_of_runs, verdict
+from benchmarks.common import MISSING, Results, Row, conduct, options_of_runs, verdict
 from benchmarks.defaults import interval
-from benchmarks.stages import Stages, key, reopened
+from benchmarks.stages import Stages, key, reopened, works
 
 if TYPE_CHECKING:
     from torchward.language.documents import Document
@@ -118,22 +117,12 @@ def main() -> None:
     options.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES)
     given = options.parse_args()
 
-    def process(stage: str, seed: int) -> dict[str, Any]:
-        words = ["--one", "--stage", stage, "--seed", str(seed)]
-        return child([sys.executable, "-m", f"benchmarks.{NAME}", *words], 1)
-
     def summary(result: dict[str, Any]) -> str:
         success, guesses = result["likeliest"]["success"], result["likeliest"]["guesses"]
         return f"{success:.1%} of {result['optimum']:.1%} with {guesses:.2f} guesses, {result['seconds']:.0f} s"
 
-    def works() -> list[Work]:
-        return [
-            Work(key(stage, seed), RUN.settings(stage), partial(process, stage, seed), summary)
-            for stage in given.stage
-            for seed in range(given.seeds)
-        ]
-
-    conduct(given, NAME, rows, works, lambda: one(given.stage[0], given.seed))
+    todo = partial(works, NAME, RUN, given.stage, given.seeds, summary)
+    conduct(given, NAME, rows, todo, lambda: one(given.stage[0], given.seed))
 
 
 if __name__ == "__main__":

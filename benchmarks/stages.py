@@ -1,13 +1,15 @@
 """Runs on a task of text that begin from one another: to pretrain, to fine-tune, and to learn by reward from there."""
 
 import shutil
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.common import RUNS
+from benchmarks.common import RUNS, Work, child
 
 
 class Trained(NamedTuple):
@@ -81,6 +83,23 @@ class Stages:
         rows = [row for row in read_metrics(path) if "eval/return" in row]
         curve = [[row["step"], row["eval/return"]] for row in rows]
         return Trained(path, run.step, round(seconds, 2), curve)
+
+
+def works(
+    benchmark: str, run: Stages, stages: Sequence[str], seeds: int, summary: Callable[[dict[str, Any]], str]
+) -> list[Work]:
+    """Each of some stages with each seed, in a process of its own, which `benchmark` has for `--one`."""
+
+    def process(stage: str, seed: int) -> dict[str, Any]:
+        return child(
+            [sys.executable, "-m", f"benchmarks.{benchmark}", "--one", "--stage", stage, "--seed", str(seed)], 1
+        )
+
+    return [
+        Work(key(stage, seed), run.settings(stage), partial(process, stage, seed), summary)
+        for stage in stages
+        for seed in range(seeds)
+    ]
 
 
 def key(stage: str, seed: int) -> str:

@@ -14,16 +14,15 @@ divergence from the model before it, in nats an answer, estimated from what it w
 
 import argparse
 import statistics
-import sys
 from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import MISSING, Results, Row, Work, child, conduct, options_of_runs, verdict
+from benchmarks.common import MISSING, Results, Row, conduct, options_of_runs, verdict
 from benchmarks.defaults import interval
-from benchmarks.stages import Stages, key, reopened
+from benchmarks.stages import Stages, key, reopened, works
 
 NAME = "valid_python"
 STAGES = ("pretrain", "grpo")
@@ -139,22 +138,13 @@ def main() -> None:
     options.add_argument("--examples", action="store_true", help="show what was written, too")
     given = options.parse_args()
 
-    def process(stage: str, seed: int) -> dict[str, Any]:
-        return child([sys.executable, "-m", f"benchmarks.{NAME}", "--one", "--stage", stage, "--seed", str(seed)], 1)
-
     def summary(result: dict[str, Any]) -> str:
         if "after" not in result:
             return f"{result['steps']:,} tokens, {result['seconds']:.0f} s"
         return f"{result['before']['accepted']:.1%} -> {result['after']['accepted']:.1%}, KL {result['kl']:.1f}"
 
-    def works() -> list[Work]:
-        return [
-            Work(key(stage, seed), RUN.settings(stage), partial(process, stage, seed), summary)
-            for stage in given.stage
-            for seed in range(given.seeds)
-        ]
-
-    conduct(given, NAME, rows, works, lambda: one(given.stage[0], given.seed))
+    todo = partial(works, NAME, RUN, given.stage, given.seeds, summary)
+    conduct(given, NAME, rows, todo, lambda: one(given.stage[0], given.seed))
     if given.examples and not given.one:
         show(Results(NAME, given.results), given.seeds)
 

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tests.envs.worlds import Walk, lively
@@ -187,6 +188,19 @@ def test_an_unknown_id_names_the_nearest(name: str, message: str) -> None:
     with pytest.raises(WorldError) as caught:
         Control(name)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_ids_registered_elsewhere_are_not_near_by_their_ending_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for known in ("Skiing-v0", "Pong-v4", "ALE/Pong-v5", "new/CartPole-v1"):  # as ale_py registers them, once imported
+        monkeypatch.setitem(gym.registry, known, EnvSpec(known))
+    for name, message in (
+        ("Sudoku-v0", "got 'Sudoku-v0'. `torchward list` shows them."),
+        ("Ponng-v4", "Did you mean 'ALE/Pong-v5'?"),
+        ("Cartpole-v1", "Did you mean 'CartPole-v1'?"),
+    ):
+        with pytest.raises(WorldError) as caught:
+            Control(name)
+        assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -254,8 +254,22 @@ def _is_envpool_game(envpool: Any, environment: str) -> bool:
 def _nearest_id(environment: str) -> str:
     if game := re.fullmatch(r"(\w+?)(NoFrameskip|Deterministic)-v\d", environment):
         return f" Atari games are called as in 'ALE/{game[1]}-v5'; EnvOptions.atari says how they are played."
-    close = difflib.get_close_matches(environment, gym.registry, 1, 0.5)
-    return f" Did you mean {close[0]!r}?" if close else " `torchward list` shows them."
+    ids: dict[str, list[str]] = {}
+    for known in gym.registry:
+        ids.setdefault(_bare_name(known), []).append(known)
+    close = difflib.get_close_matches(_bare_name(environment), ids, 1, 0.75)
+    return f" Did you mean {max(ids[close[0]], key=_version)!r}?" if close else " `torchward list` shows them."
+
+
+def _bare_name(environment: str) -> str:
+    """An id without namespace, version and capitals: two ids are as near as these are."""
+    return re.sub(r"-v\d+$", "", environment.rpartition("/")[2]).casefold()
+
+
+def _version(environment: str) -> tuple[int, bool]:
+    """What of two ids of one name is the newer; of two as new, the one without a namespace."""
+    version = re.search(r"-v(\d+)$", environment)
+    return (int(version[1]) if version else 0, "/" not in environment)
 
 
 def _extra(environment: str) -> str:

@@ -1,13 +1,15 @@
 """Generation: tokens a second of 64 completions at once, beside transformers' `generate` with the same weights.
 
-    python -m benchmarks.generation                      both cases, each side on 1 and on 2 threads, 5 rounds
+    python -m benchmarks.generation                      all cases, each side on 1 and on 2 threads, 5 rounds
     python -m benchmarks.generation --case ragged --rounds 3
 
 The model: 4 layers of 128, 4 heads, a vocabulary of 512, float32. 64 prompts of 16 tokens. *equal*: each completion has
 64 tokens. *ragged*: completion i has a length drawn from 1 to 64, the same on both sides, where it ends; only the
-tokens up to there count. Both sides sample at temperature 1 with a key-value cache, and keep log-probabilities: ours
-always does, theirs is asked for logits (`output_logits`) or not, whichever is faster: not. Each process warms up with
-one generation and reports the fastest of three; a side's figure in a round is that of its better number of threads.
+tokens up to there count. *waiting*: 512 such prompts, 64 at a time; ours lets others enter where some have ended,
+theirs takes them in eight batches, as `generate` does. Both sides sample at temperature 1 with a key-value cache, and
+keep log-probabilities: ours always does, theirs is asked for logits (`output_logits`) or not, whichever is faster: not.
+Each process warms up with one generation and reports the fastest of three; a side's figure in a round is that of its
+better number of threads.
 """
 
 import argparse
@@ -38,20 +40,21 @@ from benchmarks.common import (
 )
 
 NAME = "generation"
-CASES = {"equal": (2.0, 4.0), "ragged": (3.0, 4.0)}
+CASES = {"equal": (2.0, 4.0), "ragged": (3.0, 4.0), "waiting": (3.0, 4.0)}
 """What is asked, and the aim."""
+PROMPTS = {"equal": 64, "ragged": 64, "waiting": 512}
 SHAPE = {"hidden_size": 128, "layers": 4, "heads": 4, "vocab_size": 512, "batch": 64, "prompt": 16, "new": 64}
 
 
 def lengths(case: str) -> list[int]:
     """How many tokens each completion has."""
     random = Random(0)
-    return [SHAPE["new"] if case == "equal" else random.randint(1, SHAPE["new"]) for _ in range(SHAPE["batch"])]
+    return [SHAPE["new"] if case == "equal" else random.randint(1, SHAPE["new"]) for _ in range(PROMPTS[case])]
 
 
-def prompts() -> list[list[int]]:
+def prompts(case: str) -> list[list[int]]:
     random = Random(1)
-    return [[random.randrange(SHAPE["vocab_size"]) for _ in range(SHAPE["prompt"])] for _ in range(SHAPE["batch"])]
+    return [[random.randrange(SHAPE["vocab_size"]) for _ in range(SHAPE["prompt"])] for _ in range(PROMPTS[case])]
 
 
 def model() -> Any:
@@ -78,11 +81,11 @@ def ours(case: str, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     policy = LanguageModel(model(), {})
     wanted = lengths(case)
-    noise = policy.noise((SHAPE["new"], SHAPE["batch"]), torch.Generator().manual_seed(0))
+    noise = policy.noise((SHAPE["new"], len(wanted)), torch.Generator().manual_seed(0))
     seconds = []
     for _ in range(4):
         start = time.perf_counter()
-        done = generate(policy, prompts(), eos_id=-1, max_new_tokens=wanted, noise=noise)
+        done = generate(policy, prompts(case), eos_id=-1, max_new_tokens=wanted, noise=noise, slots=SHAPE["batch"])
         seconds.append(time.perf_counter() - start)
         assert done.lengths.tolist() == wanted
     return {"tokens_per_second": round(sum(wanted) / min(seconds[1:]), 1), "threads": torch.get_num_threads()}
@@ -96,7 +99,7 @@ def one_round(case: str, number: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         hub.save(model(), Path(directory))
         told = Path(directory) / "told.json"
-        told.write_text(json.dumps({"prompts": prompts(), "lengths": lengths(case)}))
+        told.write_text(json.dumps({"prompts": prompts(case), "lengths": lengths(case), "batch": SHAPE["batch"]}))
         theirs: list[str | Path] = [
             PEERS,
             ROOT / "benchmarks" / "peers" / "transformers_generation.py",
@@ -126,13 +129,14 @@ def rows(directory: Path | None = None) -> list[Row]:
                 f"{spread([each['ratio'] for each in there], 2)} x in {len(there)} rounds: {spread(best['ours'], 0)} "
                 f"against {spread(best['transformers'], 0)} tokens/s; {verdict(ratio >= asked, ratio >= aim)}"
             )
-        what = f"generation, 4 layers x 128, 64 at once, 64 new tokens, {case} lengths: against transformers' generate"
+        lengths = "ragged lengths, 512 prompts" if case == "waiting" else f"{case} lengths"
+        what = f"generation, 4 layers x 128, 64 at once, 64 new tokens, {lengths}: against transformers' generate"
         found.append(Row(what, f"{asked:g} x", f"{aim:g} x", measured, f"python -m benchmarks.{NAME}"))
     return found
 
 
 def settings(case: str) -> dict[str, Any]:
-    return {**SHAPE, "case": case}
+    return {**SHAPE, "case": case, "prompts": PROMPTS[case]}
 
 
 def key(case: str, number: int) -> str:

@@ -16,6 +16,9 @@ The work of an update is that of its products alone, counted by hand: a weight o
 operations forward and 4 backward; attention 4 x 128 for each token that is seen, in each layer, three times that with
 the backward pass, and on the average (128 + 1) / 2 tokens are seen. Who computes what a causal mask forbids, or norms,
 activations and the loss, has that in the time and not in the work.
+
+What remains when all of that is left out is measured beside it: the same products, forward and backward, and attention
+by PyTorch's one operation, with nothing between them. Who calls PyTorch's operations one by one cannot be faster.
 """
 
 import argparse
@@ -24,6 +27,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -77,10 +81,12 @@ def made() -> "tuple[Learner, Rows]":
     from torchward.algorithms import pretrain
     from torchward.data.packing import Rows
     from torchward.nets.adamw import decayed
+    from torchward.nets.heap import keep_freed
     from torchward.nets.language_model import LanguageModel
     from torchward.nets.transformer import Transformer
     from torchward.nets.transformer_config import gpt2
 
+    keep_freed()  # as the loop does
     torch.manual_seed(0)
     config = gpt2(SHAPE["vocab_size"], SHAPE["hidden_size"], SHAPE["layers"], SHAPE["heads"], 256)
     policy = LanguageModel(Transformer(replace(config, value_head=True)), {})
@@ -94,6 +100,33 @@ def made() -> "tuple[Learner, Rows]":
     return learner, Rows(tokens[:, :-1], tokens[:, 1:], mask, places, torch.zeros(shape, dtype=torch.int64))
 
 
+def bare() -> Callable[[], None]:
+    """What computes the products of an update and its attention, forward and backward, and nothing else."""
+    import torch
+    from torch.nn import functional as F
+
+    width, tokens = SHAPE["hidden_size"], SHAPE["rows"] * SHAPE["length"]
+    shapes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)] * SHAPE["layers"]
+    weights = [torch.randn(outputs, inputs) for inputs, outputs in [*shapes, (width, SHAPE["vocab_size"])]]
+    inputs = [torch.randn(tokens, weight.shape[1]) for weight in weights]
+    changes = [torch.randn(tokens, weight.shape[0]) for weight in weights]
+    heads = SHAPE["rows"], SHAPE["heads"], SHAPE["length"], width // SHAPE["heads"]
+    looks = [[torch.randn(heads, requires_grad=True) for _ in range(3)] for _ in range(SHAPE["layers"])]
+    change = torch.randn(heads)
+
+    def compute() -> None:
+        for x, weight in zip(inputs, weights, strict=True):
+            torch.mm(x, weight.T)
+        mixtures = [F.scaled_dot_product_attention(q, k, v, is_causal=True) for q, k, v in looks]
+        for mixture, look in zip(mixtures, looks, strict=True):
+            torch.autograd.grad(mixture, look, change)
+        for x, weight, upstream in zip(inputs, weights, changes, strict=True):
+            torch.mm(upstream, weight)
+            torch.mm(upstream.T, x)
+
+    return compute
+
+
 def ours(threads: int, setting: dict[str, Any]) -> dict[str, Any]:
     """Torchward's measurement, in this process."""
     import torch
@@ -101,24 +134,29 @@ def ours(threads: int, setting: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(threads)
     learner, rows = made()
     one, other, into = (torch.randn(SIDE, SIDE) for _ in range(3))
+    work = {
+        "products": lambda: torch.mm(one, other, out=into),
+        "updates": lambda: learner.update([rows]),
+        "bare": bare(),
+    }
 
-    def seconds(name: str) -> float:
-        count: int = setting[name]
+    def seconds(name: str, count: int) -> float:
         start = time.perf_counter()
         for _ in range(count):
-            if name == "products":
-                torch.mm(one, other, out=into)
-            else:
-                learner.update([rows])
+            work[name]()
         return (time.perf_counter() - start) / count
 
-    seconds("warm")
-    seconds("products")
-    products, updates = [seconds("products")], []
+    for name in work:
+        seconds(name, setting["warm"])
+    products, updates, least = [seconds("products", setting["products"])], [], []
     for _ in range(setting["blocks"]):
-        updates.append(seconds("updates"))
-        products.append(seconds("products"))
-    return summary(updates, products, torch.get_num_threads())
+        updates.append(seconds("updates", setting["updates"]))
+        products.append(seconds("products", setting["products"]))
+        least.append(seconds("bare", setting["updates"]))
+    return {
+        **summary(updates, products, torch.get_num_threads()),
+        "bare_share": summary(least, products, threads)["share"],
+    }
 
 
 def summary(updates: list[float], products: list[float], threads: int) -> dict[str, Any]:
@@ -195,6 +233,20 @@ def rows(directory: Path | None = None) -> list[Row]:
             f"1024 x 1024, {threads} thread{'s' * (threads > 1)}"
         )
         found.append(Row(what, f"{SHARE_ASKED}", f"{SHARE_AIM}", measured, command))
+    measured = MISSING
+    if there:
+        shares = [one["bare_share"] for each in there for one in each["ours"]]
+        limits = [
+            max(a["tokens_per_second"] * a["bare_share"] / a["share"] for a in each["ours"])
+            / max(b["tokens_per_second"] for b in each["transformers"])
+            for each in there
+        ]
+        measured = (
+            f"{spread(shares, 2)} of the machine's rate, on 1 thread and on 2: {spread(limits, 2)} x transformers is "
+            f"the limit of what calls PyTorch's operations one by one"
+        )
+    what = "the same: the products and the attention of an update alone, nothing between them"
+    found.append(Row(what, "", "", measured, command))
     return found
 
 

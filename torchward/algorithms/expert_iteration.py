@@ -22,6 +22,7 @@ from torchward.data.rollout import Rollout
 from torchward.data.sequences import Sequences, TokenSequence
 from torchward.data.texts import GroupTask
 from torchward.nets.adamw import decayed
+from torchward.nets.heap import keep_freed
 from torchward.nets.language_model import LanguageModel, parts
 from torchward.nets.sampling import Sampling
 from torchward.run import Run
@@ -147,6 +148,7 @@ def train(config: Config, task: GroupTask, run: Run, policy: LanguageModel | Non
     """Improve ``policy``, which can write the task's tokens already, by its own best answers; return it."""
     if policy is None:
         raise ConfigError("expected a policy that can write, to improve: give a run's, with init")
+    keep_freed()
     policy = on_device(policy, config.device)
     drawn = Sampling(config.temperature, config.top_k, config.top_p)
     begun = frozen(policy) if config.start_over else None

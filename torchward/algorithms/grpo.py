@@ -25,6 +25,7 @@ from torchward.functional.policy_losses import clipped_surrogate
 from torchward.functional.reduction import constant_mean, sequence_mean, token_mean
 from torchward.functional.schedules import warmup_constant, warmup_linear
 from torchward.nets.adamw import AdamW, decayed
+from torchward.nets.heap import keep_freed
 from torchward.nets.language_model import LanguageModel
 from torchward.nets.lora import Adaptation, LoRA, NoLoRA, adapt, merged, without_adapters
 from torchward.nets.sampling import Sampling
@@ -369,6 +370,7 @@ def train(
     """Improve ``policy``, which can write the task's tokens already, by reward; return it."""
     if policy is None:
         raise ConfigError("expected a policy that can write, to improve: give a run's, with init")
+    keep_freed()
     policy = on_device(policy, config.device)
     if isinstance(config.lora, LoRA):
         with seeded(config.seed, "adapters"):

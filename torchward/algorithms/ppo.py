@@ -25,6 +25,7 @@ from torchward.functional.reduction import masked_mean
 from torchward.functional.value_losses import clipped_squared_error, squared_error
 from torchward.nets.actor_critic import ActorCritic, Network
 from torchward.nets.adam import Adam
+from torchward.nets.heap import keep_freed
 from torchward.run import Run
 
 
@@ -209,6 +210,7 @@ def train(
     if policy is None:
         with seeded(config.seed, "policy"):
             policy = ActorCritic(task.observation_space, task.action_space, config.network)  # [2]
+    keep_freed()
     policy = on_device(policy, config.device)
     source = task.source(config.n_envs, config.seed, config.device)  # [1]
     learner = Learner(policy, config)

@@ -22,6 +22,7 @@ from torchward.data.sequences import Sequences
 from torchward.data.texts import Texts, TextTask
 from torchward.functional.schedules import warmup_constant, warmup_cosine, warmup_linear
 from torchward.nets.adamw import AdamW, Group, decayed
+from torchward.nets.heap import keep_freed
 from torchward.nets.language_model import NONE, LanguageModel
 from torchward.nets.sampling import Sampling
 from torchward.nets.transformer import Transformer
@@ -231,6 +232,7 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
         made = replace(config.model, vocab_size=texts.vocab_size, value_head=True)
         with seeded(config.seed, "policy"):
             policy = LanguageModel(Transformer(made), texts.vocabulary)
+    keep_freed()
     policy = on_device(policy, config.device)
     check_texts(policy, texts, config.max_length)
     policy.sampling = Sampling()  # what is imitated is the text, at temperature 1

@@ -18,6 +18,7 @@ from torchward.data.protocols import Episode, on_device
 from torchward.data.random import derive, seeded
 from torchward.data.texts import TextTask
 from torchward.nets.adamw import Group, decayed
+from torchward.nets.heap import keep_freed
 from torchward.nets.language_model import LanguageModel
 from torchward.nets.lora import Adaptation, LoRA, NoLoRA, adapt, merged
 from torchward.nets.sampling import Sampling
@@ -106,6 +107,7 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
     """Tune ``policy`` on the demonstrations of ``task``, and return it."""
     if policy is None:
         raise ConfigError("expected a model to tune: give a pretrained run's, with init")
+    keep_freed()
     policy = on_device(policy, config.device)
     if isinstance(config.lora, LoRA):
         with seeded(config.seed, "adapters"):

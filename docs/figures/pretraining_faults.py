@@ -148,7 +148,8 @@ def main(args: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     found = json.loads(options.data.read_text()) if options.drawn else measure()
     show(found)
-    options.data.write_text(json.dumps(found, indent=1) + "\n")
+    if not options.drawn:
+        options.data.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

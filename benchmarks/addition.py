@@ -5,7 +5,7 @@
     python -m benchmarks.addition --figure                        draws what is there
 
 Each is `torchward train ALGORITHM addition` with no flag but seeds and what it begins from: the tuned settings, but for
-the length of the first fine-tuning, and so of its schedule. A seed is also that of the sums. Two digits, 700
+the length of the first fine-tuning, and so of its schedule. A seed is also that of the sums. Two digits, 400
 demonstrations, 4,500 sums to be rewarded for (with the demonstrations'), 500 held out, of which none is among the
 others, neither as a + b nor as b + a. How to add is learnt late and at once, sooner in one seed than in another: so the
 first fine-tuning may take 300,000 tokens, and ends as soon as 40 % of the sums without an answer are right, at which it
@@ -32,7 +32,7 @@ BEGINS = {"sft": "pretrain", "grpo": "sft", "ppo": "sft", "more": "sft"}
 """From what each begins."""
 RUN = Stages(NAME, BEGINS, {"more": "sft"})
 TOLD = {
-    "sft": "fine-tuned on 700 sums", "grpo": "from there GRPO", "ppo": "from there PPO",
+    "sft": "fine-tuned on 400 sums", "grpo": "from there GRPO", "ppo": "from there PPO",
     "more": "from there fine-tuning for as long",
 }  # fmt: skip
 SEEDS, ASKED, AIM = 5, 0.95, 0.99

@@ -11,7 +11,7 @@ def _two_digits(config: object) -> Preset:
     from torchward.run import RunOptions
     from torchward.tasks import addition
 
-    sums = addition.Options(digits=2, demonstrations=700, problems=4_500, leading_zeros=True)
+    sums = addition.Options(digits=2, demonstrations=400, problems=4_500, leading_zeros=True)
     return Preset(config, RunOptions(n_eval_episodes=sums.test, stats_window=500), sums)
 
 

@@ -7,6 +7,7 @@ from importlib import import_module
 from torchward import __version__
 
 COMMANDS = {
+    "data": "data ALGORITHM TASK: look at a task's text before training on it",
     "train": "train ALGORITHM TASK: learn a task; makes a run",
     "resume": "resume RUN: go on with a run that was stopped",
     "evaluate": "evaluate RUN: play whole episodes with a run's policy",

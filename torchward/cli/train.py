@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torchward.cli import arguments, positional, say
 from torchward.cli.arguments import Group
 
 if TYPE_CHECKING:
     from torchward import launch
+    from torchward.tasks.control import Preset
+    from torchward.tasks.find import Algorithm
 
 USAGE = """usage: torchward train ALGORITHM TASK [--option value ...]
 
@@ -45,9 +47,34 @@ def run(args: Sequence[str]) -> int:
     if list(args) in ([], ["-h"], ["--help"]):
         print(USAGE.format(algorithms=", ".join(find.algorithms())))
         return 0 if args else 2
-    words, options = positional(args, ("ALGORITHM", "TASK"), "train")
     from torchward import launch
 
+    asked = read("train", args)
+    algorithm = asked.algorithm
+    ready = launch.begin(algorithm, asked.task, asked.settings, **asked.launched)
+    if ready.run.options.progress:
+        known = algorithm.source == algorithm.name and find.preset(algorithm.name, asked.task) is not None
+        tuned = "its tuned settings" if known else "default settings"
+        say(f"{algorithm.name} on {ready.task.name} from {tuned}; the run lies in {ready.run.path}")
+    return go(ready)
+
+
+class Asked(NamedTuple):
+    """What a command line names."""
+
+    algorithm: "Algorithm"
+    task: str
+    settings: "Preset"
+    launched: dict[str, Any]
+    """The fields of Launch that it changes."""
+
+
+def read(command: str, args: Sequence[str]) -> Asked:
+    """The words and options of ``torchward train``, or of a command that is given the same ones."""
+    from torchward import launch
+    from torchward.tasks import find
+
+    words, options = positional(args, ("ALGORITHM", "TASK"), command)
     algorithm = find.algorithm(words[0])
     start = launch.defaults(algorithm, words[1] if len(words) > 1 else "TASK")
     groups = [
@@ -56,14 +83,9 @@ def run(args: Sequence[str]) -> int:
         Group("environment", start.env),
         Group("launch", Launch()),
     ]
-    *changed, launched = arguments.read(groups, options, f"torchward train {' '.join(words)}")
+    *changed, launched = arguments.read(groups, options, f"torchward {command} {' '.join(words)}")
     settings = launch.change_all(start, {name: value for part in changed for name, value in part.items()})
-    ready = launch.begin(algorithm, words[1], settings, **launched)
-    if ready.run.options.progress:
-        known = algorithm.source == algorithm.name and find.preset(algorithm.name, words[1]) is not None
-        tuned = "its tuned settings" if known else "default settings"
-        say(f"{algorithm.name} on {ready.task.name} from {tuned}; the run lies in {ready.run.path}")
-    return go(ready)
+    return Asked(algorithm, words[1], settings, launched)
 
 
 def go(ready: "launch.Ready") -> int:

@@ -80,6 +80,10 @@ class Text:
         """The largest number of tokens of an answer."""
         return self.problems.max_completion_length
 
+    def sides(self) -> tuple[Sequence[Document], Sequence[Document]]:
+        """What is learnt from, and what is held out: the problems' test or, where there is none, a part of its text."""
+        return (self.problems.train, self.problems.test) if self.problems.test else self.split(self._corpus)
+
     def corpus(self) -> Texts:
         """All of its text, to pretrain on; a part, by the split, validates."""
         documents = (Document(each.text, each.origin) for each in self._corpus)

@@ -1,0 +1,54 @@
+"""`torchward data`: what a command of training would learn from, and what is wrong with it."""
+
+import json
+import re
+from pathlib import Path
+
+from tests.cli.conftest import QUIET, Command
+
+
+def row(out: str, name: str) -> list[str]:
+    """The figures behind a name of the table."""
+    (line,) = [line for line in out.splitlines() if line.startswith(name + "  ")]
+    return re.split(r"\s{2,}", line)[1:]
+
+
+def test_text_of_ones_own_is_counted_and_what_repeats_is_told(command: Command, place: Path) -> None:
+    lines = [f"{n} sheep went over the bridge, and {n * n} came back." for n in range(60)]
+    (place / "book.jsonl").write_text("\n".join(json.dumps({"text": line}) for line in [*lines, lines[3], lines[4]]))
+    code, out, err = command("data", "pretrain", place / "book.jsonl", "--max-length", "4")
+    assert (code, err) == (0, "")
+    learnt, held_out = (int(figure) for figure in row(out, "documents"))
+    assert learnt + held_out == 62 and held_out > 0
+    assert sum(int(figure) for figure in row(out, "longer than 4 tokens")) == 62
+    assert sum(int(figure) for figure in row(out, "copies of earlier ones")) == 2
+    assert "word for word" in out
+
+
+def test_questions_are_looked_for_in_training(command: Command, place: Path) -> None:
+    lines = [json.dumps({"prompt": f"What is {n} and {n}? ", "completion": f"{2 * n}"}) for n in range(60)]
+    (place / "sums.jsonl").write_text("\n".join(lines))
+    code, out, _ = command("data", "sft", "./sums.jsonl")
+    learnt, held_out = (int(figure) for figure in row(out, "documents"))
+    assert code == 0 and learnt + held_out == 60
+    assert row(out, "in training as well") == ["0"]
+    code, out, _ = command("data", "sft", "./sums.jsonl", "--validation", "0")  # judged on what it learns from
+    assert row(out, "documents") == ["60", "60"]
+    assert row(out, "in training as well") == ["60"]
+
+
+def test_tokens_are_those_of_the_run_that_it_begins_from(command: Command, place: Path) -> None:
+    sums = ("--digits", "1", "--demonstrations", "30", "--problems", "40", "--test", "4")
+    net = ("--hidden-size", "16", "--num-hidden-layers", "1", "--num-attention-heads", "2")
+    made = command("train", "pretrain", "addition", *sums, *net, "--total-timesteps", "128", *QUIET, "--name", "first")
+    assert made.code == 0
+    (place / "words.jsonl").write_text("\n".join(json.dumps({"text": f"{n} apples"}) for n in range(50)))
+    assert "cannot be encoded" in command("data", "pretrain", "./words.jsonl", "--init", "runs/first").out
+
+
+def test_what_is_no_text_is_said(command: Command, trained: Path) -> None:
+    code, out, err = command("data", "ppo", "CartPole-v1")
+    assert (code, out, err) == (2, "", "torchward: data looks at tasks of text, and CartPole-v1 is none\n")
+    code, _, err = command("data", "sft", "addition", "--init", trained)
+    assert code == 2 and "expected the run of a language model" in err and "ActorCritic" in err
+    assert "TASK is missing" in command("data", "sft").err

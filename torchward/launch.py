@@ -140,7 +140,8 @@ class Ready:
             random_state.restore_global(generators)
             torch.set_num_threads(self.threads)
         if not self.interrupted:
-            write_json(run.path / RESULT, {"step": run.step, "best_return": run.best_return})
+            result = {"step": run.step, "best_return": run.best_return, "lower_is_better": run.lower_is_better}
+            write_json(run.path / RESULT, result)
         return run
 
     @property

@@ -113,7 +113,7 @@ def test_runs_that_differ_only_by_seed_are_one_group(tmp_path: Path) -> None:
     record(tmp_path, "low0", 0, [0.0, 2.0])
     record(tmp_path, "low-unfinished", 0, [0.0, 4.0])
     records = collect([tmp_path])
-    best, other = summarise(records, "return")
+    best, other = summarise(records, "training")
     assert best.label == "ppo gamma=0.99" and sorted(best.finals) == [1.0, 3.0, 5.0, 100.0]
     assert best.interval.value == 4.0  # the middle two
     assert other.label == "ppo gamma=0.9" and sorted(other.finals) == [2.0, 4.0]
@@ -127,3 +127,20 @@ def test_evaluations_count_where_each_run_has_a_late_one(tmp_path: Path) -> None
     early = read(record(tmp_path, "early", 1, [1.0] * 10, {50: 2.0}))
     assert choose([late]) == "evaluation"
     assert choose([late, early]) == "training"
+
+
+def test_runs_that_are_judged_by_bits_per_byte_are_compared_and_fewer_are_better(command: Command, place: Path) -> None:
+    net = ("--hidden-size", "16", "--num-hidden-layers", "1", "--num-attention-heads", "2", "--max-length", "16")
+    sums = ("--digits", "1", "--demonstrations", "40", "--problems", "50", "--test", "4", "--total-timesteps", "1024")
+    rows = ("--per-device-train-batch-size", "4", "--learning-rate", "1e-6,1e-2", "--seeds", "1", "--jobs", "2")
+    code, out, err = command("sweep", "pretrain", "addition", *net, *sums, *rows, *QUIET)
+    assert code == 0, err
+    lines = [line for line in out.splitlines() if "learning_rate=" in line]
+    assert ["0.01" in line for line in lines] == [True, False]
+    bits = [float(line.split()[4]) for line in lines]
+    assert 0 < bits[0] < bits[1]
+    home = place / "sweeps" / "pretrain-addition"
+    assert "Bits per byte of the last" in (home / "compare.md").read_text()
+    paid = record(place, "paid", 0, [1.0, 2.0])
+    code, _, err = command("compare", home / "learning_rate=1e-2", paid)
+    assert code == 2 and "is judged by bits per byte and" in err and "by returns: compare them apart" in err

@@ -15,21 +15,22 @@ from torchward.cli import UsageError, arguments, say
 from torchward.cli.statistics import Interval, bootstrap, curve, number
 
 POINTS = 200
-COLUMNS = {"evaluation": "eval/return", "training": "return"}
+PREFIXES = {"evaluation": "eval/", "training": ""}
+"""What stands before a run's figure, by where it was seen."""
 _USAGE = "torchward compare RUN... [--option value ...]"
 
 
 @dataclass(frozen=True)
 class Compare:
-    """Compare runs: final returns by interquartile mean with 95 % bootstrap intervals, and curves.
+    """Compare runs: final returns, or bits per byte, by interquartile mean with 95 % bootstrap intervals, and curves.
 
     Writes compare.md and compare.png."""
 
     out: str | None = None
     """The directory for what is written; without it, the directory that was compared, or this one."""
     returns: Literal["auto", "evaluation", "training"] = "auto"
-    """Which returns: of the last evaluation, or of the last training episodes. auto: evaluations, where each run has
-    one from its last tenth."""
+    """Which returns, or bits per byte: of the last evaluation, or of the last training episodes. auto: evaluations,
+    where each run has one from its last tenth."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,13 @@ class Record:
     seed: Any
     rows: list[dict[str, Any]]
     finished: bool
+    figure: str = "return"
+    """What it is judged by: the return, or another figure."""
+    lower_is_better: bool = False
 
-    def curve(self, column: str) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Steps and returns."""
+    def curve(self, source: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Steps and figures, of evaluation or of training."""
+        column = PREFIXES[source] + self.figure
         rows = [(row["step"], row[column]) for row in self.rows if row.get(column) is not None]
         steps, values = np.array(rows, np.float64).reshape(-1, 2).T
         return steps, values
@@ -80,25 +85,27 @@ def run(args: Sequence[str]) -> int:
 
 def compare(records: Sequence[Record], directory: Path, returns: str, command: str) -> None:
     """Print the table of the runs, and write it and the curves into a directory."""
+    figure = judged(records)
     source = choose(records) if returns == "auto" else returns
-    summaries = summarise(records, COLUMNS[source])
+    summaries = summarise(records, source)
     notes = remarks(records, summaries)
     headings, rows = table(summaries)
     print(aligned(headings, rows))
     directory.mkdir(parents=True, exist_ok=True)
-    picture = draw(summaries, COLUMNS[source], directory / "compare.png")
+    picture = draw(summaries, source, directory / "compare.png")
     what = "the last evaluation" if source == "evaluation" else "the last training episodes"
     lines = [
         "# Comparison",
         "",
-        f"Written by `{command}`. Returns of {what}; interquartile mean (IQM) over runs that differ only by seed, with",
+        f"Written by `{command}`. {figure.capitalize()} of {what};",
+        "interquartile mean (IQM) over runs that differ only by seed, with",
         "95 % stratified bootstrap intervals (Agarwal et al. 2021).",
         "",
         f"| {' | '.join(headings)} |",
         f"|{'---|' * len(headings)}",
         *(f"| {' | '.join(row)} |" for row in rows),
         *([] if not notes else ["", *(f"- {note}" for note in notes)]),
-        *(["", "![returns over steps](compare.png)"] if picture else []),
+        *(["", f"![{figure} over steps](compare.png)"] if picture else []),
         "",
     ]
     (directory / "compare.md").write_text("\n".join(lines), encoding="utf-8")
@@ -118,15 +125,27 @@ def collect(paths: Sequence[Path]) -> list[Record]:
             raise UsageError(f"{path} is no run, and holds none" if path.exists() else f"there is no {path}")
         found |= dict.fromkeys(below)
     records = [read(path) for path in found]
-    empty = [str(record.path) for record in records if not any(row.get("return") is not None for row in record.rows)]
+    empty = [str(each.path) for each in records if not any(row.get(each.figure) is not None for row in each.rows)]
     if empty:
         raise UsageError(f"no episode has ended yet in {', '.join(empty)}; leave that out")
     return records
 
 
+def judged(records: Sequence[Record]) -> str:
+    """What all runs are judged by, in words. Raises UsageError where that differs."""
+    first = records[0]
+    for other in records:
+        if other.figure != first.figure:
+            raise UsageError(
+                f"{first.path} is judged by {_words(first.figure)} and {other.path} by {_words(other.figure)}: compare "
+                "them apart"
+            )
+    return _words(first.figure)
+
+
 def read(path: Path) -> Record:
     """A run from its directory."""
-    from torchward.metrics import read_metrics
+    from torchward.metrics import figure_of, read_metrics
     from torchward.run import read_manifest
 
     stored = read_manifest(path)
@@ -135,26 +154,29 @@ def read(path: Path) -> Record:
     settings |= {**_flat(manifest["env"]), "init": manifest["init"], "stop_return": options["stop_return"]}
     seed = settings.pop("seed", None)
     rows = read_metrics(path) if (path / "metrics.jsonl").is_file() else []
-    return Record(path, manifest["task_name"], settings, seed, rows, (path / "result.json").is_file())
+    result = path / "result.json"
+    finished = result.is_file()
+    lower = bool(json.loads(result.read_text()).get("lower_is_better")) if finished else False
+    return Record(path, manifest["task_name"], settings, seed, rows, finished, figure_of(rows), lower)
 
 
 def choose(records: Sequence[Record]) -> str:
     """evaluation, where each run has one from the last tenth of its steps; else training."""
     for record in records:
-        steps, _ = record.curve(COLUMNS["evaluation"])
+        steps, _ = record.curve("evaluation")
         if not len(steps) or steps[-1] < 0.9 * record.rows[-1]["step"]:
             return "training"
     return "evaluation"
 
 
-def summarise(records: Sequence[Record], column: str) -> list[Summary]:
+def summarise(records: Sequence[Record], source: str) -> list[Summary]:
     """One summary for each group of runs that differ only by seed: by task, the best ones first.
 
     Raises UsageError for a run without such returns."""
     groups: dict[str, list[Record]] = {}
     for record in records:
-        if not len(record.curve(column)[0]):
-            raise UsageError(f"{record.path} has no returns of this kind; choose others by --returns")
+        if not len(record.curve(source)[0]):
+            raise UsageError(f"{record.path} has no {_words(record.figure)} of this kind; choose others by --returns")
         groups.setdefault(json.dumps([record.task, record.settings], sort_keys=True), []).append(record)
     summaries = []
     for group in groups.values():
@@ -166,9 +188,10 @@ def summarise(records: Sequence[Record], column: str) -> list[Summary]:
         ]
         differing = [n for n in first.settings if len({json.dumps(settings.get(n)) for settings in peers}) > 1]
         label = " ".join([first.settings["algorithm"], *(f"{n}={_word(first.settings[n])}" for n in differing)])
-        finals = [float(record.curve(column)[1][-1]) for record in group]
+        finals = [float(record.curve(source)[1][-1]) for record in group]
         summaries.append(Summary(first.task, label, group, finals, bootstrap(np.array(finals)[:, None])))
-    return sorted(summaries, key=lambda summary: (summary.task, -summary.interval.value))
+    sign = 1 if any(record.lower_is_better for record in records) else -1
+    return sorted(summaries, key=lambda summary: (summary.task, sign * summary.interval.value))
 
 
 def remarks(records: Sequence[Record], summaries: Sequence[Summary]) -> list[str]:
@@ -206,7 +229,7 @@ def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
-def draw(summaries: Sequence[Summary], column: str, path: Path) -> Path | None:
+def draw(summaries: Sequence[Summary], source: str, path: Path) -> Path | None:
     """The interquartile mean of each group over the steps, with its interval; None where matplotlib is missing."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -219,17 +242,21 @@ def draw(summaries: Sequence[Summary], column: str, path: Path) -> Path | None:
     for i, task in enumerate(tasks):
         axes = figure.add_subplot(1, len(tasks), i + 1)
         for summary in (s for s in summaries if s.task == task):
-            curves = [record.curve(column) for record in summary.runs]
+            curves = [record.curve(source) for record in summary.runs]
             grid = np.linspace(max(steps[0] for steps, _ in curves), max(steps[-1] for steps, _ in curves), POINTS)
             # Between two of its points a run lies on their line; behind its end it keeps its last value.
             middle, low, high = curve(np.stack([np.interp(grid, *line) for line in curves]))
             (drawn,) = axes.plot(grid, middle, label=f"{summary.label} ({len(summary.runs)})")
             axes.fill_between(grid, low, high, color=drawn.get_color(), alpha=0.2, linewidth=0)
-        axes.set(xlabel="steps", ylabel="return (IQM, 95 % interval)", title=task)
+        axes.set(xlabel="steps", ylabel=f"{judged(summaries[0].runs)} (IQM, 95 % interval)", title=task)
         axes.grid(alpha=0.3)
         axes.legend(loc="best", fontsize="small")
     figure.savefig(path)
     return path
+
+
+def _words(figure: str) -> str:
+    return "returns" if figure == "return" else figure.replace("_", " ")
 
 
 def _flat(data: dict[str, Any]) -> dict[str, Any]:

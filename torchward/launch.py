@@ -8,6 +8,7 @@ All that can be wrong is said before anything is built: the names, the settings,
 
 import contextlib
 import inspect
+import json
 import random
 import re
 import shutil
@@ -170,7 +171,7 @@ def begin(
     module, config = algorithm.module, start.config
     found = find.task(task, start.env)
     if init is not None:
-        policy = saving.load(init)
+        policy = policy_of(init)
     if policy is not None and hasattr(found.task, "using"):
         found = found._replace(task=found.task.using(policy))
     if init is not None:
@@ -217,7 +218,7 @@ def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None 
     config = from_json(module.Config, manifest["config"])
     if policy is None and manifest.get("init") is not None:
         kept = Path(path) / INITIAL
-        policy = saving.load(kept if kept.exists() else manifest["init"])
+        policy = policy_of(kept if kept.exists() else manifest["init"])
     if policy is None and manifest.get("policy") is not None:
         raise LaunchError(
             f"{path} was started with a policy of its own ({manifest['policy']}): "
@@ -263,6 +264,27 @@ def choose_threads(config: Any, task: Any) -> int:
     widths = [*getattr(network, "net_arch", ()), getattr(network, "lstm_hidden_size", 0)]
     images = any(isinstance(leaf, spaces.Box) and leaf.is_image for leaf in spaces.leaves(task.observation_space))
     return torch.get_num_threads() if images or max(widths) >= 256 else 1
+
+
+def policy_of(place: str | Path) -> Any:
+    """What a run can start from: the policy of a run or of a policy directory, or a pretrained model in a local
+    directory of transformers. Raises PolicyError, ConfigError or LaunchError where there is none that can be saved."""
+    described = Path(place) / "config.json"
+    if not described.is_file() or "model_type" not in json.loads(described.read_text()):
+        return saving.load(place)
+    from torchward.language import pretrained
+    from torchward.nets.transformer import Transformer
+
+    try:
+        policy = pretrained.load(place).policy
+    except ImportError as error:
+        raise LaunchError(str(error)) from error
+    if not isinstance(policy.body, Transformer):
+        raise LaunchError(
+            f"{place} has a {json.loads(described.read_text())['model_type']}, which transformers computes, and a run "
+            "cannot save: begin from Python, torchward.train(..., policy=pretrained.load(...).policy)"
+        )
+    return policy
 
 
 def _fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Found) -> Any:

@@ -369,3 +369,32 @@ def test_without_transformers_one_sentence_names_the_extra(monkeypatch: pytest.M
     with pytest.raises(ImportError, match=r"torchward\[hf\]"):
         hub_model.load(tmp_path / "a")
     assert isinstance(hub_model.load(tmp_path / "b"), Transformer)
+
+
+def test_a_run_begins_from_a_directory_of_transformers(tmp_path: Path) -> None:
+    """And goes on from what it has kept, when the directory has gone; of a model that it cannot save, it says so."""
+    from torchward import launch
+
+    config = transformers.GPT2Config(vocab_size=320, n_embd=32, n_layer=2, n_head=4, n_positions=LENGTH)
+    theirs = policy_of(tmp_path / "gpt2", config)
+    lines = [json.dumps({"prompt": f"{n} ", "completion": f"{n}"}) for n in range(40)]
+    (tmp_path / "answers.jsonl").write_text("\n".join(lines))
+    given: dict[str, Any] = {
+        "max_length": 32,
+        "per_device_train_batch_size": 4,
+        "total_timesteps": 512,
+        "progress": False,
+    }
+    given |= {"tensorboard": False, "learning_rate": 1e-9, "warmup_ratio": 0.0}
+    run = launch.train("sft", tmp_path / "answers.jsonl", path=tmp_path / "run", init=tmp_path / "gpt2", **given)
+    learnt = saving.load(run.path, which="last")
+    assert isinstance(learnt, LanguageModel) and isinstance(learnt.body, Transformer)
+    tokens = text(2, 9)
+    with torch.no_grad():
+        close(learnt.body.logits(learnt.body.forward(tokens))[..., :320], theirs(input_ids=tokens).logits)
+    (tmp_path / "gpt2").rename(tmp_path / "gone")
+    (run.path / launch.RESULT).unlink()
+    assert launch.resume(run.path).step == run.step
+    policy_of(tmp_path / "neox", type(CONFIGS["GPT-NeoX"])(**{**CONFIGS["GPT-NeoX"].to_dict(), "vocab_size": 320}))
+    with pytest.raises(launch.LaunchError, match="has a gpt_neox, which transformers computes"):
+        launch.train("sft", tmp_path / "answers.jsonl", path=tmp_path / "other", init=tmp_path / "neox", **given)

@@ -17,9 +17,9 @@ def run(args: Sequence[str]) -> int:
         print(USAGE)
         return 0 if args else 2
     asked = train.read("data", args)
+    from torchward import launch
     from torchward.language.report import report
     from torchward.language.text_task import Text
-    from torchward.nets import saving
     from torchward.nets.language_model import LanguageModel
     from torchward.tasks import find
 
@@ -27,7 +27,7 @@ def run(args: Sequence[str]) -> int:
     if not isinstance(task, Text):
         raise UsageError(f"data looks at tasks of text, and {asked.task} is none")
     if (init := asked.launched.get("init")) is not None:
-        policy = saving.load(init)
+        policy = launch.policy_of(init)
         if not isinstance(policy, LanguageModel):
             raise UsageError(
                 f"expected the run of a language model to begin from, and {init} has a {type(policy).__name__}"

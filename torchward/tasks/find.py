@@ -80,7 +80,7 @@ def options(task_source: Any) -> Any:
 
 def is_text(named: Any) -> bool:
     """Whether a file or folder of text is meant: ./book.txt, ./answers.jsonl, ./folder/."""
-    if not isinstance(named, str | Path) or is_file(named):
+    if not isinstance(named, str | Path) or (isinstance(named, str) and is_file(named)):
         return False
     path = Path(named)
     return path.suffix in (".txt", ".md", ".jsonl") or (path.is_dir() and len(str(named)) > 0)
@@ -166,7 +166,9 @@ def is_task(thing: Any) -> bool:
 
 def is_file(named: Any) -> bool:
     """Whether a Python file is meant: ./mine.py, or ./mine.py:Name for something in it."""
-    return isinstance(named, Path) or (isinstance(named, str) and (named.endswith(".py") or ".py:" in named))
+    if isinstance(named, Path):
+        return not is_text(named)
+    return isinstance(named, str) and (named.endswith(".py") or ".py:" in named)
 
 
 def preset(name: str, task_source: Any) -> Preset | None:

@@ -106,6 +106,15 @@ def test_init_starts_from_the_policy_of_another_run(command: Command, trained: P
     assert all(torch.equal(kept[name], again[name]) for name in kept)
 
 
+def test_init_tells_which_options_of_the_task_were_others(command: Command, trained: Path) -> None:
+    world = str(trained.parents[1] / "world.py")
+    again = ("train", "ppo", world, "--total-timesteps", "256", "--no-tensorboard", "--init", str(trained))
+    _, _, err = command(*again, "--name", "same")
+    assert "note:" not in err
+    _, _, err = command(*again, "--max-episode-steps", "5", "--name", "shorter")
+    assert f"torchward: note: {trained} had max_episode_steps 0 (here 5)\n" in err
+
+
 @pytest.mark.parametrize(
     ("task", "options", "sentence"),
     [

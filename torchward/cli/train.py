@@ -57,6 +57,8 @@ def run(args: Sequence[str]) -> int:
         known = algorithm.source == algorithm.name and find.preset(algorithm.name, asked.task) is not None
         tuned = "its tuned settings" if known else "default settings"
         say(f"{algorithm.name} on {ready.task.name} from {tuned}; the run lies in {ready.run.path}")
+        for line in differences(ready):
+            say(line)
     return go(ready)
 
 
@@ -87,6 +89,24 @@ def read(command: str, args: Sequence[str]) -> Asked:
     *changed, launched = arguments.read(groups, options, f"torchward {command} {' '.join(words)}")
     settings = launch.change_all(start, {name: value for part in changed for name, value in part.items()})
     return Asked(algorithm, words[1], settings, launched)
+
+
+def differences(ready: "launch.Ready") -> list[str]:
+    """What the run that it begins from had otherwise of the same task, in a line: it may be meant, or forgotten."""
+    from torchward.run import RunError, read_manifest
+
+    own = ready.run.manifest
+    if own["init"] is None:
+        return []
+    try:
+        before = read_manifest(own["init"])["manifest"]
+    except RunError:  # a policy's directory, or one of transformers
+        return []
+    if own["task"] is None or before.get("task") != own["task"]:
+        return []
+    here = own["env"]
+    other = [f"{key} {value} (here {here.get(key)})" for key, value in before["env"].items() if here.get(key) != value]
+    return [f"note: {own['init']} had {', '.join(other)}"] if other else []
 
 
 def go(ready: "launch.Ready") -> int:

@@ -5,7 +5,7 @@ They are protocols, so nothing inherits from them: an object that has the verbs 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,8 +165,8 @@ class Absorbing(Protocol):
 def absorb(policy: Policy, rollout: Rollout) -> None:
     """Let the policy's statistics, if it has any, take in a rollout. Called after it was learnt from, never before:
     while they stand still, the first probability ratio is 1."""
-    if isinstance(policy, Absorbing):
-        policy.absorb(rollout.observation, rollout.loss_mask)
+    if hasattr(policy, "absorb"):  # whether it is an instance of Absorbing takes 40 us to ask
+        cast(Absorbing, policy).absorb(rollout.observation, rollout.loss_mask)
 
 
 _P = TypeVar("_P", bound=Policy)

@@ -100,19 +100,24 @@ def test_the_work_of_a_training_step_is_what_pytorch_counts() -> None:
     assert counter.get_total_flops() - attention * 127 // 256 == language_speed.operations()
 
 
-def test_a_measurement_of_training_becomes_three_rows(tmp_path: Path) -> None:
+def test_a_measurement_of_training_becomes_four_rows(tmp_path: Path) -> None:
     found = language_speed.ours(1, {"warm": 1, "blocks": 2, "updates": 1, "products": 1})
     assert len(found["seconds"]) == 2 and found["share"] > 0.0 and found["tokens_per_second"] > 0.0
     results, whole = Results(language_speed.NAME, tmp_path), language_speed.settings()
-    assert [row.measured for row in language_speed.rows(tmp_path)] == ["not measured yet"] * 3
+    assert [row.measured for row in language_speed.rows(tmp_path)] == ["not measured yet"] * 4
+    assert found["bare_share"] > 0.0
     theirs = [{**found, "tokens_per_second": 100.0}, {**found, "tokens_per_second": 90.0}]
-    mine = [{**found, "share": 0.6}, {**found, "share": 0.4}]
+    mine = [
+        {**found, "tokens_per_second": 200.0, "share": 0.6, "bare_share": 0.9},
+        {**found, "tokens_per_second": 150.0, "share": 0.4, "bare_share": 0.7},
+    ]
     results.write(language_speed.key(0), whole, {"ours": mine, "transformers": theirs, "ratio": 1.6})
-    speed, one, two = language_speed.rows(tmp_path)
+    speed, one, two, limit = language_speed.rows(tmp_path)
     assert (
         speed.measured.startswith("1.60 (1.60 to 1.60) x in 1 rounds") and "100 (100 to 100) tokens/s" in speed.measured
     )
     assert "asked for is reached" in one.measured and "**missed**" in two.measured
+    assert "3.00 (3.00 to 3.00) x transformers is the limit" in limit.measured, "200 * 0.9 / 0.6 of 100"
 
 
 # Seconds to a return of 475

@@ -25,6 +25,7 @@ from torchward import checkpoint, random_state
 from torchward.checkpoint import write_json
 from torchward.config import ConfigError, did_you_mean, from_json, to_json
 from torchward.data.kl import KLToReference, frozen
+from torchward.data.texts import GroupTask, TextTask
 from torchward.envs.make import EnvOptions
 from torchward.fields import change, choose, settings
 from torchward.metrics import METRICS_FILE
@@ -172,6 +173,7 @@ def begin(
     found = find.task(task, start.env)
     if init is not None:
         policy = policy_of(init)
+    _check_words(algorithm, found, policy)
     if policy is not None and hasattr(found.task, "using"):
         found = found._replace(task=found.task.using(policy))
     if init is not None:
@@ -282,7 +284,7 @@ def policy_of(place: str | Path) -> Any:
     if not isinstance(policy.body, Transformer):
         raise LaunchError(
             f"{place} has a {json.loads(described.read_text())['model_type']}, which transformers computes, and a run "
-            "cannot save: begin from Python, torchward.train(..., policy=pretrained.load(...).policy)"
+            "cannot save: begin from Python with grpo or ppo, torchward.train(..., policy=pretrained.load(...).policy)"
         )
     return policy
 
@@ -304,6 +306,22 @@ def _fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Foun
     if config.network != untouched.network:
         raise LaunchError(f"the policy of {init} brings its own network ({network}); leave the network's settings out")
     return replace(config, network=network)
+
+
+def _check_words(algorithm: Algorithm, found: Found, policy: Any) -> None:
+    """Raises LaunchError where an algorithm of text is given none, or a task of text nobody who can write."""
+    task = inspect.signature(algorithm.module.train).parameters.get("task")
+    wants = task is not None and task.annotation in (TextTask, GroupTask)
+    is_text = hasattr(found.task, "max_completion_length")
+    if wants and not is_text:
+        raise LaunchError(
+            f"{algorithm.name} learns from text, and {found.name} has none; `torchward list` shows what has"
+        )
+    if is_text and not wants and policy is None and algorithm.source == algorithm.name:
+        raise LaunchError(
+            f"{algorithm.name} on {found.name}, a task of text, improves a model that can write: give the run that has "
+            "one, with init"
+        )
 
 
 def _check_kl(algorithm: Algorithm, policy: Any) -> None:

@@ -66,3 +66,37 @@ def test_runs_without_a_language_model_are_refused_in_a_sentence(command: Comman
     assert err == f"torchward: doctor looks at runs of language models, and {trained} has a ActorCritic\n"
     assert "prompts has to be at least 1" in command("doctor", trained, "--prompts", "0").err
     assert "is no run" in command("doctor", "nowhere").err
+
+
+def test_a_run_is_evaluated_in_the_words_of_its_policy(command: Command, place: Path) -> None:
+    """The task alone would build another tokenizer than that of the run that it began from."""
+    lines = [f'{{"prompt": "{n} is ", "completion": "{n}", "answer": "{n}"}}' for n in range(30)]
+    (place / "more.jsonl").write_text("\n".join(lines))
+    (place / "book.txt").write_text("\n".join(f"{n} is {n}, and {n + 1} is more than that." for n in range(60)))
+    net = (*NET[:-1], "64", "--max-length", "32", "--per-device-train-batch-size", "4", "--total-timesteps", "256")
+    assert command("train", "pretrain", "./book.txt", *net, *QUIET, "--name", "book").code == 0
+    tuned = ("--max-length", "32", "--total-timesteps", "256", "--init", "runs/book", "--name", "tuned")
+    assert command("train", "sft", "./more.jsonl", *tuned, *QUIET).code == 0
+    code, out, err = command("evaluate", "runs/tuned", "--episodes", "500")
+    assert (code, err) == (0, "")
+    count = int(out.partition("over ")[2].split()[0])
+    assert 0 < count < 30, "as many as there are"
+    code, _, err = command("export", "runs/tuned")
+    assert code == 2 and "hub.save writes it for transformers" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("pretrain", "CartPole-v1"), "pretrain learns from text, and CartPole-v1 has none"),
+        (("grpo", "CartPole-v1"), "grpo learns from text, and CartPole-v1 has none"),
+        (("ppo", "addition"), "improves a model that can write: give the run that has one, with init"),
+        (("dqn", "addition"), "improves a model that can write: give the run that has one, with init"),
+    ],
+)
+def test_pairs_that_cannot_be_are_told_and_leave_no_run(
+    command: Command, place: Path, words: tuple[str, str], sentence: str
+) -> None:
+    code, _, err = command("train", *words, "--name", "none")
+    assert code == 2 and sentence in err
+    assert not (place / "runs" / "none").exists()

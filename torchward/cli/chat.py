@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chat:
-    """Talk to the policy of a run. An empty line or end of input (Ctrl-D) ends it; Ctrl-C stops an answer; /new begins
-    anew."""
+    """Talk to the policy of a run. An empty line or Ctrl-D ends it, Ctrl-C stops an answer, /new begins anew."""
 
     mode: Literal["auto", "messages", "text"] = "auto"
     """messages: a conversation; text: what is typed is gone on with. auto: as in the data that it was trained on."""

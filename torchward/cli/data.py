@@ -18,6 +18,7 @@ def run(args: Sequence[str]) -> int:
         return 0 if args else 2
     asked = train.read("data", args)
     from torchward import launch
+    from torchward.language.documents import Prompt
     from torchward.language.report import report
     from torchward.language.text_task import Text
     from torchward.nets.language_model import LanguageModel
@@ -36,4 +37,9 @@ def run(args: Sequence[str]) -> int:
     learnt, held_out = task.sides()
     found = report(learnt, held_out, task.tokenizer, max_length=getattr(asked.settings.config, "max_length", None))
     print(found, end="")
+    asks = [each for each in learnt if isinstance(each.content, Prompt)]
+    if asked.algorithm.name == "sft" and asks:
+        print(f"! {len(asks):,} of {len(learnt):,} have no answer, {asks[0].origin} for one: sft passes them over")
+    if asked.algorithm.name == "sft" and init is None:
+        print("! counted by a tokenizer made of this text: sft has that of the run that it begins from, give --init")
     return 0

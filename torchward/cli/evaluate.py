@@ -42,6 +42,8 @@ def run(args: Sequence[str]) -> int:
     stored = read_manifest(path)
     task = reopen_task(path, stored["manifest"]).task
     policy = saving.load(path, which="last" if options.which == "last" else None)
+    if hasattr(task, "using"):
+        task = task.using(policy)  # its words, which the run may have brought from another
     how = {}
     if options.stochastic:
         if "deterministic" not in inspect.signature(task.evaluate).parameters:
@@ -54,7 +56,7 @@ def run(args: Sequence[str]) -> int:
     write_json(
         path / "evaluation.json",
         {
-            "episodes": options.episodes,
+            "episodes": len(result.returns),
             "seed": options.seed,
             "deterministic": not options.stochastic,
             "which": options.which,
@@ -68,7 +70,7 @@ def run(args: Sequence[str]) -> int:
     )
     length = statistics.fmean(result.lengths)
     print(
-        f"{mean:.2f} ± {spread:.2f} (min {low:.2f}, max {high:.2f}) over {options.episodes} episodes "
+        f"{mean:.2f} ± {spread:.2f} (min {low:.2f}, max {high:.2f}) over {len(result.returns)} episodes "
         f"of {length:.0f} steps on average"
     )
     return 0

@@ -37,13 +37,18 @@ def run(args: Sequence[str]) -> int:
     """The command."""
     words, rest = positional(args, ("RUN",), "export")
     options: Export = arguments.read_one(Export(), rest, "torchward export RUN")
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError(f"an export needs {' and '.join(missing)}: pip install 'torchward[export]'")
     from torchward.nets import saving
+    from torchward.nets.language_model import LanguageModel
 
     path = Path(words[0])
     policy = saving.load(path, which="last" if options.which == "last" else None)
+    if isinstance(policy, LanguageModel):
+        raise UsageError(
+            f"{path} has a language model: torchward.language.hub.save writes it for transformers, export does not"
+        )
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"an export needs {' and '.join(missing)}: pip install 'torchward[export]'")
     out = Path(options.out) if options.out is not None else path / "policy.onnx"
     inputs, outputs = export(policy, out)
     if importlib.util.find_spec("onnxruntime") is None:

@@ -223,10 +223,10 @@ def _vocabulary(tokenizer: Tokenizer, used: NDArray[np.bool_], train: Side) -> l
     merged = byte_counts(tokenizer) > 1
     found = []
     idle = merged & ~used
-    if merged.any() and idle.sum() > 0.1 * merged.sum():
+    if merged.sum() > 100 and idle.sum() > 0.5 * merged.sum():
         found.append(
             f"{_part(idle[merged], 'tokens of more than one byte')} never occur in training: a smaller vocabulary, or "
-            "one that was built from this text, says the same"
+            "one that was built from this text alone, says the same"
         )
     if merged.sum() > 100 and train.bytes and train.tokens_per_byte > 0.7:
         found.append(

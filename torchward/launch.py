@@ -174,8 +174,7 @@ def begin(
     if init is not None:
         policy = policy_of(init)
     _check_words(algorithm, found, policy)
-    if policy is not None and hasattr(found.task, "using"):
-        found = found._replace(task=found.task.using(policy))
+    found = in_words_of(found, policy)
     if init is not None:
         config = _fit(policy, init, config, defaults(algorithm, task).config, found)
     if policy is not None and "policy" not in inspect.signature(module.train).parameters:
@@ -226,8 +225,7 @@ def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None 
             f"{path} was started with a policy of its own ({manifest['policy']}): "
             f"go on from Python, torchward.resume({str(path)!r}, policy=...), with one of the same architecture"
         )
-    if policy is not None and hasattr(found.task, "using"):
-        found = found._replace(task=found.task.using(policy))
+    found = in_words_of(found, policy)
     weight, goal = manifest.get("kl", (0.0, None))
     before = torch.get_num_threads()
     return Ready(module, found, config, Run.resume(path), policy, (weight, goal), before, False)
@@ -268,11 +266,20 @@ def choose_threads(config: Any, task: Any) -> int:
     return torch.get_num_threads() if images or max(widths) >= 256 else 1
 
 
+def in_words_of(found: Found, policy: Any) -> Found:
+    """The task in the words of the policy that is to do it, where it is one of text: the task alone would build its own
+    tokenizer."""
+    if policy is None or not hasattr(found.task, "using"):
+        return found
+    return found._replace(task=found.task.using(policy))
+
+
 def policy_of(place: str | Path) -> Any:
     """What a run can start from: the policy of a run or of a policy directory, or a pretrained model in a local
     directory of transformers. Raises PolicyError, ConfigError or LaunchError where there is none that can be saved."""
     described = Path(place) / "config.json"
-    if not described.is_file() or "model_type" not in json.loads(described.read_text()):
+    kind = json.loads(described.read_text()).get("model_type") if described.is_file() else None
+    if kind is None:
         return saving.load(place)
     from torchward.language import pretrained
     from torchward.nets.transformer import Transformer
@@ -283,7 +290,7 @@ def policy_of(place: str | Path) -> Any:
         raise LaunchError(str(error)) from error
     if not isinstance(policy.body, Transformer):
         raise LaunchError(
-            f"{place} has a {json.loads(described.read_text())['model_type']}, which transformers computes, and a run "
+            f"{place} has a {kind}, which transformers computes, and a run "
             "cannot save: begin from Python with grpo or ppo, torchward.train(..., policy=pretrained.load(...).policy)"
         )
     return policy

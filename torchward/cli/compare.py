@@ -248,7 +248,7 @@ def draw(summaries: Sequence[Summary], source: str, path: Path) -> Path | None:
             middle, low, high = curve(np.stack([np.interp(grid, *line) for line in curves]))
             (drawn,) = axes.plot(grid, middle, label=f"{summary.label} ({len(summary.runs)})")
             axes.fill_between(grid, low, high, color=drawn.get_color(), alpha=0.2, linewidth=0)
-        axes.set(xlabel="steps", ylabel=f"{judged(summaries[0].runs)} (IQM, 95 % interval)", title=task)
+        axes.set(xlabel="steps", ylabel=f"{_words(summaries[0].runs[0].figure)} (IQM, 95 % interval)", title=task)
         axes.grid(alpha=0.3)
         axes.legend(loc="best", fontsize="small")
     figure.savefig(path)

@@ -34,16 +34,15 @@ def run(args: Sequence[str]) -> int:
     import torch
 
     from torchward.checkpoint import write_json
-    from torchward.launch import reopen_task
+    from torchward.launch import in_words_of, reopen_task
     from torchward.nets import saving
     from torchward.run import read_manifest
 
     path = Path(words[0])
     stored = read_manifest(path)
-    task = reopen_task(path, stored["manifest"]).task
+    found = reopen_task(path, stored["manifest"])
     policy = saving.load(path, which="last" if options.which == "last" else None)
-    if hasattr(task, "using"):
-        task = task.using(policy)  # its words, which the run may have brought from another
+    task = in_words_of(found, policy).task
     how = {}
     if options.stochastic:
         if "deterministic" not in inspect.signature(task.evaluate).parameters:

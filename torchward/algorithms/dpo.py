@@ -1,10 +1,11 @@
-"""Direct preference optimisation (Rafailov et al. 2023) and its kin: a policy learns from pairs, without a reward model.
+"""Direct preference optimisation (Rafailov et al. 2023) and its kin: a policy learns from pairs, without a reward
+model.
 
 From top to bottom: the config with its kin, the loss, the update, the judgement, the loop. What maximises reward less
 beta times the divergence from a reference is ``pi(y) = ref(y) exp(r(y) / beta) / Z``. Solved for the reward, that is
-``beta log pi(y)/ref(y)`` and something that a pair's two answers share: so the policy is its own reward model. IPO, ORPO
-and SimPO are other losses of the same log-probabilities, chosen by type. The run's steps are pairs; its figure is the
-share of held-out pairs whose chosen answer gained more.
+``beta log pi(y)/ref(y)`` and something that a pair's two answers share: so the policy is its own reward model. IPO,
+ORPO and SimPO are other losses of the same log-probabilities, chosen by type. The run's steps are pairs; its figure is
+the share of held-out pairs whose chosen answer gained more.
 """
 
 from dataclasses import dataclass, field
@@ -54,8 +55,8 @@ class DPO:
 
 @dataclass(frozen=True)
 class IPO:
-    """The squared distance of what it gained, per token, from 1 / (2 beta), which certain labels cannot push to infinity
-    (Azar et al. 2024)."""
+    """The squared distance of what it gained, per token, from 1 / (2 beta), which certain labels cannot push to
+    infinity (Azar et al. 2024)."""
 
     beta: float = 0.1
     """Half of the inverse of what the chosen answer is to gain."""
@@ -63,7 +64,8 @@ class IPO:
 
 @dataclass(frozen=True)
 class ORPO:
-    """Imitation of the chosen answer, and the logistic loss of the two answers' odds; no reference (Hong et al. 2024)."""
+    """Imitation of the chosen answer, and the logistic loss of the two answers' odds; no reference (Hong et al.
+    2024)."""
 
     beta: float = 0.1
     """Weight of the odds beside imitation: the paper's lambda."""
@@ -174,7 +176,9 @@ class Config:
         if isinstance(self.loss, DPO) and not 0.0 <= self.loss.label_smoothing < 0.5:
             raise ConfigError(f"expected label_smoothing within [0, 0.5), got {self.loss.label_smoothing}")
         if self.precompute_ref_log_probs and (isinstance(self.data, Online) or not self.has_reference):
-            raise ConfigError("expected precompute_ref_log_probs with pairs that the task has and a loss with reference")
+            raise ConfigError(
+                "expected precompute_ref_log_probs with pairs that the task has and a loss with reference"
+            )
 
     @property
     def has_reference(self) -> bool:
@@ -185,8 +189,8 @@ class Config:
 def losses(loss: Loss, log_prob: Tensor, reference: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     """What each pair costs, ``[P]``, and the rewards of its two answers, ``[2, P]``, as the loss means them.
 
-    ``log_prob``, ``reference`` and ``count`` are of ``2 P`` answers, the chosen ones before the rejected ones: sums over
-    their tokens, and how many they have."""
+    ``log_prob``, ``reference`` and ``count`` are of ``2 P`` answers, the chosen ones before the rejected ones: sums
+    over their tokens, and how many they have."""
     mean = log_prob / count
     chosen, rejected = (log_prob - reference).chunk(2)
     match loss:
@@ -228,7 +232,8 @@ class Learner:
         return found
 
     def costs(self, answers: Answers, known: Tensor | None) -> tuple[Tensor, Tensor]:
-        """:func:`losses` of some pairs; ``known`` is what the reference thinks of them, where that was computed before."""
+        """:func:`losses` of some pairs; ``known`` is what the reference thinks of them, where that was computed
+        before."""
         config = self.config
         with precision(config):
             log_prob = answer_log_probs(self.policy, answers)
@@ -238,7 +243,7 @@ class Learner:
                 reference = self.reference.log_probs(answers)
             else:
                 reference = torch.zeros_like(log_prob)
-        return losses(config.loss, log_prob.float(), reference, answers.count)
+        return losses(config.loss, log_prob.float(), reference, answers.lengths)
 
     def update(self, pairs: Pairs, numbers: Numbers, pad_id: int, known: Tensor | None) -> dict[str, Tensor | float]:
         """One step of the optimiser on the mean over some pairs."""
@@ -288,7 +293,8 @@ class Learner:
 
 
 def ranked(rollout: Rollout, vocab_size: int) -> Pairs | None:
-    """The best and the worst answer to each prompt of a rollout; None where no prompt has two that earned differently."""
+    """The best and the worst answer to each prompt of a rollout; None where no prompt has two that earned
+    differently."""
     tokens, _ = parts(rollout.observation)
     action, group = rollout.action, rollout.context["group"]
     assert isinstance(action, Tensor) and isinstance(group, Tensor)
@@ -306,8 +312,8 @@ def ranked(rollout: Rollout, vocab_size: int) -> Pairs | None:
             margin.append(float(reward[best] - reward[worst]))
     if not chosen:
         return None
-    sides = (Sequences.of(side, vocab_size) for side in (chosen, rejected))
-    return Pairs(*sides, np.array(margin, np.float32))
+    made = [Sequences.of(side, vocab_size) for side in (chosen, rejected)]
+    return Pairs(made[0], made[1], np.array(margin, np.float32))
 
 
 def train(config: Config, task: PreferenceTask, run: Run, policy: LanguageModel | None = None) -> LanguageModel:

@@ -1,9 +1,9 @@
 """KTO (Ethayarajh et al. 2024): a policy learns from answers that were judged alone, as good or as bad.
 
-From top to bottom: the config, the loss, the update, the judgement, the loop. A desirable answer is worth what it gained
-over a reference point, on a curve that flattens as people's sense of gains does; so is what an undesirable one lost. The
-reference point is how far the policy has moved from where it began, which answers to other prompts tell. The run's steps
-are answers; its figure is how often a desirable answer gained more than an undesirable one.
+From top to bottom: the config, the loss, the update, the judgement, the loop. A desirable answer is worth what it
+gained over a reference point, on a curve that flattens as people's sense of gains does; so is what an undesirable one
+lost. The reference point is how far the policy has moved from where it began, which answers to other prompts tell. The
+run's steps are answers; its figure is how often a desirable answer gained more than an undesirable one.
 """
 
 from dataclasses import dataclass, field
@@ -48,7 +48,8 @@ class Config:
     beta: float = 0.1
     """Weight of the divergence from the reference in what is solved: the smaller, the further the policy moves."""
     desirable_weight: float = 1.0
-    """Weight of a good answer. The paper: so that good and bad ones, by number and weight, stand between 1:1 and 4:3."""
+    """Weight of a good answer. The paper: so that good and bad ones, by number and weight, stand between 1:1 and
+    4:3."""
     undesirable_weight: float = 1.0
     """Weight of a bad answer."""
     max_length: int = 512
@@ -94,7 +95,9 @@ class Config:
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"expected {name} of at least 1, got {value}")
         if self.per_device_train_batch_size * self.gradient_accumulation_steps < 2:
-            raise ConfigError("expected batches of at least 2 answers: the reference point is of answers to other prompts")
+            raise ConfigError(
+                "expected batches of at least 2 answers: the reference point is of answers to other prompts"
+            )
         if min(self.desirable_weight, self.undesirable_weight) < 0.0 or not self.beta > 0.0:
             raise ConfigError(
                 "expected beta above 0 and weights of at least 0, got "
@@ -184,7 +187,8 @@ class Learner:
 
 
 def ordered(gained: Tensor, desirable: Tensor) -> float:
-    """The share of all pairs of a desirable and an undesirable answer of which the first gained more; 0.5 without any."""
+    """The share of all pairs of a desirable and an undesirable answer of which the first gained more; 0.5 without
+    any."""
     difference = gained[desirable][:, None] - gained[~desirable]
     if not difference.numel():
         return 0.5

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchward.algorithms.pretrain import Patience, precision, schedule
 from torchward.config import ConfigError
 from torchward.data.preferences import Answers, Pairs, Preferences, PreferenceTask, Shuffled, both, pieces, prepared
-from torchward.data.protocols import Episode, Evaluation, on_device
+from torchward.data.protocols import Episode, Evaluation
 from torchward.data.random import derive, seeded
 from torchward.functional.preference_losses import bradley_terry, centring
 from torchward.nets.adamw import AdamW, decayed
@@ -192,7 +192,7 @@ def train(config: Config, task: PreferenceTask, run: Run, policy: LanguageModel 
         model = RewardModel.of(merged(policy).body, policy.vocabulary, config.num_members)
         if isinstance(config.lora, LoRA):
             adapted(model, config.lora)
-    model = on_device(model, config.device)
+    model = model.to(config.device)
     size = config.per_device_train_batch_size * config.gradient_accumulation_steps
     cursors = {
         f"cursor{i}": Shuffled(len(data.train), size, derive(config.seed, f"pairs {i}"), data.train.fingerprint)

@@ -153,7 +153,7 @@ class Answers(NamedTuple):
     """What came next, where it was the answer's; -1 in the prompt and in padding."""
 
     @property
-    def count(self) -> Float[Tensor, " rows"]:
+    def lengths(self) -> Float[Tensor, " rows"]:
         """How many tokens each answer has, its end-of-text included."""
         return (self.targets != NONE).sum(1).float()
 
@@ -222,8 +222,8 @@ def fitting(data: "Pairs | Rated", max_length: int, skip: bool) -> Any:
     fits = data.steps < max_length
     if not fits.all() and not skip:
         raise ConfigError(
-            f"expected prompts with their answers of at most max_length={max_length} tokens, got {int((~fits).sum())} of "
-            f"{len(fits)} that are longer, the longest of {int(data.steps.max()) + 1}: raise max_length, or leave them "
+            f"expected prompts with their answers of at most max_length={max_length} tokens, got {int((~fits).sum())} "
+            f"of {len(fits)} that are longer, the longest of {int(data.steps.max()) + 1}: raise max_length, or leave them "
             "out with skip_too_long"
         )
     if not fits.any():

@@ -14,15 +14,18 @@ class Reliability(NamedTuple):
     """The mean probability that was given within a part; 0 where there was none."""
     came: Float[Tensor, " bins"]
     """The share of them that came true; 0 where there was none."""
-    count: Int64[Tensor, " bins"]
+    size: Int64[Tensor, " bins"]
+    """How many there were."""
 
     @property
     def error(self) -> float:
         """The expected calibration error: ``|said - came|``, by the parts' counts (Naeini et al. 2015)."""
-        return float((self.count * (self.said - self.came).abs()).sum() / self.count.sum().clamp_min(1))
+        return float((self.size * (self.said - self.came).abs()).sum() / self.size.sum().clamp_min(1))
 
 
-def reliability(probability: Float[Tensor, " *events"], outcome: Bool[Tensor, " *events"], bins: int = 10) -> Reliability:
+def reliability(
+    probability: Float[Tensor, " *events"], outcome: Bool[Tensor, " *events"], bins: int = 10
+) -> Reliability:
     """Probabilities and what came of each event, in ``bins`` parts of [0, 1] (Niculescu-Mizil and Caruana 2005).
 
     Raises ValueError for probabilities outside of it."""

@@ -14,8 +14,8 @@ Each = Float[Tensor, " *pairs"]
 
 def bradley_terry(chosen: Each, rejected: Each, margin: Each | None = None) -> Each:
     """``-log sigmoid(r(chosen) - r(rejected) - margin)``: the preference's negative log-likelihood where answers win by
-    the logistic of their rewards' difference (Bradley and Terry 1952; Ouyang et al. 2022, equation 1; the margin is that
-    of Touvron et al. 2023, equation 2)."""
+    the logistic of their rewards' difference (Bradley and Terry 1952; Ouyang et al. 2022, equation 1; the margin is
+    that of Touvron et al. 2023, equation 2)."""
     difference = chosen - rejected
     return -F.logsigmoid(difference if margin is None else difference - margin)
 
@@ -70,6 +70,4 @@ def kto(
     """``w (1 - sigmoid(beta (log pi/ref - z)))`` for a desirable answer, ``w (1 - sigmoid(beta (z - log pi/ref)))`` for
     another (Ethayarajh et al. 2024, equation 8). ``z``, the reference point, is not differentiated."""
     gain = beta * (log_ratio - reference_point.detach())
-    return torch.where(
-        desirable, desirable_weight * torch.sigmoid(-gain), undesirable_weight * torch.sigmoid(gain)
-    )
+    return torch.where(desirable, desirable_weight * torch.sigmoid(-gain), undesirable_weight * torch.sigmoid(gain))

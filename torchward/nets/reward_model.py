@@ -21,8 +21,8 @@ from torchward.nets.transformer_config import TransformerConfig
 
 
 class RewardModel(nn.Module):
-    """``members`` networks, each with a head of its own, whose rewards are numbers without a unit: their differences are
-    log-odds of being preferred (Bradley and Terry 1952).
+    """``members`` networks, each with a head of its own, whose rewards are numbers without a unit: their differences
+    are log-odds of being preferred (Bradley and Terry 1952).
 
     ``vocabulary`` is what its tokenizer is made of, as JSON. ``offset`` is what the members say on average, which pairs
     leave open: it is taken away, so that members can be compared and an average answer is worth 0."""
@@ -30,17 +30,18 @@ class RewardModel(nn.Module):
     def __init__(self, bodies: list[Any], vocabulary: Mapping[str, Any]) -> None:
         super().__init__()
         self.bodies = nn.ModuleList(bodies)
-        self.heads = nn.ModuleList(nn.Linear(body.config.hidden_size, 1, bias=False) for body in bodies)
-        for head in self.heads:
-            nn.init.normal_(head.weight, std=(bodies[0].config.hidden_size + 1) ** -0.5)
+        heads = [nn.Linear(body.config.hidden_size, 1, bias=False) for body in bodies]
+        for head in heads:
+            nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
+        self.heads = nn.ModuleList(heads)
         self.vocabulary = vocabulary
         self.offset: Tensor
         self.register_buffer("offset", torch.zeros(len(bodies)))
 
     @classmethod
     def of(cls, body: Any, vocabulary: Mapping[str, Any], members: int = 1) -> "RewardModel":
-        """One that begins from a language model's body, or an encoder, which is copied. The heads are drawn from torch's
-        global generator; they are what members begin apart by."""
+        """One that begins from a language model's body, or an encoder, which is copied. The heads are drawn from
+        torch's global generator; they are what members begin apart by."""
         model = cls([deepcopy(body) for _ in range(members)], vocabulary)
         return model.to(next(body.parameters()).device)
 
@@ -75,8 +76,8 @@ class RewardModel(nn.Module):
             hidden = body.forward(tokens, mask)[:, 0]
         else:
             hidden = body.forward(tokens)[torch.arange(len(tokens), device=tokens.device), length - 1]
-        reward: Tensor = self.heads[member](hidden.to(self.heads[member].weight.dtype))
-        return reward.squeeze(-1).float()
+        reward: Tensor = self.heads[member](hidden.float())
+        return reward.squeeze(-1)
 
     def forward(
         self, tokens: Int64[Tensor, "batch time"], length: Int64[Tensor, " batch"]
@@ -91,7 +92,7 @@ class RewardModel(nn.Module):
     ) -> Float[Tensor, " batch"]:
         """The members' mean less ``pessimism`` of their standard deviations (Coste et al. 2024, section 3): what they
         disagree about is worth less. One member disagrees with nobody."""
-        said = self(tokens, length)
+        said: Tensor = self(tokens, length)
         return said.mean(0) - pessimism * said.std(0, correction=0)
 
     # What is saved

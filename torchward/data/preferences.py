@@ -164,9 +164,10 @@ def rows_of(sequences: Sequences, numbers: Numbers, pad_id: int, device: str | t
     place = np.arange(int(steps.max()))
     real = place < steps[:, None]
     at = np.where(real, starts[:, None] + place, 0)
-    tokens = np.where(real, sequences.tokens[at], pad_id).astype(np.int64)
-    own = real & sequences.own[np.where(real, at + 1, 0)]
-    targets = np.where(own, sequences.tokens[np.where(real, at + 1, 0)], NONE).astype(np.int64)
+    following = np.where(real, at + 1, 0)
+    tokens = np.where(real, sequences.tokens[at].astype(np.int64), pad_id)
+    own = real & sequences.own[following]
+    targets = np.where(own, sequences.tokens[following].astype(np.int64), NONE)
     return Answers(torch.from_numpy(tokens).to(device), torch.from_numpy(targets).to(device))
 
 
@@ -223,8 +224,8 @@ def fitting(data: "Pairs | Rated", max_length: int, skip: bool) -> Any:
     if not fits.all() and not skip:
         raise ConfigError(
             f"expected prompts with their answers of at most max_length={max_length} tokens, got {int((~fits).sum())} "
-            f"of {len(fits)} that are longer, the longest of {int(data.steps.max()) + 1}: raise max_length, or leave them "
-            "out with skip_too_long"
+            f"of {len(fits)} that are longer, the longest of {int(data.steps.max()) + 1}: raise max_length, or leave "
+            "them out with skip_too_long"
         )
     if not fits.any():
         raise ConfigError(f"expected some answers of at most max_length={max_length} tokens, got none of {len(fits)}")

@@ -16,6 +16,7 @@ from torchward.config import ConfigError
 from torchward.data.preferences import Answers, Pairs, Preferences, PreferenceTask, Shuffled, both, pieces, prepared
 from torchward.data.protocols import Episode, Evaluation
 from torchward.data.random import derive, seeded
+from torchward.functional.calibration import Reliability, reliability
 from torchward.functional.preference_losses import bradley_terry, centring
 from torchward.nets.adamw import AdamW, decayed
 from torchward.nets.heap import keep_freed
@@ -173,10 +174,22 @@ def judge(said: Tensor) -> tuple[Evaluation, dict[str, float]]:
     """The share of pairs that the members' mean orders as people did, a tie counting half; and how that spreads."""
     better = (said[:, 0] - said[:, 1]).mean(0)
     right = (better > 0).float() + 0.5 * (better == 0).float()
-    metrics = {"eval/loss": float(bradley_terry(*said.mean(0)).mean()), "eval/margin": float(better.mean())}
+    metrics = {
+        "eval/loss": float(bradley_terry(*said.mean(0)).mean()),
+        "eval/margin": float(better.mean()),
+        "eval/calibration_error": calibration(said).error,
+    }
     if len(said) > 1:
         metrics["eval/disagreement"] = float((said[:, 0] - said[:, 1]).std(0, correction=0).mean())
     return Evaluation([float(right.mean())], [2 * len(better)]), metrics
+
+
+def calibration(said: Tensor) -> Reliability:
+    """How often people picked an answer to which the model gave a probability. Each pair counts from both sides: the
+    one says p of its answer, the other 1 - p of its own."""
+    better = (said[:, 0] - said[:, 1]).mean(0)
+    picked = torch.ones_like(better, dtype=torch.bool)
+    return reliability(torch.cat([better, -better]).sigmoid(), torch.cat([picked, ~picked]))
 
 
 def train(config: Config, task: PreferenceTask, run: Run, policy: LanguageModel | None = None) -> RewardModel:
@@ -217,6 +230,8 @@ def train(config: Config, task: PreferenceTask, run: Run, policy: LanguageModel 
             if run.due("checkpoint"):
                 run.save()
         centre(model, data, config)
+        kept = calibration(rewards(model, data.validation, data.pad_id, config, config.eval_pairs))
+        run.calibration(kept.said.tolist(), kept.came.tolist(), kept.size.tolist(), kept.error)
         run.finish(model.eval())
     return model
 

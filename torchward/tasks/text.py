@@ -236,7 +236,7 @@ def reward_model_taste() -> Preset:
     from torchward.algorithms import reward_model
 
     config = reward_model.Config(
-        total_timesteps=60_000, max_length=24, per_device_train_batch_size=64, learning_rate=1e-3, weight_decay=0.1,
+        total_timesteps=160_000, max_length=24, per_device_train_batch_size=64, learning_rate=2e-3,
         eval_pairs=2_000,
     )  # fmt: skip
     return _guests(config)

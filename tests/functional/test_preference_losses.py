@@ -59,7 +59,7 @@ def test_dpo_reaches_the_closed_form_of_the_regularised_optimum() -> None:
         cost.sum().backward()
         return cost.sum()
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     expected = (reference + reward / beta).softmax(0)
     assert float((logits.detach().softmax(0) - expected).abs().max()) < 1e-5
 

@@ -192,7 +192,7 @@ def make(options: Options) -> Problems:
 
 def _picks(world: World, tables: list[str], count: int, which: str) -> list[Document]:
     random = Random(derive(world.options.data_seed, f"taste picks {which}"))
-    found = []
+    found: list[Document] = []
     while len(found) < count:
         guests = random.choice(tables)
         menus = world.menu(random, numbers(guests)), world.menu(random, numbers(guests))

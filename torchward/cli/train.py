@@ -37,6 +37,8 @@ class Launch:
     """With --init: what each step pays for the distance of its log-probability from that of the policy there."""
     kl_target: float | None = None
     """Let kl_coef follow this divergence of a whole row (a text, an episode's steps between two updates)."""
+    kl_budget: float | None = None
+    """With --init, on text: say so when a text is further than this from the policy there, in nats."""
     threads: int = 0
     """Threads that compute; 0: one for small networks, where it is the fastest, else torch's own choice."""
 

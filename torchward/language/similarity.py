@@ -70,8 +70,9 @@ class BodyEncoder:
                 some = order[start : start + self.batch_size]
                 length = len(tokens[some[-1]])
                 rows = [tokens[i] + [self.tokenizer.pad_id] * (length - len(tokens[i])) for i in some]
-                hidden = self.body(torch.tensor(rows, device=device), mask[some, :length].to(device))
-                vectors[some, :length] = hidden.float().cpu()
+                seen = mask[some, :length]
+                hidden = self.body(torch.tensor(rows, device=device), seen.to(device))
+                vectors[some, :length] = hidden.float().cpu() * seen[:, :, None]
         finally:
             self.body.train(was_training)
         return Embedded(vectors, mask, tokens)
@@ -94,7 +95,7 @@ def greedy_match(
     """BERTScore of pairs of texts (Zhang et al. 2020, section 3, with its importance weighting).
 
     Precision is the mean over the candidate's tokens, by their weights, of the cosine to the nearest token of the
-    reference; recall the same from the reference's side; F1 their harmonic mean, 0 where their sum is not above 0. A
+    reference; recall the same from the reference's side; F1 their harmonic mean, 0 unless both are above 0. A
     weight below 0 says that there is no token, and a text without tokens, or whose tokens weigh nothing, scores 0."""
     one, other = (nn.functional.normalize(x, dim=-1) for x in (candidate, reference))
     cosine = one @ other.transpose(1, 2)  # [texts, time, other]
@@ -102,8 +103,8 @@ def greedy_match(
     cosine = cosine.masked_fill(~(here[:, :, None] & there[:, None, :]), -torch.inf)
     precision = _weighted(cosine, 2, candidate_weight)
     recall = _weighted(cosine, 1, reference_weight)
-    total = precision + recall
-    f1 = torch.where(total > 0.0, 2.0 * precision * recall / total.where(total > 0.0, 1.0), 0.0)
+    above = torch.minimum(precision, recall) > 0.0  # of numbers with different signs it may be anything
+    f1 = torch.where(above, 2.0 * precision * recall / (precision + recall).where(above, 1.0), 0.0)
     return Scores(precision, recall, f1)
 
 

@@ -75,11 +75,12 @@ def test_an_overlap_is_within_its_bounds_and_the_best_reference_counts(reward: R
 
 
 def test_where_references_stand() -> None:
-    columns = {"completion": ["c"], "answer": ["a"], "other": [["o", "p"]]}
+    columns: dict[str, list[Any]] = {"completion": ["c"], "answer": ["a"], "other": [["o", "p"]]}
     assert references(columns) == [("a",)] and references(columns, "other") == [("o", "p")]
     assert references({"completion": ["c"]}) == [("c",)] and references({**columns, "reference": ["r"]}) == [("r",)]
     with pytest.raises(TextError, match="reference, answer, completion to judge by, got other"):
         references({"other": ["o"]})
+    wrong: Any
     for wrong in (None, 3, [], [3], {}):
         with pytest.raises(TextError, match="expected a text or a list of texts as 'answer'"):
             references({"answer": [wrong]})

@@ -120,6 +120,7 @@ def test_a_body_reads_each_text_as_if_it_were_alone(kind: str) -> None:
 def test_as_a_reward_over_a_body() -> None:
     reward = Similarity(BodyEncoder(model(GPT, vocab_size=LETTERS.vocab_size).body, LETTERS))  # type: ignore[arg-type]
     same, other, empty, long = earned(reward, ["abc", "fed", "", "abc" * 50], ["abc"] * 4)
+    assert earned(reward, ["a\ufffdbcX"], ["abc"]) == pytest.approx([1.0]), "what it does not know is not there"
     assert same == pytest.approx(1.0) and empty == 0.0 and other < 0.99 and long < 0.99
 
 

@@ -26,7 +26,7 @@ from torchward.language.text_task import Text
 from torchward.language.watch import Watch, written
 from torchward.run import Run, RunOptions
 
-QUIET = RunOptions(tensorboard=False, progress=False, eval_freq=-1)
+QUIET = RunOptions(tensorboard=False, progress=False, eval_freq=-1, checkpoint_freq=-1)
 
 
 def letters(prompts: Sequence[str], completions: Sequence[str], **columns: Any) -> list[float]:
@@ -71,7 +71,7 @@ def test_what_a_rollout_says_of_its_answers() -> None:
     assert seen.parts["letters"].tolist() == letters([], said)
     firsts = [[token for token, own in zip(line.ids, line.own, strict=True) if own] for line in made.lines[::3]]
     pairs = [pair for ids in firsts for pair in pairwise(ids)]
-    assert seen.distinct == (pytest.approx(len(set(pairs)) / len(pairs)),)
+    assert list(seen.distinct) == pytest.approx([len(set(pairs)) / len(pairs)])
     assert seen.divergence is not None and rollout.reference_log_prob is not None
     row = [float(a - b) for a, b, own in zip(rollout.log_prob[5], rollout.reference_log_prob[5],
                                              rollout.loss_mask[5], strict=True) if own]  # fmt: skip

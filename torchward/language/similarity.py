@@ -7,6 +7,7 @@ hidden state behind the body's last layer, so it knows the words around it.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -15,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torchward.config import ConfigError
+from torchward.language.documents import TextError
 from torchward.language.rewards import references
 from torchward.language.tokenizer import Tokenizer
 
@@ -42,7 +44,8 @@ class Encoder(Protocol):
 class BodyEncoder:
     """The hidden states of a body, of a decoder or an encoder, for texts in its own tokens. It is not learnt here.
 
-    Of a longer text than the body can read the first tokens count."""
+    Of a longer text than the body can read the first tokens count, and characters that the tokenizer does not know
+    count for nothing: a policy may write what no text has."""
 
     body: nn.Module
     """A :class:`~torchward.nets.body.Body`, or an encoder of the same shape."""
@@ -58,7 +61,7 @@ class BodyEncoder:
     def __call__(self, texts: Sequence[str]) -> Embedded:
         config: Any = self.body.config
         device = next(self.body.parameters()).device
-        tokens = [self.tokenizer.encode(text)[: config.max_position_embeddings] for text in texts]
+        tokens = [self._known(text)[: config.max_position_embeddings] for text in texts]
         longest = max(map(len, tokens), default=0)
         vectors = torch.zeros(len(texts), longest, config.hidden_size)
         mask = torch.arange(longest) < torch.tensor([len(each) for each in tokens])[:, None]
@@ -76,6 +79,16 @@ class BodyEncoder:
         finally:
             self.body.train(was_training)
         return Embedded(vectors, mask, tokens)
+
+    def _known(self, text: str) -> list[int]:
+        try:
+            return self.tokenizer.encode(text)
+        except TextError:
+            found: list[int] = []
+            for character in text:
+                with suppress(TextError):
+                    found += self.tokenizer.encode(character)
+            return found
 
 
 class Scores(NamedTuple):

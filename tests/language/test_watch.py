@@ -86,7 +86,7 @@ def learn(module: ModuleType, config: Any, task: Text, path: Path, watch: Watch,
 def hackable() -> Text:
     """Pairs of letters to be turned round, paid by the letter: what is long earns most, whatever it says."""
     task = tiny_text.task()
-    return Text(replace(task.problems, reward=letters, max_completion_length=12), task.tokenizer)
+    return Text(replace(task.problems, reward=letters, max_completion_length=20), task.tokenizer)
 
 
 GRPO = grpo.Config(
@@ -94,7 +94,7 @@ GRPO = grpo.Config(
     per_device_train_batch_size=32,
 )  # fmt: skip
 PPO = ppo.Config(
-    total_timesteps=3_072, n_envs=32, n_steps=12, batch_size=384, n_epochs=2, learning_rate=1e-2, gamma=1.0,
+    total_timesteps=5_120, n_envs=32, n_steps=20, batch_size=640, n_epochs=2, learning_rate=1e-2, gamma=1.0,
 )  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def test_a_policy_that_learns_to_be_long_is_caught(module: ModuleType, config: A
     said: list[str] = []
     learn(module, config, hackable(), tmp_path / "run", Watch(said.append, window=64))
     assert any("longer answers earn more" in each for each in said), said
-    assert len(said) == len(set(said)) or len(said) < 6, "a warning is not repeated while it stands"
+    assert len(said) < 4, "a warning is not repeated while it stands"
 
 
 def test_a_policy_that_learns_what_is_meant_is_not_accused(tmp_path: Path) -> None:

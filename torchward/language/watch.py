@@ -19,20 +19,22 @@ class Watch:
     of ``warnings`` that stand.
 
     ``say`` is told the sentences of :mod:`torchward.language.hacking`, each when it becomes true and not again before
-    it has been false. The start is the first ``window`` answers, lately are the last ``window``; both are kept, so that
-    a resumed run says what the uninterrupted one would have. What it takes for repetition are runs of ``n`` tokens.
+    it has been false for a window. The start is the first ``window`` answers, lately are the last ``window``; both are
+    kept, so that a resumed run says what the uninterrupted one would have. What it takes for repetition are runs of
+    ``n`` tokens.
     Divergence is known where another shaping before this one has told the reference's log-probabilities."""
 
     def __init__(self, say: Callable[[str], None], bounds: Bounds | None = None, window: int = 256, n: int = 4) -> None:
         self.say, self.bounds, self.window, self.n = say, bounds or Bounds(), window, n
         self.start: list[Written] = []
         self.lately: list[Written] = []
-        self.standing: dict[str, str] = {}
-        """The warnings that are true now, by the names of the checks."""
+        self.quiet: dict[str, int] = {}
+        """How many answers ago each check that has warned last did."""
 
     def shape(self, rollout: Rollout) -> tuple[Rollout, dict[str, Tensor | float]]:
         """The rollout as it is; and metrics."""
         seen = written(rollout, self.n)
+        standing = 0
         if _count(self.start) < self.window:
             self.start.append(seen)
         else:
@@ -42,22 +44,24 @@ class Watch:
         if _count(self.lately) >= self.window:
             found = signs(joined(self.start), joined(self.lately), self.bounds)
             for name, sentence in found.items():
-                if name not in self.standing:
+                if self.quiet.get(name, self.window) >= self.window:
                     self.say(f"a word of warning: {sentence}")
-            self.standing = found
+            self.quiet = {name: answers + len(seen.reward) for name, answers in self.quiet.items()}
+            self.quiet |= dict.fromkeys(found, 0)
+            standing = len(found)
         means: dict[str, Tensor | float] = {f"reward/{name}": float(x.mean()) for name, x in seen.parts.items()}
-        return rollout, means | {"warnings": float(len(self.standing))}
+        return rollout, means | {"warnings": float(standing)}
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "start": [_to_dict(each) for each in self.start],
             "lately": [_to_dict(each) for each in self.lately],
-            "standing": dict(self.standing),
+            "quiet": dict(self.quiet),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.start, self.lately = ([_from_dict(each) for each in state[name]] for name in ("start", "lately"))
-        self.standing = dict(state["standing"])
+        self.quiet = dict(state["quiet"])
 
 
 def written(rollout: Rollout, n: int) -> Written:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Serve:
-    """A page to talk to the policy of a run and to judge its answers, which go to a file to learn from. Ctrl-C ends it."""
+    """A page to talk to the policy of a run and to judge its answers; judgements go to a file to learn from."""
 
     feedback: str = "feedback.db"
     """The file that judgements go to; it is made, or added to."""
@@ -132,7 +132,7 @@ async def _serve(server: "Server", options: Serve) -> int:
         await server.serve(host, options.port, stop, ready)
     except OSError as error:
         raise UsageError(
-            f"cannot listen on {options.host}, port {options.port}: {error.strerror or error}; --port 0 takes a free port"
+            f"cannot listen on {options.host}, port {options.port}: {error.strerror or error}; --port 0 finds one"
         ) from error
     comparisons, ratings = server.store.counts()
     say(f"{options.feedback} holds {comparisons:,} comparisons and {ratings:,} ratings")

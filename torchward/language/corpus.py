@@ -1,4 +1,4 @@
-"""Where text comes from: files, folders, JSON lines, feedback, and what Python carries. Nothing is downloaded or copied."""
+"""Where text comes from: files, folders, JSON lines, feedback, what Python carries. Nothing is downloaded or copied."""
 
 import json
 import sqlite3
@@ -111,7 +111,7 @@ class FeedbackFile:
         for name, asked, answer, scale, value in rated:
             origin = f"{self.path}, rating {name}"
             if (scale, value) not in _RATINGS:
-                raise TextError(f"expected thumbs of 0 or 1, or stars of 1 to 5, at {origin}, got {scale} {value!r:.80}")
+                raise TextError(f"expected thumbs of 0 or 1, or stars of 1 to 5, at {origin}, got {value!r:.80}")
             if scale == "thumbs" or value != 3:
                 prompt, label = _asked(asked, origin), bool(value) if scale == "thumbs" else value > 3
                 yield Document(Completion(prompt, _said(answer, prompt, origin)), origin, {"label": label})

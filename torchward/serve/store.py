@@ -113,7 +113,7 @@ class Store:
                 raise StoreError(f"expected feedback of `torchward serve` in {self.path}, got another database")
             elif version != VERSION:
                 raise StoreError(
-                    f"expected feedback of version {VERSION} in {self.path}, got {version}; use the torchward that wrote it"
+                    f"expected feedback of version {VERSION} in {self.path}, got {version}; use the torchward of then"
                 )
         self.rows.execute("PRAGMA journal_mode = WAL")
         self.rows.execute("PRAGMA synchronous = FULL")  # what is acknowledged survives a power failure too
@@ -127,8 +127,8 @@ class Store:
             case Rating(name, session, prompt, answer, scale, value):
                 table, own = "ratings", {"answer": answer, "scale": scale, "value": value}
         row = {
-            "id": name, "session": session, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), "run": self.run,
-            "prompt": json.dumps(prompt, ensure_ascii=False), **own, "options": self.options,
+            "id": name, "session": session, "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "run": self.run, "prompt": json.dumps(prompt, ensure_ascii=False), **own, "options": self.options,
         }  # fmt: skip
         with self._writing():
             if (there := self.find(table, name)) is not None:

@@ -1,4 +1,4 @@
-"""As much of HTTP/1.1 as one page needs: strict, with bounds on sizes and on time. Every connection serves one request."""
+"""As much of HTTP/1.1 as one page needs: strict, with bounds on sizes and time. Every connection serves one request."""
 
 import asyncio
 import contextlib
@@ -158,7 +158,12 @@ class Connection:
         await self._send(_response_head(status, own) + (b"" if bare else body))
 
     async def respond_json(
-        self, data: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None, *, bare: bool = False
+        self,
+        data: Mapping[str, Any],
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        *,
+        bare: bool = False,
     ) -> None:
         """A whole response of one object."""
         await self.respond(status, _line(data), "application/json", headers, bare=bare)

@@ -1,4 +1,4 @@
-"""What the server answers to requests as the page makes them, and to those that are wrong, too large, slow or foreign."""
+"""What the server answers to requests as the page makes them, and to wrong, large, slow and foreign ones."""
 
 import json
 import re
@@ -475,7 +475,14 @@ TOKEN = "0123456789-abcdef"
 def test_the_token_is_asked_for_and_kept_in_a_cookie(tmp_path: Path) -> None:
     guard = Guard("0.0.0.0", TOKEN, cookie="mine")
     with serving(tmp_path / "feedback.db", speaker(scripted("yes")), guard=guard) as place:
-        for path in ("/", "/api/about", "/nowhere", "/?token=", "/?token=0123456789-abcdeg", f"/api/about?token={TOKEN}"):
+        for path in (
+            "/",
+            "/api/about",
+            "/nowhere",
+            "/?token=",
+            "/?token=0123456789-abcdeg",
+            f"/api/about?token={TOKEN}",
+        ):
             assert place.ask("GET", path).status == 401, path
         assert place.ask("POST", "/api/session", {}, {"Cookie": "mine=wrong"}).status == 401
         assert place.ask("POST", "/api/session", {}, {"Cookie": f"other={TOKEN}"}).status == 401
@@ -486,7 +493,9 @@ def test_the_token_is_asked_for_and_kept_in_a_cookie(tmp_path: Path) -> None:
         assert place.ask("POST", "/api/session", {}, {"Cookie": f"a=b; mine={TOKEN}"}).status == 200
         assert place.ask("POST", "/api/session", {}, {"Authorization": f"Bearer {TOKEN}"}).status == 200
         assert place.ask("GET", f"/?token={TOKEN}", headers={"Host": "evil.example"}).status == 403
-        assert place.ask("GET", f"/?token={TOKEN}", headers={"Host": "10.0.0.7:80"}).status == 200, "a number is no name"
+        assert place.ask("GET", f"/?token={TOKEN}", headers={"Host": "10.0.0.7:80"}).status == 200, (
+            "a number is no name"
+        )
 
 
 def test_the_page_runs_its_own_script_alone(place: Place) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torchward
 from tests.serve.places import policy
 from torchward.language.corpus import FeedbackFile
-from torchward.language.documents import Completion, Document, Message, Preference, Prompt, TextError, imitated
+from torchward.language.documents import Completion, Content, Document, Message, Preference, Prompt, TextError, imitated
 from torchward.nets import saving
 from torchward.run import RunOptions
 from torchward.serve.store import Comparison, Rating, Store
@@ -114,7 +114,7 @@ def test_a_row_that_somebody_else_wrote_is_looked_at(
 
 def test_what_of_a_document_is_imitated() -> None:
     ask, yes, no = (Message("user", "so?"),), said("yes"), said("no")
-    for content, wanted in [
+    pairs: list[tuple[Content, Content | None]] = [
         (Completion("so?", "yes"), Completion("so?", "yes")),
         (Preference("so?", "yes", "no"), Completion("so?", "yes")),
         (Preference("", "yes", "no"), Completion("", "yes")),
@@ -123,7 +123,8 @@ def test_what_of_a_document_is_imitated() -> None:
         (Preference("", ask + yes, ask + yes), None),
         (Prompt("so?"), None),
         ("a text", None),
-    ]:
+    ]
+    for content, wanted in pairs:
         found = imitated(Document(content, "here", {"weight": 2}))
         assert (found and found.content) == wanted
         assert found is None or (found.origin, found.columns) == ("here", {"weight": 2})

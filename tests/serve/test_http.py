@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ def test_twenty_people_at_once_keep_their_conversations_apart(tmp_path: Path) ->
                 assert place.ask("POST", "/api/compare", {**data, "choice": "left"}).status == 200
             return session
 
-        sessions = together([lambda number=number: person(number) for number in range(20)])
+        sessions = together([partial(person, number) for number in range(20)])
         assert place.server.waiting == 0 and place.faults == []
     assert len(set(sessions)) == 20
     assert Counter(row["session"] for row in rows(path)) == dict.fromkeys(sessions, 2)
@@ -223,7 +224,7 @@ def test_who_waits_too_long_or_asks_twice_is_told_so(tmp_path: Path) -> None:
             assert reply.status == 503 and "retry-after" in reply.headers
             held.open = True
 
-        assert together([*(lambda number=number: ask(number) for number in range(3)), look]) == [200, 200, 200, None]
+        assert together([*(partial(ask, number) for number in range(3)), look]) == [200, 200, 200, None]
         assert ask(3) == 200
 
 

@@ -213,7 +213,7 @@ def test_a_narrow_window_and_a_dark_one(browser: Any, tmp_path: Path) -> None:
         assert min(page.js(light)) > 200
         unnamed = page.js(
             "return [...document.querySelectorAll('button, textarea, input')].filter(e => e.offsetParent)"
-            ".filter(e => !(e.getAttribute('aria-label') || (e.labels && e.labels.length) || e.textContent.trim())).length"
+            ".filter(e => !(e.ariaLabel || e.labels?.length || e.textContent.trim())).length"
         )
         assert unnamed == 0, "each control has a name that is read aloud"
 

@@ -43,6 +43,7 @@ CREATE TABLE ratings (
 """
 Scale: TypeAlias = Literal["thumbs", "stars"]
 Choice: TypeAlias = Literal["a", "b", "tie"]
+Table: TypeAlias = Literal["comparisons", "ratings"]
 
 
 class StoreError(ValueError):
@@ -121,6 +122,8 @@ class Store:
     def add(self, judgement: Comparison | Rating) -> bool:
         """Write it to the disk; False where it was there already. Raises Judged for another judgement of its id, and
         sqlite3.Error where it could not be written: then nothing is."""
+        table: Table
+        own: dict[str, Any]
         match judgement:
             case Comparison(name, session, prompt, a, b, choice, left):
                 table, own = "comparisons", {"a": a, "b": b, "choice": choice, "shown_left": left}
@@ -139,7 +142,7 @@ class Store:
             self.rows.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(row.values()))
         return True
 
-    def find(self, table: Literal["comparisons", "ratings"], name: str) -> dict[str, Any] | None:
+    def find(self, table: Table, name: str) -> dict[str, Any] | None:
         """The row of an id; None where there is none."""
         found = self.rows.execute(f"SELECT * FROM {table} WHERE id = ?", [name])
         row = found.fetchone()

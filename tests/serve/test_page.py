@@ -138,6 +138,7 @@ def test_a_person_talks_and_chooses(browser: Any, tmp_path: Path) -> None:
             page.ask("once more")
             page.press(key)
             page.stored(number)
+        assert page.js("return document.documentElement.scrollHeight <= innerHeight"), "the conversation alone scrolls"
         page.ask("with the field empty but in it")
         browser.find_element("id", "text").click()
         page.press(RIGHT)

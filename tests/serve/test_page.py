@@ -2,6 +2,7 @@
 alone that a test can see. With TORCHWARD_PICTURES set to a folder, pictures of the page are left there."""
 
 import importlib
+import importlib.util
 import os
 import shutil
 import sqlite3
@@ -21,8 +22,12 @@ EVIL = "<script>window.harmed = true</script><img src=x onerror='window.harmed =
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A headless Chromium with a profile of its own. Where there is none that is a reason to skip, but not in CI."""
+    missing = ""
     if CHROMIUM is None or DRIVER is None:
         missing = "chromium and chromedriver are not installed: apt-get install chromium chromium-driver"
+    elif importlib.util.find_spec("selenium") is None:
+        missing = 'selenium is not installed: pip install -e ".[dev]"'
+    if missing:
         if os.environ.get("CI"):
             pytest.fail(missing)
         pytest.skip(missing)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import secrets
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,7 +112,9 @@ def _server(path: Path, options: Serve) -> "Server":
         converses=converses,
     )
     limits = Limits(sessions=options.max_sessions, waiting=options.max_waiting)
-    return Server(speaker, store, Guard(options.host, token), about, limits, say)
+    # Cookies do not tell ports apart: two servers on one machine need two names.
+    guard = Guard(options.host, token, f"torchward-{options.port or secrets.token_hex(4)}")
+    return Server(speaker, store, guard, about, limits, say)
 
 
 async def _serve(server: "Server", options: Serve) -> int:

@@ -89,7 +89,7 @@ class Store:
         self.path, self.run, self.options = path, run, json.dumps(options)
         try:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            self.rows = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
+            self.rows = sqlite3.connect(path.resolve(), timeout=10.0, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise StoreError(f"expected a file for feedback at {path}, got: {reason}") from error

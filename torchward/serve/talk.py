@@ -3,6 +3,7 @@
 import random
 import secrets
 import time
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -126,12 +127,16 @@ class Speaker:
                 for message in (Message("user", each.text), Message("assistant", each.answers[each.kept]))
             ]
             room = context - min(self.max_new_tokens, context // 4)
-            while True:
-                words = self.template.complete((*said, Message("user", text)))
-                ids = self.template.prompt(words, self.tokenizer)
-                if not said or len(ids) <= room:
-                    break
-                said = said[2:]
+
+            def fits(forgotten: int) -> bool:
+                return len(said) == 2 * forgotten or len(encoded(forgotten)[1]) <= room
+
+            def encoded(forgotten: int) -> tuple[tuple[Message, ...], list[int]]:
+                words = self.template.complete((*said[2 * forgotten :], Message("user", text)))
+                return words, self.template.prompt(words, self.tokenizer)
+
+            # By halving: a long conversation is encoded a few times, not once for each exchange.
+            words, ids = encoded(0 if fits(0) else bisect_left(range(len(said) // 2), True, lo=1, key=fits))
         if len(ids) >= context:
             raise TextError(f"This is too long for the model: {len(ids):,} tokens, and it reads {context - 1:,}.")
         return Asked(words, ids)

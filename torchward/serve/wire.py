@@ -45,7 +45,7 @@ class Limits:
     """Questions that wait for the model, beside the one that it answers."""
     text: int = 8_000
     """Characters of a question."""
-    exchanges: int = 200
+    exchanges: int = 64
     """Questions of one conversation that are kept; the oldest go."""
     idle_seconds: float = 60.0
     """After which a conversation gives way to another person's, where there are too many."""

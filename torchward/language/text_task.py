@@ -13,7 +13,17 @@ from torchward.data.random import derive
 from torchward.data.sequences import Sequences
 from torchward.data.texts import Texts
 from torchward.language.chat import Template, encode_all, encode_pair
-from torchward.language.documents import Completion, Dialogue, Document, Preference, Prompt, Split, TextError, shared
+from torchward.language.documents import (
+    Completion,
+    Dialogue,
+    Document,
+    Preference,
+    Prompt,
+    Split,
+    TextError,
+    imitated,
+    shared,
+)
 from torchward.language.generate import SLOTS
 from torchward.language.hub_template import template_of
 from torchward.language.model_judge import Judge
@@ -96,15 +106,18 @@ class Text:
         return self._texts(*self.split(documents))
 
     def demonstrations(self) -> Texts:
-        """Those of its documents that hold an answer. Those held out validate, where they hold answers too, else a
-        part of the others, by the split. Raises TextError where there is none."""
+        """Those of its documents that hold an answer; of two answers the better one, and none that is labelled False.
+        Those held out validate, where they hold answers too, else a part of the others, by the split. Raises TextError
+        where there is none."""
         answered, held_out = (
-            [each for each in documents if isinstance(each.content, Completion | Dialogue)]
+            [shown for each in documents if (shown := imitated(each)) is not None]
             for documents in (self.problems.train, self.problems.test)
         )
         if not answered:
             asks = any(isinstance(each.content, Prompt) for each in self.problems.train)
+            wrong = any(each.columns.get("label") is False for each in self.problems.train)
             what = "prompts alone: train it by reward" if asks else "texts that ask nothing: pretrain on it"
+            what = "answers that are all labelled False: none is to be imitated" if wrong and not asks else what
             raise TextError(
                 f"expected answers to learn from in {self.name}, got {what}, or give documents with completion or "
                 "messages"

@@ -79,11 +79,11 @@ def options(task_source: Any) -> Any:
 
 
 def is_text(named: Any) -> bool:
-    """Whether a file or folder of text is meant: ./book.txt, ./answers.jsonl, ./folder/."""
+    """Whether a file or folder of text is meant: ./book.txt, ./answers.jsonl, ./feedback.db, ./folder/."""
     if not isinstance(named, str | Path) or (isinstance(named, str) and is_file(named)):
         return False
     path = Path(named)
-    return path.suffix in (".txt", ".md", ".jsonl") or (path.is_dir() and len(str(named)) > 0)
+    return path.suffix in (".txt", ".md", ".jsonl", ".db") or (path.is_dir() and len(str(named)) > 0)
 
 
 def algorithm(named: str | Path | ModuleType) -> Algorithm:

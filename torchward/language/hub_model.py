@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from torchward.config import ConfigError
 from torchward.language import hub
-from torchward.language.families import Json
+from torchward.language.family import Json
 from torchward.nets.kv_cache import Cache, write
 from torchward.nets.token_scores import Head
 from torchward.nets.transformer import Transformer

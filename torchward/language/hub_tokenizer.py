@@ -12,7 +12,7 @@ from typing import Any
 
 from torchward.language.bpe import visible_bytes
 from torchward.language.documents import ROLES, Message, Role, TextError
-from torchward.language.families import Json
+from torchward.language.family import Json
 from torchward.language.hub import CONFIG, library
 from torchward.language.tokenizer import FILE, FORMAT, utf8
 

@@ -14,12 +14,13 @@ from torchward.language.family import (
     their_activation,
 )
 from torchward.nets.positions import Relative
-from torchward.nets.transformer_config import TransformerConfig
+from torchward.nets.transformer_config import Kind, TransformerConfig
 
 
 class T5:
     """T5 and its version 1.1."""
 
+    kind: Kind = "encoder-decoder"
     model_type, prefix, embedding, head = "t5", "", "shared.weight", "lm_head.weight"
 
     def read(self, data: Json, names: Collection[str]) -> TransformerConfig:
@@ -109,6 +110,7 @@ class T5:
 class Bart:
     """BART."""
 
+    kind: Kind = "encoder-decoder"
     model_type, prefix, embedding, head = "bart", "model.", "model.shared.weight", "lm_head.weight"
     before = 2
     """Positions that are no text's."""

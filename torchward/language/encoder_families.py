@@ -13,12 +13,13 @@ from torchward.language.family import (
     several,
     their_activation,
 )
-from torchward.nets.transformer_config import TransformerConfig
+from torchward.nets.transformer_config import Kind, TransformerConfig
 
 
 class Bert:
     """BERT with the head that fills gaps, or without one."""
 
+    kind: Kind = "encoder"
     model_type, prefix = "bert", "bert."
     embedding, head = "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
 
@@ -45,6 +46,7 @@ class Bert:
 class Roberta:
     """RoBERTa with the head that fills gaps, or without one: a BERT whose first positions are those of padding."""
 
+    kind: Kind = "encoder"
     model_type, prefix = "roberta", "roberta."
     embedding, head = "roberta.embeddings.word_embeddings.weight", "lm_head.decoder.weight"
     padding = 1

@@ -17,12 +17,13 @@ from torchward.language.family import (
     their_activation,
 )
 from torchward.nets.positions import Rotary
-from torchward.nets.transformer_config import TransformerConfig
+from torchward.nets.transformer_config import Kind, TransformerConfig
 
 
 class GPT2:
     """GPT-2."""
 
+    kind: Kind = "decoder"
     model_type, prefix = "gpt2", "transformer."
     embedding, head = "transformer.wte.weight", "lm_head.weight"
 
@@ -77,6 +78,7 @@ class GPT2:
 class Llama:
     """Llama, and what differs from it by a bias on queries, keys and values: Qwen2."""
 
+    kind: Kind = "decoder"
     prefix, embedding, head = "model.", "model.embed_tokens.weight", "lm_head.weight"
 
     def __init__(self, model_type: str, architecture: str) -> None:

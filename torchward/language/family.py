@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, get_args
 
 from torchward.config import ConfigError
-from torchward.nets.transformer_config import Activation, TransformerConfig
+from torchward.nets.transformer_config import Activation, Kind, TransformerConfig
 
 Json: TypeAlias = dict[str, Any]
 
@@ -38,6 +38,7 @@ class Rule:
 class Family(Protocol):
     """One kind of model."""
 
+    kind: Kind
     model_type: str
     prefix: str
     """What the weights below the head begin with, and those of a model without a head do not."""

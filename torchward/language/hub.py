@@ -15,11 +15,17 @@ from torch import Tensor
 from torchward.config import ConfigError
 from torchward.language.families import FAMILIES
 from torchward.language.family import Family, Json, Rule
+from torchward.nets.hub_model import library
 from torchward.nets.lora import merged
 from torchward.nets.transformer import Transformer
-from torchward.nets.transformer_config import TransformerConfig
+from torchward.nets.transformer_config import Kind, TransformerConfig
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+
+
+REMOTE = "hub:"
+"""What a model's name begins with if it is to be downloaded: ``hub:owner/name``."""
+DOWNLOADED = ("*.json", "*.safetensors", "*.jinja")
 
 
 class Unlike(ConfigError):
@@ -136,6 +142,34 @@ def _written(model: Transformer, extra: Json, model_type: str | None = None) -> 
     return {**data, "dtype": str(model.token.weight.dtype).removeprefix("torch.")}, tensors
 
 
+def kind(data: Json) -> Kind:
+    """What kind of model a config.json is of, also of one that the converters do not know."""
+    family = next((family for family in FAMILIES if family.model_type == data.get("model_type")), None)
+    if family is not None and not (family.kind == "encoder" and data.get("is_decoder")):
+        return family.kind
+    if data.get("is_encoder_decoder"):
+        return "encoder-decoder"
+    return "encoder" if any(name.endswith("ForMaskedLM") for name in data.get("architectures") or ()) else "decoder"
+
+
+def local(place: Path | str) -> Path:
+    """The local directory that ``place`` is; of ``hub:owner/name``, and of nothing else, one that is downloaded.
+
+    Its configs, tokenizer and safetensors are, and nothing else. Raises ConfigError where that fails, and ImportError
+    in one sentence without transformers, whose library does it."""
+    said = str(place)
+    if not said.startswith(REMOTE):
+        return Path(place)
+    library("brings the library that downloads models")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(said.removeprefix(REMOTE), allow_patterns=list(DOWNLOADED)))
+    except Exception as error:  # whatever a network and a library for it may raise
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"the model {said} cannot be downloaded ({reason}); a local directory needs none") from error
+
+
 def _read(theirs: Tensor, rule: Rule) -> Tensor:
     theirs = theirs[0] if rule.as_row else theirs[rule.before :]
     return theirs.T if rule.transposed else theirs
@@ -229,12 +263,3 @@ def grown(model: Transformer, vocab_size: int) -> Transformer:
             own[name] = torch.cat([own[name], own[name].mean(0, keepdim=True).expand(more, *own[name].shape[1:])])
     made.load_state_dict(own)
     return made.train(model.training)
-
-
-def library(does: str) -> Any:
-    """transformers, which ``does`` this here. Raises ImportError in one sentence without it."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise ImportError(f"expected transformers, which {does}; install it: pip install 'torchward[hf]'") from error
-    return transformers

@@ -10,8 +10,11 @@ from torchward.language import hub, hub_model, hub_tokenizer
 from torchward.language.chat import Template
 from torchward.language.hub_template import template_of
 from torchward.language.hub_tokenizer import HubTokenizer
+from torchward.language.tokenizer import described
 from torchward.nets.encoder_decoder import EncoderDecoder
+from torchward.nets.hub_model import HubModel
 from torchward.nets.language_model import LanguageModel
+from torchward.nets.lora import merged
 from torchward.nets.sampling import Sampling
 from torchward.nets.transformer import Transformer
 
@@ -50,7 +53,7 @@ def load(directory: Path | str, *, sampling: Sampling | None = None, dtype: torc
             )
         case "encoder-decoder":
             both = hub.grown(hub.load(directory, value_head=True, dtype=dtype), size)
-            body: EncoderDecoder | Transformer | hub_model.HubModel
+            body: EncoderDecoder | Transformer | HubModel
             body = EncoderDecoder(both, tokenizer.decoder_start[0], tokenizer.eos_id).eval()
         case "decoder":
             body = hub_model.load(directory, vocab_size=size, dtype=dtype)
@@ -66,3 +69,25 @@ def load_encoder(directory: Path | str, *, dtype: torch.dtype = torch.float32) -
     if body.config.kind != "encoder":
         raise ConfigError(f"expected an encoder in {directory}, got a model of kind {body.config.kind!r}: use load")
     return Encoder(hub.grown(body, tokenizer.vocab_size), tokenizer)
+
+
+def save(policy: LanguageModel, directory: Path | str) -> None:
+    """Write a policy as a directory that transformers loads, and :func:`load`: its adapters merged, with its tokenizer
+    where that came from transformers, and without its value head, for which transformers has no place.
+
+    Raises ConfigError for a model that transformers has nothing like."""
+    directory = Path(directory)
+    body, tokenizer = merged(policy).body, described(policy.vocabulary, "the policy")
+    ends = {"eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    match body:
+        case Transformer():
+            hub.save(body, directory, **ends)
+        case EncoderDecoder():
+            starts = {"decoder_start_token_id": body.config.start_id, "forced_eos_token_id": None}
+            hub.save(body.transformer, directory, **ends, **starts)
+        case HubModel():
+            body.model.save_pretrained(str(directory))
+        case _:
+            raise ConfigError(f"expected a model that transformers has something like, got {type(body).__name__}")
+    if isinstance(tokenizer, HubTokenizer):
+        tokenizer.to_transformers.save_pretrained(str(directory))

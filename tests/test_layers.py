@@ -45,6 +45,7 @@ HEAVY = (
     "onnx",
     "onnxruntime",
     "onnxscript",
+    "peft",
     "PIL",
     "pygame",
     "tensorboard",

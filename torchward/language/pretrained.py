@@ -8,6 +8,7 @@ import torch
 from torchward.config import ConfigError
 from torchward.language import hub, hub_model, hub_tokenizer
 from torchward.language.chat import Template
+from torchward.language.family import Json
 from torchward.language.hub_template import template_of
 from torchward.language.hub_tokenizer import HubTokenizer
 from torchward.language.tokenizer import described
@@ -78,12 +79,12 @@ def save(policy: LanguageModel, directory: Path | str) -> None:
     Raises ConfigError for a model that transformers has nothing like."""
     directory = Path(directory)
     body, tokenizer = merged(policy).body, described(policy.vocabulary, "the policy")
-    ends = {"eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    ends: Json = {"eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
     match body:
         case Transformer():
             hub.save(body, directory, **ends)
         case EncoderDecoder():
-            starts = {"decoder_start_token_id": body.config.start_id, "forced_eos_token_id": None}
+            starts: Json = {"decoder_start_token_id": body.config.start_id, "forced_eos_token_id": None}
             hub.save(body.transformer, directory, **ends, **starts)
         case HubModel():
             body.model.save_pretrained(str(directory))

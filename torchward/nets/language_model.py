@@ -183,6 +183,7 @@ class LanguageModel(nn.Module):
         """What it was made from. A body that transformers computes lies in a directory of its own, and is named alone;
         one of the user's own goes as ``encoder``, by its name."""
         body: Any = self.body
+        made: dict[str, Any]
         match body:
             case Transformer():
                 made = {"transformer": to_json(body.config)}

@@ -146,12 +146,12 @@ def _build(data: dict[str, Any], encoder: nn.Module | None, directory: Path) -> 
     if name not in HOMES:
         raise PolicyError(f"expected a policy of {', '.join(HOMES)} in {directory}, got {name!r}")
     if "hub" in data and encoder is None:
-        from torchward.nets import hub_model
+        from torchward.nets import hub_model, peft_adapters
 
-        encoder = hub_model.read(directory / hub_model.MODEL)
-        policy: Any = _class(name).described(observation_space, action_space, data, encoder)
+        body = hub_model.read(directory / hub_model.MODEL)
+        policy: Loaded = _class(name).described(observation_space, action_space, data, body)
         if "lora" in data:
-            hub_model.peft_adapters.load(encoder.model, directory / hub_model.ADAPTER)
+            peft_adapters.load(body.model, directory / hub_model.ADAPTER)
         return policy
     own = data.get("encoder")
     if own is not None and encoder is None:

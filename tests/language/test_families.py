@@ -23,6 +23,7 @@ from torchward.language.chat import encode
 from torchward.language.documents import Completion, Document, Message, TextError
 from torchward.language.generate import generate
 from torchward.language.hub_template import SourceTemplate
+from torchward.language.play import spoken
 from torchward.language.text_task import Text
 from torchward.language.tokenizer import described
 from torchward.nets.encoder_decoder import EncoderDecoder
@@ -31,7 +32,7 @@ from torchward.nets.language_model import NONE, LanguageModel
 from torchward.nets.lora import LoRA, adapt, is_adapted, merged, without_adapters
 
 transformers: Any = pytest.importorskip("transformers", reason="transformers is not installed: pip install -e '.[hf]'")
-from tests.language.test_hub_tokenizer import byte_level, saved  # noqa: E402 - after the line that skips
+from tests.language.test_hub_tokenizer import byte_level, pieces, saved  # noqa: E402 - after the line that skips
 
 WORDS, LENGTH = 320, 40
 """More rows than the tokenizers have tokens: what is added to them finds room."""
@@ -278,6 +279,25 @@ def test_an_encoder_decoder_learns_from_demonstrations(name: str, places: dict[s
     sft.train(config, task, run, policy)
     losses = [line["loss"] for line in run.rows() if "loss" in line]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_texts_of_an_encoder_decoder_begin_as_its_own_tokenizer_begins_them(tmp_path: Path) -> None:
+    """With a space that they do not say; and behind BART's first token comes the one that it is made to write."""
+    theirs_ = saved(tmp_path, pieces(), **{name: word for name, word in SPECIAL.items() if name != "pad_token"})
+    config = transformers.BartConfig(vocab_size=400, **BART, **ENDS, decoder_start_token_id=2, forced_eos_token_id=None)
+    torch.manual_seed(0)
+    model = transformers.BartForConditionalGeneration(config)
+    model.generation_config.forced_bos_token_id = 1
+    model.save_pretrained(tmp_path)
+    policy, tokenizer, template = pretrained.load(tmp_path)
+    for text in ("one two", " one", "the world\nfour", ""):
+        assert tokenizer.encode(text) == theirs_(text, add_special_tokens=False).input_ids
+        assert tokenizer.decode(tokenizer.encode(text)) == text == spoken(tokenizer, tokenizer.encode(text))
+    assert template.prompt("one two", tokenizer)[-2:] == [2, 1]
+    pretrained.save(policy, tmp_path / "back")
+    again = pretrained.load(tmp_path / "back")
+    assert again.tokenizer.decoder_start == [2, 1] and again.tokenizer.encode("one") == tokenizer.encode("one")
+    assert theirs("bart", tmp_path / "back").generation_config.forced_bos_token_id == 1
 
 
 @pytest.mark.parametrize("name", ENCODERS)

@@ -18,6 +18,8 @@ from torchward.language.tokenizer import FILE, FORMAT, utf8
 from torchward.nets.hub_model import library
 from torchward.nets.transformer_config import Kind
 
+GENERATION = "generation_config.json"
+"""The file of transformers that says how a model writes, by what it begins for one."""
 PAD = "<|pad|>"
 """The padding of a tokenizer that has none of its own."""
 
@@ -27,7 +29,8 @@ class HubTokenizer:
 
     Its ids are those of its model. One without padding that is not end-of-text gets a token for that, and one without a
     chat template a token for each role; where the model's embedding has no rows to spare, ``vocab_size`` is larger than
-    it was. A text says what it says: no special token is read in it, and no space is put before it."""
+    it was. A text says what it says: no special token is read in it, and no space is put before it, but where the model
+    reads and writes each text by itself."""
 
     def __init__(self, data: Json) -> None:
         """``data`` is what :meth:`description` gives. Raises TextError for one whose tokens have no bytes, or whose
@@ -55,6 +58,9 @@ class HubTokenizer:
         """Where there is no token for it, end-of-text: a text begins where another one ended."""
         if self.decoder_start:
             self.start_id = self.decoder_start[0]
+        self.begins_anew = self.kind == "encoder-decoder" and json.dumps(plain) != json.dumps(backend)
+        """Whether a text begins with a space that it does not say: an encoder-decoder's answers are texts of their own,
+        while a decoder's go on behind a prompt."""
         self.pad_id = self._id(special["pad_token"])
         size = max(self._whole.get_vocab(with_added_tokens=True).values()) + 1
         self._words = _words(self._whole, backend["decoder"], max(size, data["vocab_size"]))
@@ -77,7 +83,7 @@ class HubTokenizer:
     def encode(self, text: str) -> list[int]:
         """The text's tokens. Raises TextError for what the tokenizer has no tokens for, and for lone surrogates."""
         utf8(text)
-        found = self._plain.encode(text, add_special_tokens=False)
+        found = (self._source if self.begins_anew else self._plain).encode(text, add_special_tokens=False)
         ids: list[int] = found.ids
         if not self._special.keys().isdisjoint(ids):
             begin, end = next(place for id_, place in zip(ids, found.offsets, strict=True) if id_ in self._special)
@@ -93,7 +99,11 @@ class HubTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of tokens; bytes that are no UTF-8 become U+FFFD. Raises TextError for an id that is no token."""
-        return b"".join(map(self.bytes_of, ids)).decode("utf-8", "replace")
+        return self.as_said(b"".join(map(self.bytes_of, ids)).decode("utf-8", "replace"))
+
+    def as_said(self, text: str) -> str:
+        """The text that tokens make together, without the space that was put before it."""
+        return text.removeprefix(" ") if self.begins_anew else text
 
     def bytes_of(self, token: int) -> bytes:
         """What a token adds to the text. Raises TextError for an id that is no token."""
@@ -225,7 +235,7 @@ def _config(directory: Path, name: str = CONFIG) -> Json:
 
 def _decoder_start(directory: Path, config: Json) -> list[int]:
     """The start token of a decoder, and the one that has to follow it, where there is such."""
-    said = {**config, **_config(directory, "generation_config.json")}
+    said = {**config, **_config(directory, GENERATION)}
     start, forced = (said.get(name) for name in ("decoder_start_token_id", "forced_bos_token_id"))
     if start is None:
         raise TextError(f"expected decoder_start_token_id in the config of {directory}, got none")

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from torchward.language.chat import Template
 from torchward.language.documents import Completion, Dialogue, Document, Message, Prompt, TextError, Words, asked, plain
 from torchward.language.generate import SLOTS, StopWords, generate, heard
+from torchward.language.hub_tokenizer import HubTokenizer
 from torchward.language.task import Problems, Reward
 from torchward.language.tokenizer import Tokenizer
 from torchward.nets.language_model import LanguageModel
@@ -86,7 +87,8 @@ def question(document: Document) -> Words:
 
 def spoken(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     """The text of tokens, as somebody reads it who judges it (:func:`~torchward.language.generate.heard`)."""
-    return b"".join(heard(tokenizer, token) for token in ids).decode("utf-8", "replace")
+    text = b"".join(heard(tokenizer, token) for token in ids).decode("utf-8", "replace")
+    return tokenizer.as_said(text) if isinstance(tokenizer, HubTokenizer) else text
 
 
 def play(

@@ -1,5 +1,6 @@
 """A pretrained model in a local directory of transformers: as a policy, or as an encoder, with its tokenizer."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from torchward.language import hub, hub_model, hub_tokenizer
 from torchward.language.chat import Template
 from torchward.language.family import Json
 from torchward.language.hub_template import template_of
-from torchward.language.hub_tokenizer import HubTokenizer
+from torchward.language.hub_tokenizer import GENERATION, HubTokenizer
 from torchward.language.tokenizer import described
 from torchward.nets.encoder_decoder import EncoderDecoder
 from torchward.nets.hub_model import HubModel
@@ -86,6 +87,9 @@ def save(policy: LanguageModel, directory: Path | str) -> None:
         case EncoderDecoder():
             starts: Json = {"decoder_start_token_id": body.config.start_id, "forced_eos_token_id": None}
             hub.save(body.transformer, directory, **ends, **starts)
+            if isinstance(tokenizer, HubTokenizer) and (behind := tokenizer.decoder_start[1:]):
+                starts["forced_bos_token_id"] = behind[0]
+            (directory / GENERATION).write_text(json.dumps({**ends, **starts}, indent=2) + "\n", encoding="utf-8")
         case HubModel():
             body.model.save_pretrained(str(directory))
         case _:

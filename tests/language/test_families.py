@@ -1,6 +1,7 @@
 """Ten families of models, tiny and with random weights: what transformers says of them they say here, before and after
 they have learnt, and nothing is downloaded."""
 
+import io
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ import torchward
 from tests.algorithms import tiny_text
 from tests.algorithms.training import start
 from torchward.algorithms import grpo, ppo, sft
+from torchward.cli import main
 from torchward.config import ConfigError
 from torchward.data.kl import frozen
 from torchward.language import hub, pretrained
@@ -467,3 +469,32 @@ def test_a_download_that_fails_is_told_in_a_sentence() -> None:
     """The guard of this file refuses the socket."""
     with pytest.raises(ConfigError, match=r"hub:someone/model cannot be downloaded .* a local directory needs none"):
         pretrained.load("hub:someone/model")
+
+
+# From the command line
+
+
+@pytest.mark.parametrize("name", ["gpt_neo", "t5"])
+def test_a_run_begins_from_a_directory_and_is_used(
+    name: str,
+    places: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("1+2=\n\n"))
+    settings = {"total-timesteps": 40, "generation-batch-size": 8, "num-generations": 4, "learning-rate": 0.01}
+    words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+    begun = ["train", "grpo", "addition", "--init", str(places[name]), "--name", "one", "--no-progress", *words]
+    assert main([*begun, "--no-tensorboard"]) == 0
+    assert main(["resume", "runs/one"]) == 0
+    assert main(["evaluate", "runs/one", "--episodes", "2"]) == 0
+    assert main(["chat", "runs/one", "--max-new-tokens", "3"]) == 0
+    assert main(["export", "runs/one", "--out", "out"]) == 0
+    kind = "EncoderDecoder" if name == "t5" else "HubModel"
+    assert f"out: a {kind} as transformers loads it, without its value head" in capsys.readouterr().out
+    policy = torchward.load("runs/one")
+    assert isinstance(policy, LanguageModel)
+    prompt, said = row(policy)
+    close(expected(theirs(name, Path("out")), prompt, said), found(policy, prompt, said))

@@ -122,6 +122,16 @@ def test_an_encoder_of_ones_own_is_trained_and_loaded(tmp_path: Path) -> None:
     assert run.step == 128
 
 
+# The models of pretrained-models.md
+
+
+def test_the_families_of_the_chapter_are_what_its_script_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed: pip install -e '.[hf]'")
+    load(DOCS / "examples" / "families.py").main()
+    printed = capsys.readouterr().out.split()
+    assert any(printed == block.text.split() for block in blocks("pretrained-models", "text"))
+
+
 # The figures and the numbers
 
 

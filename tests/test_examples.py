@@ -136,6 +136,16 @@ def test_a_reward_with_a_hole_is_hacked_and_the_run_says_so(tmp_path: Path) -> N
     assert warned and all("longer answers earn more" in each for each in warned)
 
 
+# The models of pretrained-models.md
+
+
+def test_the_families_of_the_chapter_are_what_its_script_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed: pip install -e '.[hf]'")
+    load(DOCS / "examples" / "families.py").main()
+    printed = capsys.readouterr().out.split()
+    assert any(printed == block.text.split() for block in blocks("pretrained-models", "text"))
+
+
 # The figures and the numbers
 
 

@@ -46,6 +46,7 @@ HEAVY = (
     "onnx",
     "onnxruntime",
     "onnxscript",
+    "peft",
     "PIL",
     "rouge_score",
     "sacrebleu",

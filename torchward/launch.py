@@ -233,7 +233,7 @@ def begin(
         "reward_model": None if reward_model is None else str(Path(reward_model).resolve()),
         "pessimism": pessimism,
         "watch": None if watch is None else to_json(watch),
-        "init": None if init is None else str(Path(init).resolve()),
+        "init": None if init is None else str(init if _is_remote(init) else Path(init).resolve()),
         "policy": None if policy is None or init is not None else type(policy).__name__,
     }
     before = torch.get_num_threads()
@@ -349,24 +349,23 @@ def judged_by(found: Found, judge: Any, pessimism: float) -> Found:
 
 def policy_of(place: str | Path) -> Any:
     """What a run can start from: the policy of a run or of a policy directory, or a pretrained model in a local
-    directory of transformers. Raises PolicyError, ConfigError or LaunchError where there is none that can be saved."""
+    directory of transformers, or one that is to be downloaded, ``hub:owner/name``. Raises PolicyError, ConfigError or
+    LaunchError where there is none."""
     described = Path(place) / "config.json"
-    kind = json.loads(described.read_text()).get("model_type") if described.is_file() else None
-    if kind is None:
-        return saving.load(place)
-    from torchward.language import pretrained
-    from torchward.nets.transformer import Transformer
-
+    theirs = described.is_file() and "model_type" in json.loads(described.read_text())
     try:
-        policy = pretrained.load(place).policy
+        if not theirs and not _is_remote(place):
+            return saving.load(place)
+        from torchward.language import pretrained
+
+        return pretrained.load(place).policy
     except ImportError as error:
         raise LaunchError(str(error)) from error
-    if not isinstance(policy.body, Transformer):
-        raise LaunchError(
-            f"{place} has a {kind}, which transformers computes, and a run "
-            "cannot save: begin from Python with grpo or ppo, torchward.train(..., policy=pretrained.load(...).policy)"
-        )
-    return policy
+
+
+def _is_remote(place: str | Path) -> bool:
+    """Whether it is to be downloaded: ``hub:owner/name``."""
+    return str(place).startswith("hub:")
 
 
 def _fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Found) -> Any:

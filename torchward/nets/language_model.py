@@ -16,6 +16,8 @@ from torch import Generator, Tensor, nn
 from torchward.config import from_json, to_json
 from torchward.nets import saving
 from torchward.nets.body import Body, BodyConfig
+from torchward.nets.encoder_decoder import EncoderDecoder
+from torchward.nets.hub_model import HubModel
 from torchward.nets.kv_cache import Cache
 from torchward.nets.lora import LoRA, adapt, adaptation
 from torchward.nets.outputs import Acted, Evaluated
@@ -178,13 +180,21 @@ class LanguageModel(nn.Module):
     # What is saved
 
     def description(self) -> dict[str, Any]:
-        """What it was made from. A body that is no transformer of this package goes as ``encoder``, by its name."""
+        """What it was made from. A body that transformers computes lies in a directory of its own, and is named alone;
+        one of the user's own goes as ``encoder``, by its name."""
         body: Any = self.body
-        made = (
-            {"transformer": to_json(body.config)}
-            if isinstance(body, Transformer)
-            else {"encoder": saving.name_of(body)}
-        )
+        made: dict[str, Any]
+        match body:
+            case Transformer():
+                made = {"transformer": to_json(body.config)}
+            case EncoderDecoder():
+                config = body.config
+                tokens = {"start_id": config.start_id, "end_id": config.end_id}
+                made = {"transformer": to_json(config.transformer), "encoder_decoder": tokens}
+            case HubModel():
+                made = {"hub": type(body.model).__name__}
+            case _:
+                made = {"encoder": saving.name_of(body)}
         adapters = {"lora": to_json(lora)} if isinstance(lora := adaptation(self), LoRA) else {}
         return {**made, **adapters, "vocabulary": dict(self.vocabulary), "sampling": to_json(self.sampling)}
 
@@ -192,16 +202,21 @@ class LanguageModel(nn.Module):
     def described(
         cls, observation: Space, action: Space, data: dict[str, Any], encoder: nn.Module | None
     ) -> "LanguageModel":
-        """One as ``data`` says, with any parameters; ``encoder`` is the body that is no transformer of this package."""
+        """One as ``data`` says, with any parameters; ``encoder`` is the body that is no transformer of this package:
+        one that transformers computes, or of the user's own."""
         body: Any = encoder
         if body is None:
             body = Transformer(from_json(TransformerConfig, data["transformer"]))
+            body = EncoderDecoder(body, **data["encoder_decoder"]) if "encoder_decoder" in data else body
         policy = cls(body, data["vocabulary"], from_json(Sampling, data["sampling"]))
         return adapt(policy, from_json(LoRA, data["lora"])) if "lora" in data else policy
 
     def save(self, directory: Path) -> None:
         """Write it into ``directory``, for :func:`torchward.load`."""
-        saving.save(self, directory)
+        hub = isinstance(self.body, HubModel)
+        saving.save(self, directory, saving.HUB if hub else None)
+        if isinstance(self.body, HubModel):
+            self.body.save(directory)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ import torch
 
 from torchward.data.protocols import Evaluation, Policy
 from torchward.data.random import derive
-from torchward.data.texts import Texts
+from torchward.data.texts import Labelled, Texts
+from torchward.language import encoder_texts
 from torchward.language.chat import Template, encode_all
 from torchward.language.documents import Completion, Dialogue, Document, Prompt, Split, TextError
 from torchward.language.generate import SLOTS
@@ -17,6 +18,7 @@ from torchward.language.play import judged, play
 from torchward.language.source import TextSource
 from torchward.language.task import Problems
 from torchward.language.tokenizer import Tokenizer, byte_counts, described
+from torchward.nets.body import Worded
 from torchward.nets.language_model import LanguageModel
 from torchward.nets.spaces import Discrete, Space
 
@@ -36,8 +38,8 @@ class Text:
         self.name = problems.name
         self._tokenizer = tokenizer
 
-    def using(self, policy: LanguageModel) -> "Text":
-        """The same problems in the words of ``policy``."""
+    def using(self, policy: Worded) -> "Text":
+        """The same problems in the words of ``policy``, whatever it makes of them."""
         return Text(self.problems, described(policy.vocabulary, "the policy"), self._template)
 
     @cached_property
@@ -104,6 +106,17 @@ class Text:
                 "messages"
             )
         return self._texts(answered, held_out) if held_out else self._texts(*self.split(answered))
+
+    def masked(self) -> Texts:
+        """All of its text, to fill gaps in, in a vocabulary with a token for these; a part, by the split, validates.
+        Raises TextError for a tokenizer of another project's that has no such token."""
+        documents = (Document(each.text, each.origin) for each in self._corpus)
+        return encoder_texts.masked(*self.split(documents), self.tokenizer)
+
+    def labelled(self, max_length: int, labels: Sequence[str] | None = None) -> Labelled:
+        """Its documents with their column ``label``; those held out validate. Raises TextError where labels are missing
+        or all alike, and for one that is not among ``labels``, where they are given."""
+        return encoder_texts.labelled(*self.sides(), self.tokenizer, max_length, labels)
 
     def _texts(self, documents: Iterable[Document], others: Iterable[Document]) -> Texts:
         train, validation = (encode_all(side, self.tokenizer, self.template).sequences for side in (documents, others))

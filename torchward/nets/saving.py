@@ -29,8 +29,10 @@ HOMES = {
     "DeterministicActor": "deterministic_actor",
     "QPolicy": "q_policy",
     "LanguageModel": "language_model",
+    "MaskedLanguageModel": "masked_language_model",
     "SoftActor": "soft_actor",
     "TabularPolicy": "tabular",
+    "TextClassifier": "text_classifier",
 }
 """The policies that can be saved, and the modules of this package that they are in."""
 

@@ -47,7 +47,7 @@ class Config:
     """Texts that are held in memory at a time."""
     gradient_accumulation_steps: int = 1
     """Batches to one step of the optimiser; the result is that of one large batch."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """AdamW's highest step size; for large pretrained encoders, 2e-5 to 5e-5."""
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = "linear"
     """How it falls behind the warm-up: to a tenth at the last step, or not at all."""

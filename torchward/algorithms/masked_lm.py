@@ -123,6 +123,15 @@ def judge(
     return Evaluation([cost / max(size, 1.0) / math.log(2.0)], [count]), right / max(count, 1)
 
 
+def commonest(batches: Iterable[Rows], texts: Texts) -> float:
+    """The share of the masked tokens that are the commonest token of the texts that are learnt from: the accuracy of
+    who knows how often tokens occur, and nothing else."""
+    counts = torch.bincount(torch.from_numpy(texts.train.tokens.astype("int64")), minlength=texts.vocab_size)
+    likeliest = counts.masked_fill(texts.bytes_of == 0, -1).argmax()
+    targets = torch.cat([rows.targets[rows.loss_mask] for rows in batches])
+    return float((targets == likeliest).float().mean())
+
+
 def masked_validation(config: Config, texts: Texts, masking: Masking) -> list[Rows]:
     """The rows of an evaluation, always with the same masks."""
     draws = generator(config.seed, "validation masks")

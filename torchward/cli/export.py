@@ -39,12 +39,17 @@ def run(args: Sequence[str]) -> int:
     options: Export = arguments.read_one(Export(), rest, "torchward export RUN")
     from torchward.nets import saving
     from torchward.nets.language_model import LanguageModel
+    from torchward.nets.masked_language_model import MaskedLanguageModel
+    from torchward.nets.text_classifier import TextClassifier
 
     path = Path(words[0])
-    policy = saving.load(path, which="last" if options.which == "last" else None)
-    if isinstance(policy, LanguageModel):
+    policy: Any = saving.load(path, which="last" if options.which == "last" else None)
+    if isinstance(policy, TextClassifier):
+        raise UsageError(f"{path} has a classifier of texts: torchward.language.classifying predicts by it, in Python")
+    if isinstance(policy, LanguageModel | MaskedLanguageModel):
         raise UsageError(
-            f"{path} has a language model: torchward.language.hub.save writes it for transformers, export does not"
+            f"{path} has a {type(policy).__name__}: torchward.language.hub.save writes its body for "
+            "transformers, export does not"
         )
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:

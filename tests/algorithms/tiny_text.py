@@ -5,7 +5,7 @@ from itertools import product
 from typing import Any
 
 from torchward.data.random import seeded
-from torchward.language.documents import Completion, Dialogue, Document, Message
+from torchward.language.documents import Completion, Dialogue, Document, Message, Prompt
 from torchward.language.rewards import exact_match
 from torchward.language.task import Problems, Reply
 from torchward.language.text_task import Text
@@ -44,6 +44,13 @@ def task(in_turns: bool = False, graded: bool = False) -> Text:
             turns=3, tokenizer=Characters(), max_completion_length=3,
         )
     )  # fmt: skip
+
+
+def labelled() -> Text:
+    """Each pair of letters, with the first of the two as its label."""
+    every = [Document(Prompt(f"{a}{b}"), f"{a}{b}", {"label": a}) for a, b in product(LETTERS, repeat=2)]
+    test, train = every[::4], [document for i, document in enumerate(every) if i % 4]
+    return Text(Problems("letters", train, test, exact_match, tokenizer=Characters(), corpus=every))
 
 
 def policy(of: Text, seed: int = 0) -> LanguageModel:

@@ -48,12 +48,9 @@ def probabilities(
 
 def predict(classifier: TextClassifier, texts: Sequence[str], batch_size: int = 32) -> list[Prediction]:
     """The likeliest label of each text, with the probabilities of all."""
-    return [
-        Prediction(
-            classifier.labels[max(range(len(row)), key=row.__getitem__)], dict(zip(classifier.labels, row, strict=True))
-        )
-        for row in probabilities(classifier, texts, batch_size).tolist()
-    ]
+    rows = probabilities(classifier, texts, batch_size).tolist()
+    each = [dict(zip(classifier.labels, row, strict=True)) for row in rows]
+    return [Prediction(max(found, key=found.__getitem__), found) for found in each]
 
 
 @dataclass(frozen=True)

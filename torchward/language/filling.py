@@ -22,7 +22,7 @@ class Guess(NamedTuple):
 
 def fill(model: MaskedLanguageModel, text: str, top_k: int = 5) -> list[list[Guess]]:
     """For each ``[MASK]`` of a text its ``top_k`` likeliest tokens, the likeliest first; each gap is judged while the
-    others are open. A tokenizer whose words bring the space before them has it in the gap too: the space there is left out.
+    others are open. Where words of the tokenizer bring the space before them, a gap brings it too: it is left out.
 
     Raises TextError for a text without a gap, or one that is longer than the model reads."""
     tokenizer = described(model.vocabulary, "the model")

@@ -30,7 +30,7 @@ def run(args: Sequence[str]) -> int:
         policy = launch.policy_of(init)
         if not hasattr(policy, "vocabulary"):
             raise UsageError(
-                f"expected the run of a model of text to begin from, and {init} has a {type(policy).__name__}"
+                f"expected the run of a language model to begin from, and {init} has a {type(policy).__name__}"
             )
         task = task.using(policy)
     learnt, held_out = task.sides()

@@ -47,10 +47,8 @@ def run(args: Sequence[str]) -> int:
     if isinstance(policy, TextClassifier):
         raise UsageError(f"{path} has a classifier of texts: torchward.language.classifying predicts by it, in Python")
     if isinstance(policy, LanguageModel | MaskedLanguageModel):
-        raise UsageError(
-            f"{path} has a {type(policy).__name__}: torchward.language.hub.save writes its body for "
-            "transformers, export does not"
-        )
+        what = "a language model" if isinstance(policy, LanguageModel) else "an encoder"
+        raise UsageError(f"{path} has {what}: torchward.language.hub.save writes it for transformers, export does not")
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"an export needs {' and '.join(missing)}: pip install 'torchward[export]'")

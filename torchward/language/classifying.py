@@ -58,7 +58,8 @@ class LabelReward:
     """What a classifier thinks of an answer, as a reward: the probability that it has ``label``.
 
     A classifier knows what it was trained on alone, and a policy finds what it was not: watch what is written, not the
-    reward alone, and hold the policy near to its reference (``beta``, ``kl_coef``)."""
+    reward alone, and hold the policy near to its reference (``beta``, ``kl_coef``). Its tokenizer has to read whatever
+    is written: one of bytes or of byte pairs does, one of characters if it has ``replace_unknown``."""
 
     classifier: TextClassifier
     label: str

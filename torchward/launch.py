@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from torchward.config import ConfigError, did_you_mean, from_json, to_json
 from torchward.data.kl import KLToReference, frozen
 from torchward.data.preferences import PreferenceTask
 from torchward.data.protocols import Shaping
-from torchward.data.texts import GroupTask, TextTask
+from torchward.data.texts import GroupTask, LabelledTask, MaskedTask, TextTask
 from torchward.envs.make import EnvOptions
 from torchward.fields import change, choose, settings
 from torchward.language.hacking import Bounds
@@ -207,6 +207,7 @@ def begin(
     if init is not None:
         policy = policy_of(init)
     _check_words(algorithm, found, policy)
+    _check_kind(algorithm, policy)
     found = in_words_of(found, policy)
     judge = None if reward_model is None else judge_of(reward_model)
     found = judged_by(found, judge, pessimism)
@@ -351,13 +352,15 @@ def policy_of(place: str | Path) -> Any:
     """What a run can start from: the policy of a run or of a policy directory, or a pretrained model in a local
     directory of transformers, or one that is to be downloaded, ``hub:owner/name``. Raises PolicyError, ConfigError or
     LaunchError where there is none."""
+    from torchward.language import pretrained, pretrained_encoder
+
     described = Path(place) / "config.json"
     theirs = described.is_file() and "model_type" in json.loads(described.read_text())
     try:
         if not theirs and not _is_remote(place):
             return saving.load(place)
-        from torchward.language import pretrained
-
+        if pretrained_encoder.is_encoder(place):
+            return pretrained_encoder.load(place)
         return pretrained.load(place).policy
     except ImportError as error:
         raise LaunchError(str(error)) from error
@@ -370,6 +373,10 @@ def _is_remote(place: str | Path) -> bool:
 
 def _fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Found) -> Any:
     """The config with the network of the policy that the run starts from. Raises LaunchError where they do not fit."""
+    from torchward.nets.text_classifier import TextClassifier
+
+    if isinstance(policy, TextClassifier) and hasattr(found.task, "labelled"):
+        return config  # the task is in its words, and labels are no matter of the task's spaces
     for what in ("observation_space", "action_space"):
         has, needs = getattr(policy, what), getattr(found.task, what)
         if has != needs:
@@ -390,7 +397,7 @@ def _fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Foun
 def _check_words(algorithm: Algorithm, found: Found, policy: Any) -> None:
     """Raises LaunchError where an algorithm of text is given none, or a task of text nobody who can write."""
     task = inspect.signature(algorithm.module.train).parameters.get("task")
-    wants = task is not None and task.annotation in (TextTask, GroupTask, PreferenceTask)
+    wants = task is not None and task.annotation in (TextTask, GroupTask, PreferenceTask, MaskedTask, LabelledTask)
     is_text = hasattr(found.task, "max_completion_length")
     if wants and not is_text:
         raise LaunchError(
@@ -401,6 +408,21 @@ def _check_words(algorithm: Algorithm, found: Found, policy: Any) -> None:
             f"{algorithm.name} on {found.name}, a task of text, improves a model that can write: give the run that has "
             "one, with init"
         )
+
+
+def _check_kind(algorithm: Algorithm, policy: Any) -> None:
+    """Raises LaunchError where an algorithm for what writes is given an encoder, or a classifier."""
+    from torchward.nets.masked_language_model import MaskedLanguageModel
+    from torchward.nets.text_classifier import TextClassifier
+
+    wanted = inspect.signature(algorithm.module.train).parameters.get("policy")
+    if wanted is None or wanted.annotation is inspect.Parameter.empty:
+        return
+    taken = get_args(wanted.annotation) or (wanted.annotation,)
+    for kind, does in ((MaskedLanguageModel, "fills gaps"), (TextClassifier, "says which label a text has")):
+        if isinstance(policy, kind) and kind not in taken:
+            others = "classify takes both, and masked_lm an encoder"
+            raise LaunchError(f"{algorithm.name} does not go on with a {kind.__name__}, which {does}: {others}")
 
 
 def _check_kl(algorithm: Algorithm, policy: Any, setting: str) -> None:

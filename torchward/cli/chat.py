@@ -43,10 +43,17 @@ def run(args: Sequence[str]) -> int:
     from torchward.language.tokenizer import described
     from torchward.nets import saving
     from torchward.nets.language_model import LanguageModel
+    from torchward.nets.masked_language_model import MaskedLanguageModel
     from torchward.nets.sampling import Sampling
+    from torchward.nets.text_classifier import TextClassifier
 
     path = Path(words[0])
-    policy = saving.load(path, which="last" if options.which == "last" else None)
+    policy: Any = saving.load(path, which="last" if options.which == "last" else None)
+    if isinstance(policy, MaskedLanguageModel | TextClassifier):
+        raise UsageError(
+            f"{path} has a {type(policy).__name__}, which reads and does not write: `torchward predict {path}` shows "
+            "what it makes of a text"
+        )
     if not isinstance(policy, LanguageModel):
         raise UsageError(
             f"{path} has a {type(policy).__name__}, which does not talk: `torchward watch {path}` shows it"

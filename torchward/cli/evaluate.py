@@ -13,7 +13,8 @@ from torchward.cli import UsageError, arguments, positional
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Play whole episodes with the policy of a run; prints their returns and writes evaluation.json into the run."""
+    """Play whole episodes with the policy of a run; prints their returns and writes evaluation.json into the run. An
+    encoder or a classifier is judged by all texts that were held out, in place of episodes."""
 
     episodes: int = 20
     """Whole episodes that are played."""
@@ -43,6 +44,14 @@ def run(args: Sequence[str]) -> int:
     found = reopen_task(path, stored["manifest"])
     policy = saving.load(path, which="last" if options.which == "last" else None)
     task = in_words_of(found, policy).task
+    if hasattr(policy, "vocabulary") and not hasattr(policy, "act"):
+        from torchward.cli.evaluate_encoder import evaluate
+
+        torch.set_num_threads(int(stored["threads"]))
+        lines, values = evaluate(path, policy, task, stored["manifest"])
+        write_json(path / "evaluation.json", {"which": options.which, **values})
+        print(lines)
+        return 0
     how = {}
     if options.stochastic:
         if "deterministic" not in inspect.signature(task.evaluate).parameters:

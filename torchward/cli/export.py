@@ -41,9 +41,17 @@ def run(args: Sequence[str]) -> int:
     options: Export = arguments.read_one(Export(), rest, "torchward export RUN")
     from torchward.nets import saving
     from torchward.nets.language_model import LanguageModel
+    from torchward.nets.masked_language_model import MaskedLanguageModel
+    from torchward.nets.text_classifier import TextClassifier
 
     path = Path(words[0])
-    policy = saving.load(path, which="last" if options.which == "last" else None)
+    policy: Any = saving.load(path, which="last" if options.which == "last" else None)
+    if isinstance(policy, TextClassifier):
+        raise UsageError(f"{path} has a classifier of texts: torchward.language.classifying predicts by it, in Python")
+    if isinstance(policy, MaskedLanguageModel):
+        raise UsageError(
+            f"{path} has an encoder: torchward.language.hub.save writes it for transformers, export does not"
+        )
     if isinstance(policy, LanguageModel):
         from torchward.language import pretrained
 

@@ -28,7 +28,7 @@ def run(args: Sequence[str]) -> int:
         tasks = [task for algorithm, task in (*PRESETS, *text.PRESETS) if algorithm == name]
         if tasks:
             print(f"  {name:<{width}}  {', '.join(tasks)}")
-    print("\nTasks of text (pretrain, sft, grpo, ppo):")
+    print("\nTasks of text (pretrain, sft, grpo, ppo, masked_lm; classify where they have labels):")
     for name, line in problems().items():
         print(textwrap.fill(line, 110, initial_indent=f"  {name:<{width}}  ", subsequent_indent=" " * (width + 4)))
     print("  ./book.txt, ./answers.jsonl, ./feedback.db, ./folder/: text of your own")

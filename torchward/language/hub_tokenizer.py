@@ -62,6 +62,10 @@ class HubTokenizer:
         """Whether a text begins with a space that it does not say: an encoder-decoder's answers are texts of their own,
         while a decoder's go on behind a prompt."""
         self.pad_id = self._id(special["pad_token"])
+        self.mask_id = self._id(special["mask_token"]) if "mask_token" in special else None
+        """The token that stands for others which are to be guessed; None without one."""
+        unknown = special.get("unk_token") if self.mask_id is not None else None  # an encoder need not say what it read
+        self._refused = {token for token, word in self._special.items() if word != unknown}
         size = max(self._whole.get_vocab(with_added_tokens=True).values()) + 1
         self._words = _words(self._whole, backend["decoder"], max(size, data["vocab_size"]))
         if self.chat_template is not None:
@@ -81,12 +85,13 @@ class HubTokenizer:
         return self._id(f"<|{role}|>")
 
     def encode(self, text: str) -> list[int]:
-        """The text's tokens. Raises TextError for what the tokenizer has no tokens for, and for lone surrogates."""
+        """The text's tokens. Raises TextError for lone surrogates, and for what the tokenizer has no tokens for;
+        an encoder's has one for all of that."""
         utf8(text)
         found = (self._source if self.begins_anew else self._plain).encode(text, add_special_tokens=False)
         ids: list[int] = found.ids
-        if not self._special.keys().isdisjoint(ids):
-            begin, end = next(place for id_, place in zip(ids, found.offsets, strict=True) if id_ in self._special)
+        if not self._refused.isdisjoint(ids):
+            begin, end = next(place for id_, place in zip(ids, found.offsets, strict=True) if id_ in self._refused)
             raise TextError(f"expected text that the model's tokenizer has tokens for, got {text[begin:end]!r}")
         return ids
 

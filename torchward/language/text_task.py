@@ -11,7 +11,8 @@ from torchward.data.preferences import Judgements, Pairs, Preferences, Rated
 from torchward.data.protocols import Evaluation, Policy
 from torchward.data.random import derive
 from torchward.data.sequences import Sequences
-from torchward.data.texts import Texts
+from torchward.data.texts import Labelled, Texts
+from torchward.language import encoder_texts
 from torchward.language.chat import Template, encode_all, encode_pair
 from torchward.language.documents import (
     Completion,
@@ -32,6 +33,7 @@ from torchward.language.rewards import exact_match
 from torchward.language.source import TextSource
 from torchward.language.task import Problems
 from torchward.language.tokenizer import Tokenizer, byte_counts, described
+from torchward.nets.body import Worded
 from torchward.nets.language_model import LanguageModel
 from torchward.nets.reward_model import RewardModel
 from torchward.nets.spaces import Discrete, Space
@@ -52,8 +54,8 @@ class Text:
         self.name = problems.name
         self._tokenizer = tokenizer
 
-    def using(self, policy: LanguageModel | RewardModel) -> "Text":
-        """The same problems in the words of ``policy``."""
+    def using(self, policy: Worded) -> "Text":
+        """The same problems in the words of ``policy``, whatever it makes of them."""
         return Text(self.problems, described(policy.vocabulary, "the policy"), self._template)
 
     @cached_property
@@ -172,6 +174,17 @@ class Text:
     def _rated(self, documents: Sequence[Document]) -> Rated:
         desirable = np.array([each.columns[LABEL] for each in documents], np.bool_)
         return Rated(encode_all(documents, self.tokenizer, self.template).sequences, desirable)
+
+    def masked(self) -> Texts:
+        """All of its text, to fill gaps in, in a vocabulary with a token for these; a part, by the split, validates.
+        Raises TextError for a tokenizer of another project's that has no such token."""
+        documents = (Document(each.text, each.origin) for each in self._corpus)
+        return encoder_texts.masked(*self.split(documents), self.tokenizer)
+
+    def labelled(self, max_length: int, labels: Sequence[str] | None = None) -> Labelled:
+        """Its documents with their column ``label``; those held out validate. Raises TextError where labels are missing
+        or all alike, and for one that is not among ``labels``, where they are given."""
+        return encoder_texts.labelled(*self.sides(), self.tokenizer, max_length, labels)
 
     def _texts(self, documents: Iterable[Document], others: Iterable[Document]) -> Texts:
         train, validation = (encode_all(side, self.tokenizer, self.template).sequences for side in (documents, others))

@@ -30,8 +30,10 @@ HOMES = {
     "QPolicy": "q_policy",
     "LanguageModel": "language_model",
     "RewardModel": "reward_model",
+    "MaskedLanguageModel": "masked_language_model",
     "SoftActor": "soft_actor",
     "TabularPolicy": "tabular",
+    "TextClassifier": "text_classifier",
 }
 """The policies that can be saved, and the modules of this package that they are in."""
 

@@ -16,7 +16,8 @@ from torch import Tensor
 import torchward
 from tests.algorithms import tiny_text
 from tests.algorithms.training import start
-from torchward.algorithms import grpo, ppo, sft
+from torchward import launch
+from torchward.algorithms import grpo, ppo, reward_model, sft
 from torchward.cli import main
 from torchward.config import ConfigError
 from torchward.data.kl import frozen
@@ -25,6 +26,7 @@ from torchward.language.chat import encode
 from torchward.language.documents import Completion, Document, Message, TextError
 from torchward.language.generate import generate
 from torchward.language.hub_template import SourceTemplate
+from torchward.language.model_judge import Judge
 from torchward.language.play import spoken
 from torchward.language.text_task import Text
 from torchward.language.tokenizer import described
@@ -32,6 +34,7 @@ from torchward.nets.encoder_decoder import EncoderDecoder
 from torchward.nets.hub_model import HubModel
 from torchward.nets.language_model import NONE, LanguageModel
 from torchward.nets.lora import LoRA, adapt, is_adapted, merged, without_adapters
+from torchward.nets.reward_model import RewardModel
 
 transformers: Any = pytest.importorskip("transformers", reason="transformers is not installed: pip install -e '.[hf]'")
 from tests.language.test_hub_tokenizer import byte_level, pieces, saved  # noqa: E402 - after the line that skips
@@ -100,7 +103,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         made[name] = tmp_path_factory.mktemp(name)
         model.save_pretrained(made[name])
         special = SPECIAL if name != "roberta" else {**SPECIAL, "pad_token": "<s>", "bos_token": "<pad>"}
-        saved(made[name], byte_level(list(SPECIAL.values())), None, **special)
+        masks = {"mask_token": "<mask>"} if name in ENCODERS else {}
+        saved(made[name], byte_level([*SPECIAL.values(), *masks.values()]), None, **special, **masks)
     return made
 
 
@@ -498,3 +502,33 @@ def test_a_run_begins_from_a_directory_and_is_used(
     assert isinstance(policy, LanguageModel)
     prompt, said = row(policy)
     close(expected(theirs(name, Path("out")), prompt, said), found(policy, prompt, said))
+
+
+# What judges
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in BOTH])
+def test_it_learns_to_judge_and_is_read_again(name: str, places: dict[str, Path], tmp_path: Path) -> None:
+    """A step of a reward model on pairs in the model's own words; what is saved says what was trained."""
+    begun: Any = launch.policy_of(places[name])
+    on = tiny_text.preferred().using(begun)
+    config = reward_model.Config(total_timesteps=54, per_device_train_batch_size=27, learning_rate=1e-2, num_members=2)
+    net = reward_model.train(config, on, start(tmp_path / "run", reward_model, config, on), begun)
+    before = RewardModel.of(begun.body, begun.vocabulary)
+    assert any(
+        not torch.equal(one, other)
+        for one, other in zip(net.bodies[0].parameters(), before.bodies[0].parameters(), strict=True)
+    )
+    again: Any = torchward.load(tmp_path / "run")
+    ids = [list(on.preferences().train.chosen[i].ids) for i in range(5)]
+    expected = Judge(net, 0.5).of_tokens(ids)
+    assert Judge(again, 0.5).of_tokens(ids) == pytest.approx(expected, abs=1e-6) and len(set(expected)) == 5
+    assert on.evaluate(again, 5, 0).returns == on.evaluate(net, 5, 0).returns
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_an_encoder_decoder_does_not_judge(name: str, places: dict[str, Path], tmp_path: Path) -> None:
+    begun: Any = launch.policy_of(places[name])
+    on, config = tiny_text.preferred().using(begun), reward_model.Config()
+    with pytest.raises(ConfigError, match="a decoder or an encoder to make a judge of, got an encoder-decoder"):
+        reward_model.train(config, on, start(tmp_path, reward_model, config, on), begun)

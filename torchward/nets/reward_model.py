@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from torchward.config import from_json, to_json
 from torchward.nets import saving
+from torchward.nets.encoder_decoder import EncoderDecoder
+from torchward.nets.hub_model import HubModel
 from torchward.nets.lora import LoRA, adapt, adaptation
 from torchward.nets.spaces import Box, Discrete, Space
 from torchward.nets.transformer import Transformer
@@ -29,6 +31,8 @@ class RewardModel(nn.Module):
 
     def __init__(self, bodies: list[Any], vocabulary: Mapping[str, Any]) -> None:
         super().__init__()
+        if any(body.config.kind not in ("decoder", "encoder") or isinstance(body, EncoderDecoder) for body in bodies):
+            raise ValueError(f"expected decoders or encoders to judge by, got {type(bodies[0]).__name__}")
         self.bodies = nn.ModuleList(bodies)
         heads = [nn.Linear(body.config.hidden_size, 1, bias=False) for body in bodies]
         for head in heads:
@@ -98,13 +102,17 @@ class RewardModel(nn.Module):
     # What is saved
 
     def description(self) -> dict[str, Any]:
-        """What it was made from. Bodies that are no transformers of this package go as ``encoder``, by their name."""
+        """What it was made from. Bodies that transformers computes lie in a directory of their own, and are named
+        alone; those of the user's own go as ``encoder``, by their name."""
         body: Any = self.bodies[0]
-        made = (
-            {"transformer": to_json(body.config)}
-            if isinstance(body, Transformer)
-            else {"encoder": saving.name_of(body)}
-        )
+        made: dict[str, Any]
+        match body:
+            case Transformer():
+                made = {"transformer": to_json(body.config)}
+            case HubModel():
+                made = {"hub": type(body.model).__name__}
+            case _:
+                made = {"encoder": saving.name_of(body)}
         adapters = {"lora": to_json(lora)} if isinstance(lora := adaptation(self), LoRA) else {}
         return {**made, **adapters, "members": self.members, "vocabulary": dict(self.vocabulary)}
 
@@ -124,6 +132,8 @@ class RewardModel(nn.Module):
     def save(self, directory: Path) -> None:
         """Write it into ``directory``, for :func:`torchward.load`."""
         saving.save(self, directory)
+        if isinstance(self.bodies[0], HubModel):  # what it is; what each member has learnt lies with the rest
+            self.bodies[0].save(directory)
 
 
 def adapted(model: RewardModel, lora: LoRA) -> RewardModel:

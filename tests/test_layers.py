@@ -47,6 +47,8 @@ HEAVY = (
     "onnxscript",
     "peft",
     "PIL",
+    "rouge_score",
+    "sacrebleu",
     "pygame",
     "tensorboard",
     "tokenizers",

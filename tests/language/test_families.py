@@ -20,6 +20,7 @@ from torchward.algorithms import grpo, ppo, sft
 from torchward.cli import main
 from torchward.config import ConfigError
 from torchward.data.kl import frozen
+from torchward.functional.preference_losses import bradley_terry
 from torchward.language import hub, pretrained
 from torchward.language.chat import encode
 from torchward.language.documents import Completion, Document, Message, TextError
@@ -32,6 +33,7 @@ from torchward.nets.encoder_decoder import EncoderDecoder
 from torchward.nets.hub_model import HubModel
 from torchward.nets.language_model import NONE, LanguageModel
 from torchward.nets.lora import LoRA, adapt, is_adapted, merged, without_adapters
+from torchward.nets.reward_model import RewardModel
 
 transformers: Any = pytest.importorskip("transformers", reason="transformers is not installed: pip install -e '.[hf]'")
 from tests.language.test_hub_tokenizer import byte_level, pieces, saved  # noqa: E402 - after the line that skips
@@ -325,6 +327,36 @@ def test_an_encoder_is_read_with_its_tokenizer(name: str, places: dict[str, Path
         pretrained.load(places[name])
     with pytest.raises(ConfigError, match="expected an encoder in"):
         pretrained.load_encoder(places["gpt2"])
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "llama", "gpt_neo", "t5"])
+def test_a_reward_model_stands_on_it(name: str, places: dict[str, Path], tmp_path: Path) -> None:
+    """A step of Bradley and Terry's loss makes it prefer what was preferred; it is saved with its body, and read."""
+    if name in ENCODERS:
+        body, tokenizer = pretrained.load_encoder(places[name])
+    else:
+        policy, tokenizer, _ = pretrained.load(places[name])
+        body = policy.body  # type: ignore[assignment]
+    torch.manual_seed(0)
+    model = RewardModel.of(body, tokenizer.description())
+    start = [body.config.start_id] if isinstance(body, EncoderDecoder) else []
+    asked = [5, 17, 200, *start]
+    tokens = torch.tensor([[*asked, 44, 9, 31], [*asked, 60, 12, 0], [*asked, 61, 2, 0], [*asked, 70, 71, 72]])
+    length = torch.tensor([6, 5, 5, 6]) + len(start)
+    optimizer, losses = torch.optim.Adam(model.parameters(), 1e-2), []
+    for _ in range(8):
+        chosen, rejected = model.raw(tokens, length, 0).chunk(2)
+        losses.append(bradley_terry(chosen, rejected, torch.zeros(2)).mean())
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.5 * losses[0]
+    with torch.no_grad():
+        said = model(tokens, length)
+        close(model(tokens[1:2, :-1], length[1:2]), said[:, 1:2])  # what pads it is nothing to it
+        model.save(tmp_path)
+        again = torchward.load(tmp_path)
+        assert isinstance(again, RewardModel) and torch.equal(again(tokens, length), said)
 
 
 def test_word_pieces_are_read_between_a_beginning_and_an_end(tmp_path: Path) -> None:

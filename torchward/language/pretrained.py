@@ -96,3 +96,9 @@ def save(policy: LanguageModel, directory: Path | str) -> None:
             raise ConfigError(f"expected a model that transformers has something like, got {type(body).__name__}")
     if isinstance(tokenizer, HubTokenizer):
         tokenizer.to_transformers.save_pretrained(str(directory))
+
+
+def lies_in(directory: Path | str) -> bool:
+    """Whether a directory says that it holds a model of transformers."""
+    described = Path(directory) / "config.json"
+    return described.is_file() and json.loads(described.read_text()).get("model_type") is not None

@@ -339,7 +339,7 @@ def test_a_reward_model_stands_on_it(name: str, places: dict[str, Path], tmp_pat
         body = policy.body  # type: ignore[assignment]
     torch.manual_seed(0)
     model = RewardModel.of(body, tokenizer.description())
-    start = [body.config.start_id] if isinstance(body, EncoderDecoder) else []
+    start: list[int] = [body.config.start_id] if isinstance(body, EncoderDecoder) else []
     asked = [5, 17, 200, *start]
     tokens = torch.tensor([[*asked, 44, 9, 31], [*asked, 60, 12, 0], [*asked, 61, 2, 0], [*asked, 70, 71, 72]])
     length = torch.tensor([6, 5, 5, 6]) + len(start)

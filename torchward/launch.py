@@ -8,7 +8,6 @@ All that can be wrong is said before anything is built: the names, the settings,
 
 import contextlib
 import inspect
-import json
 import random
 import re
 import shutil
@@ -354,14 +353,12 @@ def policy_of(place: str | Path) -> Any:
     LaunchError where there is none."""
     from torchward.language import pretrained, pretrained_encoder
 
-    described = Path(place) / "config.json"
-    theirs = described.is_file() and "model_type" in json.loads(described.read_text())
     try:
-        if not theirs and not _is_remote(place):
-            return saving.load(place)
         if pretrained_encoder.is_encoder(place):
             return pretrained_encoder.load(place)
-        return pretrained.load(place).policy
+        if pretrained.lies_in(place) or _is_remote(place):
+            return pretrained.load(place).policy
+        return saving.load(place)
     except ImportError as error:
         raise LaunchError(str(error)) from error
 

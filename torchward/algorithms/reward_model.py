@@ -19,7 +19,6 @@ from torchward.data.random import derive, seeded
 from torchward.functional.calibration import Reliability, reliability
 from torchward.functional.preference_losses import bradley_terry, centring
 from torchward.nets.adamw import AdamW, decayed
-from torchward.nets.encoder_decoder import EncoderDecoder
 from torchward.nets.heap import keep_freed
 from torchward.nets.language_model import LanguageModel
 from torchward.nets.lora import Adaptation, LoRA, NoLoRA, merged
@@ -201,8 +200,6 @@ def train(
     language; return the model."""
     if policy is None:
         raise ConfigError("expected a model that knows the language, to judge it: give a pretrained run's, with init")
-    if isinstance(policy.body, EncoderDecoder):
-        raise ConfigError("expected a decoder or an encoder to make a judge of, got an encoder-decoder")
     keep_freed()
     data: Preferences = prepared(
         task.preferences(), policy.vocabulary, min(config.max_length, policy.config.max_position_embeddings),

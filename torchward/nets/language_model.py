@@ -14,9 +14,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Generator, Tensor, nn
 
 from torchward.config import from_json, to_json
-from torchward.nets import saving
+from torchward.nets import body_description, saving
 from torchward.nets.body import Body, BodyConfig, layers_of, scores_at
-from torchward.nets.encoder_decoder import EncoderDecoder
 from torchward.nets.hub_model import HubModel
 from torchward.nets.kv_cache import Cache
 from torchward.nets.lora import LoRA, adapt, adaptation
@@ -24,8 +23,6 @@ from torchward.nets.outputs import Acted, Evaluated
 from torchward.nets.sampling import Sampling, draw
 from torchward.nets.spaces import Discrete, Space, Tree
 from torchward.nets.token_scores import TokenScores
-from torchward.nets.transformer import Transformer
-from torchward.nets.transformer_config import TransformerConfig
 
 NONE = -1
 """The action where the policy chose nothing."""
@@ -166,19 +163,8 @@ class LanguageModel(nn.Module):
     def description(self) -> dict[str, Any]:
         """What it was made from. A body that transformers computes lies in a directory of its own, and is named alone;
         one of the user's own goes as ``encoder``, by its name."""
-        body: Any = self.body
-        made: dict[str, Any]
-        match body:
-            case Transformer():
-                made = {"transformer": to_json(body.config)}
-            case EncoderDecoder():
-                config = body.config
-                tokens = {"start_id": config.start_id, "end_id": config.end_id}
-                made = {"transformer": to_json(config.transformer), "encoder_decoder": tokens}
-            case HubModel():
-                made = {"hub": type(body.model).__name__}
-            case _:
-                made = {"encoder": saving.name_of(body)}
+        assert isinstance(self.body, nn.Module)
+        made = body_description.of(self.body)
         adapters = {"lora": to_json(lora)} if isinstance(lora := adaptation(self), LoRA) else {}
         return {**made, **adapters, "vocabulary": dict(self.vocabulary), "sampling": to_json(self.sampling)}
 
@@ -188,10 +174,7 @@ class LanguageModel(nn.Module):
     ) -> "LanguageModel":
         """One as ``data`` says, with any parameters; ``encoder`` is the body that is no transformer of this package:
         one that transformers computes, or of the user's own."""
-        body: Any = encoder
-        if body is None:
-            body = Transformer(from_json(TransformerConfig, data["transformer"]))
-            body = EncoderDecoder(body, **data["encoder_decoder"]) if "encoder_decoder" in data else body
+        body: Any = body_description.made(data) if encoder is None else encoder
         policy = cls(body, data["vocabulary"], from_json(Sampling, data["sampling"]))
         return adapt(policy, from_json(LoRA, data["lora"])) if "lora" in data else policy
 

@@ -12,15 +12,12 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from torchward.config import from_json, to_json
-from torchward.nets import saving
+from torchward.nets import body_description, saving
 from torchward.nets.body import Body, BodyConfig, layers_of, scores_at
 from torchward.nets.language_model import NONE, without_dropout
 from torchward.nets.pooling import Pooling, pool
 from torchward.nets.spaces import Discrete, Space
 from torchward.nets.token_scores import PIECE, TokenScores
-from torchward.nets.transformer import Transformer
-from torchward.nets.transformer_config import TransformerConfig
 
 
 class MaskedLanguageModel(nn.Module):
@@ -99,27 +96,16 @@ class MaskedLanguageModel(nn.Module):
 
     def description(self) -> dict[str, Any]:
         """What it was made from. A body that is no transformer of this package goes as ``encoder``, by its name."""
-        return {**described_body(self.body), "vocabulary": dict(self.vocabulary)}
+        return {**body_description.of(self.body), "vocabulary": dict(self.vocabulary)}
 
     @classmethod
     def described(
         cls, observation: Space, action: Space, data: dict[str, Any], encoder: nn.Module | None
     ) -> "MaskedLanguageModel":
         """One as ``data`` says, with any parameters; ``encoder`` is the body that is no transformer of this package."""
-        return cls(body_of(data, encoder), data["vocabulary"])
+        body: Any = body_description.made(data) if encoder is None else encoder
+        return cls(body, data["vocabulary"])
 
     def save(self, directory: Path) -> None:
         """Write it into ``directory``, for :func:`torchward.load`."""
         saving.save(self, directory)
-
-
-def described_body(body: Any) -> dict[str, Any]:
-    """What a body is, as JSON; the name of one that is no transformer of this package."""
-    if isinstance(body, Transformer):
-        return {"transformer": to_json(body.config)}
-    return {"encoder": saving.name_of(body)}
-
-
-def body_of(data: Mapping[str, Any], encoder: nn.Module | None) -> Any:
-    """The body of a description; ``encoder`` is one that is no transformer of this package."""
-    return Transformer(from_json(TransformerConfig, data["transformer"])) if encoder is None else encoder

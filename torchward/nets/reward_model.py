@@ -13,13 +13,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from torchward.config import from_json, to_json
-from torchward.nets import saving
-from torchward.nets.encoder_decoder import EncoderDecoder
+from torchward.nets import body_description, saving
 from torchward.nets.hub_model import HubModel
 from torchward.nets.lora import LoRA, adapt, adaptation
 from torchward.nets.spaces import Box, Discrete, Space
-from torchward.nets.transformer import Transformer
-from torchward.nets.transformer_config import TransformerConfig
 
 
 class RewardModel(nn.Module):
@@ -31,8 +28,6 @@ class RewardModel(nn.Module):
 
     def __init__(self, bodies: list[Any], vocabulary: Mapping[str, Any]) -> None:
         super().__init__()
-        if any(body.config.kind not in ("decoder", "encoder") or isinstance(body, EncoderDecoder) for body in bodies):
-            raise ValueError(f"expected decoders or encoders to judge by, got {type(bodies[0]).__name__}")
         self.bodies = nn.ModuleList(bodies)
         heads = [nn.Linear(body.config.hidden_size, 1, bias=False) for body in bodies]
         for head in heads:
@@ -102,17 +97,8 @@ class RewardModel(nn.Module):
     # What is saved
 
     def description(self) -> dict[str, Any]:
-        """What it was made from. Bodies that transformers computes lie in a directory of their own, and are named
-        alone; those of the user's own go as ``encoder``, by their name."""
-        body: Any = self.bodies[0]
-        made: dict[str, Any]
-        match body:
-            case Transformer():
-                made = {"transformer": to_json(body.config)}
-            case HubModel():
-                made = {"hub": type(body.model).__name__}
-            case _:
-                made = {"encoder": saving.name_of(body)}
+        """What it was made from. Bodies that are no transformers of this package go as ``encoder``, by their name."""
+        made = body_description.of(self.bodies[0])
         adapters = {"lora": to_json(lora)} if isinstance(lora := adaptation(self), LoRA) else {}
         return {**made, **adapters, "members": self.members, "vocabulary": dict(self.vocabulary)}
 
@@ -124,16 +110,15 @@ class RewardModel(nn.Module):
         if encoder is not None:
             bodies: list[Any] = [deepcopy(encoder) for _ in range(data["members"])]
         else:
-            config = from_json(TransformerConfig, data["transformer"])
-            bodies = [Transformer(config) for _ in range(data["members"])]
+            bodies = [body_description.made(data) for _ in range(data["members"])]
         model = cls(bodies, data["vocabulary"])
         return adapted(model, from_json(LoRA, data["lora"])) if "lora" in data else model
 
     def save(self, directory: Path) -> None:
         """Write it into ``directory``, for :func:`torchward.load`."""
         saving.save(self, directory)
-        if isinstance(self.bodies[0], HubModel):  # what it is; what each member has learnt lies with the rest
-            self.bodies[0].save(directory)
+        if isinstance(first := self.bodies[0], HubModel):  # what kind of model it is, transformers has to say
+            first.save(directory)
 
 
 def adapted(model: RewardModel, lora: LoRA) -> RewardModel:

@@ -103,7 +103,7 @@ def load(path: Path | str, *, encoder: nn.Module | None = None, which: str | Non
         tensors = load_file(directory / "policy.safetensors")
         policy = _build(data, encoder, directory)
         if "hub" in data:  # the others have been read
-            tensors |= {name: tensor for name, tensor in policy.state_dict().items() if name.startswith(HUB)}
+            tensors |= {name: x for name, x in policy.state_dict().items() if name.startswith(HUB)}
         policy.load_state_dict(tensors)
     except PolicyError:
         raise

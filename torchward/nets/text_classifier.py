@@ -11,10 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from torchward.nets import saving
+from torchward.nets import body_description, saving
 from torchward.nets.body import Body, BodyConfig, layers_of
 from torchward.nets.language_model import without_dropout
-from torchward.nets.masked_language_model import body_of, described_body
 from torchward.nets.pooling import Pooling, pool
 from torchward.nets.spaces import Discrete, Space
 
@@ -81,14 +80,15 @@ class TextClassifier(nn.Module):
     def description(self) -> dict[str, Any]:
         """What it was made from. A body that is no transformer of this package goes as ``encoder``, by its name."""
         made = {"vocabulary": dict(self.vocabulary), "labels": list(self.labels), "pooling": self.pooling}
-        return {**described_body(self.body), **made}
+        return {**body_description.of(self.body), **made}
 
     @classmethod
     def described(
         cls, observation: Space, action: Space, data: dict[str, Any], encoder: nn.Module | None
     ) -> "TextClassifier":
         """One as ``data`` says, with any parameters; ``encoder`` is the body that is no transformer of this package."""
-        return cls(body_of(data, encoder), data["vocabulary"], data["labels"], data["pooling"])
+        body: Any = body_description.made(data) if encoder is None else encoder
+        return cls(body, data["vocabulary"], data["labels"], data["pooling"])
 
     def save(self, directory: Path) -> None:
         """Write it into ``directory``, for :func:`torchward.load`."""

@@ -1,7 +1,7 @@
 """What pretraining is worth to a classifier: labels of sixteen words, and the text that all words were read in.
 
-A made-up language has animals and things, told apart only by what they do. The labels are learnt from the frame "look, a
-...", which says nothing, for eight words of each kind; the classifier is judged by the words that it has no label of.
+A made-up language has animals and things, told apart only by what they do. The labels are learnt from the frame "look,
+a ...", which says nothing, for eight words of each kind; the classifier is judged by the words that it has no label of.
 """
 
 import json
@@ -34,7 +34,9 @@ def write(place: Path) -> tuple[Path, Path]:
     text, labelled = place / "text.txt", place / "labels.jsonl"
     said = [
         random.choice([f"the {word} {random.choice(DOES[kind])}", f"look, a {word}"])
-        for kind, word in (random.choice([(kind, word) for kind in known for word in known[kind]]) for _ in range(6_000))
+        for kind, word in (
+            random.choice([(kind, word) for kind in known for word in known[kind]]) for _ in range(6_000)
+        )
     ]
     text.write_text("\n".join(said))
     rows = [(word, kind, i >= 8) for kind in known for i, word in enumerate(known[kind])]
@@ -62,12 +64,12 @@ def main(place: Path) -> tuple[float, float, float]:
     text, labelled = write(place)
     small: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "max_length": 16}
     encoder = torchward.train(
-        "masked_lm", str(text), path=place / "encoder", options=QUIET, total_timesteps=100_000, learning_rate=3e-3,
+        "masked_lm", str(text), path=place / "encoder", options=QUIET, total_timesteps=250_000, learning_rate=3e-3,
         per_device_train_batch_size=32, **small,
     )  # fmt: skip
     policy: Any = torchward.load(encoder.path)
     learn: dict[str, Any] = {
-        "task": task(labelled, described(policy.vocabulary)), "options": QUIET, "total_timesteps": 640,
+        "task": task(labelled, described(policy.vocabulary)), "options": QUIET, "total_timesteps": 1_280,
         "max_length": 16, "per_device_train_batch_size": 16,
     }  # fmt: skip
     tuned = torchward.train("classify", path=place / "tuned", init=encoder.path, **learn)

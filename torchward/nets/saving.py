@@ -30,6 +30,7 @@ HOMES = {
     "QPolicy": "q_policy",
     "LanguageModel": "language_model",
     "MaskedLanguageModel": "masked_language_model",
+    "RewardModel": "reward_model",
     "SoftActor": "soft_actor",
     "TabularPolicy": "tabular",
     "TextClassifier": "text_classifier",

@@ -133,7 +133,7 @@ def test_gaps_are_learnt_to_be_filled(tmp_path: Path) -> None:
     """Nearly all letters follow from those around them; how often each occurs, says one in six."""
     task = pairs()
     config = masked_lm.Config(
-        total_timesteps=60_000, max_length=32, per_device_train_batch_size=32, learning_rate=5e-3,
+        total_timesteps=120_000, max_length=32, per_device_train_batch_size=32, learning_rate=5e-3,
         model=bert(8, 32, 2, 2, 32),
     )  # fmt: skip
     trained = masked_lm.train(config, task, start(tmp_path / "run", masked_lm, config, task, eval_freq=0))

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torchward.cli import UsageError, arguments, positional
 
@@ -37,14 +37,16 @@ def run(args: Sequence[str]) -> int:
     from torchward.checkpoint import write_json
     from torchward.launch import in_words_of, reopen_task
     from torchward.nets import saving
+    from torchward.nets.masked_language_model import MaskedLanguageModel
+    from torchward.nets.text_classifier import TextClassifier
     from torchward.run import read_manifest
 
     path = Path(words[0])
     stored = read_manifest(path)
     found = reopen_task(path, stored["manifest"])
-    policy = saving.load(path, which="last" if options.which == "last" else None)
+    policy: Any = saving.load(path, which="last" if options.which == "last" else None)
     task = in_words_of(found, policy).task
-    if hasattr(policy, "vocabulary") and not hasattr(policy, "act"):
+    if isinstance(policy, MaskedLanguageModel | TextClassifier):
         from torchward.cli.evaluate_encoder import evaluate
 
         torch.set_num_threads(int(stored["threads"]))

@@ -9,9 +9,21 @@ import torch
 from torch import Generator, Tensor
 
 from torchward.language.chat import Template
-from torchward.language.documents import Completion, Dialogue, Document, Message, Prompt, TextError, Words, asked, plain
+from torchward.language.documents import (
+    Completion,
+    Dialogue,
+    Document,
+    Message,
+    Preference,
+    Prompt,
+    TextError,
+    Words,
+    asked,
+    plain,
+    shared,
+)
 from torchward.language.generate import SLOTS, StopWords, generate, heard
-from torchward.language.task import Problems, Reward
+from torchward.language.task import Problems, ReadsTokens, Reward
 from torchward.language.tokenizer import Tokenizer
 from torchward.nets.language_model import LanguageModel
 
@@ -73,15 +85,18 @@ class Line:
 
 
 def question(document: Document) -> Words:
-    """What is asked: all that stands before the assistant's first words. Raises TextError for a document that asks
-    nothing: a text, or a preference."""
+    """What is asked: all that stands before the assistant's first words; of a preference its prompt or, without one,
+    the messages that both answers begin with. Raises TextError for a document that asks nothing."""
     match document.content:
         case Prompt(prompt) | Completion(prompt, _):
             return prompt
         case Dialogue(messages):
             return asked(messages)
-    kind = "a text" if isinstance(document.content, str) else "a preference"
-    raise TextError(f"expected a prompt to answer in {document.origin}, got {kind}")
+        case Preference(prompt, chosen, rejected):
+            if prompt or (isinstance(chosen, tuple) and (prompt := shared(chosen, rejected))):
+                return prompt
+            raise TextError(f"expected a prompt to answer in {document.origin}, got a preference without one")
+    raise TextError(f"expected a prompt to answer in {document.origin}, got a text")
 
 
 def spoken(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
@@ -177,11 +192,15 @@ def _answered(
 
 
 def judged(lines: Sequence[Line], reward: Reward) -> list[float]:
-    """What a reward says of each line. Raises TextError where it does not say a finite number for each."""
-    columns = gathered([line.document.columns for line in lines])
-    prompts = [plain(question(line.document)) for line in lines]
+    """What a reward says of each line: one that reads tokens, of the tokens that were sampled. Raises TextError where
+    it does not say a finite number for each."""
     name = getattr(reward, "__name__", type(reward).__name__)
-    earned = list(reward(prompts, ["\n".join(line.said) for line in lines], **columns))
+    if isinstance(reward, ReadsTokens) and reward.reads_tokens:
+        earned = list(reward.of_tokens([line.ids for line in lines]))
+    else:
+        columns = gathered([line.document.columns for line in lines])
+        prompts = [plain(question(line.document)) for line in lines]
+        earned = list(reward(prompts, ["\n".join(line.said) for line in lines], **columns))
     if len(earned) != len(lines):
         raise TextError(f"expected one reward for each of {len(lines)} completions from {name}, got {len(earned)}")
     for line, one in zip(lines, earned, strict=True):

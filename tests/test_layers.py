@@ -47,6 +47,8 @@ HEAVY = (
     "onnxruntime",
     "onnxscript",
     "PIL",
+    "rouge_score",
+    "sacrebleu",
     "pygame",
     "tensorboard",
     "tokenizers",

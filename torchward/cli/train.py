@@ -42,6 +42,8 @@ class Launch:
     which they are still evaluated."""
     pessimism: float = 0.0
     """With --reward-model: how many standard deviations of its members' opinions are taken away."""
+    kl_budget: float | None = None
+    """With --init, on text: say so when a text is further than this from the policy there, in nats."""
     threads: int = 0
     """Threads that compute; 0: one for small networks, where it is the fastest, else torch's own choice."""
 

@@ -23,7 +23,7 @@ from torchward.language.documents import (
     shared,
 )
 from torchward.language.generate import SLOTS, StopWords, generate, heard
-from torchward.language.task import Problems, ReadsTokens, Reward
+from torchward.language.task import InParts, Problems, ReadsTokens, Reward
 from torchward.language.tokenizer import Tokenizer
 from torchward.nets.language_model import LanguageModel
 
@@ -48,6 +48,8 @@ class Line:
     """True where the policy or its partner ended it, False where a length did."""
     next_value: float = 0.0
     """What it is worth behind its last token: something only where its length cut it and the problems say so."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """What each part of the reward said of it; nothing, where the reward is in one piece."""
 
     @classmethod
     def begun(cls, document: Document, ids: list[int]) -> "Line":
@@ -192,15 +194,23 @@ def _answered(
 
 
 def judged(lines: Sequence[Line], reward: Reward) -> list[float]:
-    """What a reward says of each line: one that reads tokens, of the tokens that were sampled. Raises TextError where
-    it does not say a finite number for each."""
+    """What a reward says of each line: one that reads tokens, of the tokens that were sampled; one in parts leaves them
+    in the lines. Beside the columns of a document it is given the ``completion`` that the document holds. Raises
+    TextError where it does not say a finite number for each."""
     name = getattr(reward, "__name__", type(reward).__name__)
     if isinstance(reward, ReadsTokens) and reward.reads_tokens:
         earned = list(reward.of_tokens([line.ids for line in lines]))
     else:
-        columns = gathered([line.document.columns for line in lines])
+        columns = gathered([shown(line.document) for line in lines])
         prompts = [plain(question(line.document)) for line in lines]
-        earned = list(reward(prompts, ["\n".join(line.said) for line in lines], **columns))
+        said = ["\n".join(line.said) for line in lines]
+        if isinstance(reward, InParts):
+            parts = reward.parts(prompts, said, **columns)
+            for place, line in enumerate(lines):
+                line.parts = {each: values[place] for each, values in parts.items()}
+            earned = list(reward.total(parts))
+        else:
+            earned = list(reward(prompts, said, **columns))
     if len(earned) != len(lines):
         raise TextError(f"expected one reward for each of {len(lines)} completions from {name}, got {len(earned)}")
     for line, one in zip(lines, earned, strict=True):
@@ -209,6 +219,15 @@ def judged(lines: Sequence[Line], reward: Reward) -> list[float]:
                 f"expected finite numbers from {name}, got {one} for {line.said[-1]!r} of {line.document.origin}"
             )
     return [float(one) for one in earned]
+
+
+def shown(document: Document) -> Mapping[str, Any]:
+    """What a reward is told of a document: its columns, and the completion that it holds, unless a column is called
+    so."""
+    match document.content:
+        case Completion(_, completion):
+            return {"completion": plain(completion), **document.columns}
+    return document.columns
 
 
 def gathered(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

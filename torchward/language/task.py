@@ -31,6 +31,21 @@ class ReadsTokens(Protocol):
         ...
 
 
+@runtime_checkable
+class InParts(Reward, Protocol):
+    """A reward that can say what it is made of. A run then logs the mean of each part as ``reward/NAME``."""
+
+    def parts(
+        self, prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]
+    ) -> Mapping[str, list[float]]:
+        """What each part says of each completion, without its weight."""
+        ...
+
+    def total(self, parts: Mapping[str, list[float]]) -> list[float]:
+        """What is earned for them."""
+        ...
+
+
 class Reply(NamedTuple):
     """What an environment answers in text, and what the turn before it has earned."""
 

@@ -170,6 +170,35 @@ def test_a_model_is_tuned_on_feedback_and_talks_as_it_was_shown(tmp_path: Path) 
     assert learnt_messages(tuned.path)
 
 
+def test_preferences_and_judgements_are_those_of_the_people(tmp_path: Path) -> None:
+    def ask(number: int) -> list[dict[str, str]]:
+        return [{"role": "user", "content": f"question {number}"}]
+
+    path = written(
+        tmp_path / "feedback.db",
+        *(comparison(i, "ab"[i % 2], ask(i), *(("good", "wrong"), ("wrong", "good"))[i % 2]) for i in range(40)),
+        *(rating(i, "stars", 1 + 4 * (i % 2), ask(i)) for i in range(40, 60)),
+        *(comparison(i, "tie", ask(i)) for i in range(60, 70)),
+    ).path
+    task = find.task(str(path)).task
+
+    def own(sequences: Any) -> list[str]:
+        rows = (sequences[i] for i in range(len(sequences)))
+        return [task.tokenizer.decode([i for i, mine in zip(ids, own, strict=True) if mine]) for ids, own in rows]
+
+    pairs, judged = task.preferences(), task.judgements()
+    assert len(pairs.train) + len(pairs.validation) == 40
+    for side in (pairs.train, pairs.validation):
+        assert set(own(side.chosen)) == {"good"} and set(own(side.rejected)) == {"wrong"}
+    told = [
+        pair
+        for side in (judged.train, judged.validation)
+        for pair in zip(own(side.answers), side.desirable.tolist(), strict=True)
+    ]
+    answers = [(f"answer {i}", i % 2 == 1) for i in range(40, 60)]
+    assert sorted(told) == sorted([("good", True), ("wrong", False)] * 40 + answers)
+
+
 def test_answers_that_are_all_wrong_are_not_imitated(tmp_path: Path) -> None:
     path = written(
         tmp_path / "feedback.db",

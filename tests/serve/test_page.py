@@ -14,6 +14,7 @@ import pytest
 
 from tests.serve.places import Place, scripted, serving, speaker
 from torchward.serve.server import About
+from torchward.serve.talk import Asked
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 EVIL = "<script>window.harmed = true</script><img src=x onerror='window.harmed = true'>"
@@ -162,7 +163,11 @@ def test_a_person_talks_and_chooses(browser: Any, tmp_path: Path) -> None:
 
 def test_what_is_said_is_text(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "feedback.db"
-    with serving(path, speaker(scripted(EVIL, EVIL + "&amp;")), about=About(EVIL)) as place:
+
+    def at_once(asked: Asked, count: int) -> Iterator[tuple[int, str]]:
+        yield from ((0, EVIL), (1, EVIL + "&amp;"))  # letter by letter, no markup would come of it
+
+    with serving(path, speaker(at_once), about=About(EVIL)) as place:
         page = Page(browser, place)
         assert sorted(page.ask(EVIL)) == [EVIL, EVIL + "&amp;"]
         assert page.js("return document.querySelector('.asked .words').textContent") == EVIL

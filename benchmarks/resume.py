@@ -81,6 +81,7 @@ ACTORS: dict[str, Any] = {
     "learning_rate": 1e-3, "net_arch": (32, 32),
 }  # fmt: skip
 """The same for actors with critics, with checkpoints every 80 steps."""
+GUESTS = {"pairs": 500, "test": 100, "menus": 500}
 MODEL = Case(
     "pretrain", "reversal",
     {"total_timesteps": 20_000, "max_length": 32, "max_position_embeddings": 32, "hidden_size": 32,
@@ -88,6 +89,20 @@ MODEL = Case(
 )  # fmt: skip
 ANSWERS: dict[str, Any] = {"total_timesteps": 6000, "num_generations": 4, "generation_batch_size": 16}
 """Text by reward: some forty steps of the optimiser, on a model that has seen a little text."""
+WRITER = Case(
+    "pretrain", "taste",
+    {"total_timesteps": 20_000, "max_length": 32, "max_position_embeddings": 32, "hidden_size": 32,
+     "num_hidden_layers": 2, "num_attention_heads": 2, **GUESTS},
+)  # fmt: skip
+PICKS: dict[str, Any] = {
+    "total_timesteps": 3_000, "per_device_train_batch_size": 32, "max_length": 32, "eval_pairs": 100, **GUESTS
+}  # fmt: skip
+"""Picks between menus: some hundred steps of the optimiser."""
+READER = Case(
+    "masked_lm", "python_passages",
+    {"total_timesteps": 20_000, "max_length": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+     "max_position_embeddings": 64},
+)  # fmt: skip
 CASES = {
     "value_iteration": Case(
         "dynamic_programming", "FrozenLake8x8-v1", {"total_timesteps": 1500, "gamma": 0.9999, "tolerance": 1e-12}
@@ -151,6 +166,15 @@ CASES = {
         init=MODEL,
     ),
     "expert_iteration": Case("expert_iteration", "reversal", {**ANSWERS, "max_length": 32}, init=MODEL),
+    "reward_model": Case("reward_model", "taste", {**PICKS, "num_members": 2}, init=WRITER),
+    "dpo": Case("dpo", "taste", PICKS, init=WRITER),
+    "dpo, online": Case(
+        "dpo", "taste",
+        {**PICKS, "data": "online", "data_generation_batch_size": 16, "precompute_ref_log_probs": False}, init=WRITER,
+    ),
+    "kto": Case("kto", "taste", PICKS, init=WRITER),
+    "masked_lm": READER,
+    "classify": Case("classify", "python_passages", {"total_timesteps": 4_000, "max_length": 64}, init=READER),
 }  # fmt: skip
 
 

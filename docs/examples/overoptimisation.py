@@ -8,7 +8,6 @@ long answers a little: half a percent for each letter.
 
 import argparse
 import itertools
-import json
 import tempfile
 from collections.abc import Sequence
 from operator import eq
@@ -46,10 +45,14 @@ def judge(prompts: Sequence[str], completions: Sequence[str], **columns: Sequenc
     ]
 
 
+RUNS = ((0, 0.0), (1, 0.0), (0, 0.05))
+"""A seed, and what a nat costs."""
+
+
 def main(
-    place: Path, pretrain: int = 26000, tokens: int = 60_000, kl_coef: float = 0.0, seeds: Sequence[int] = (0, 1)
+    place: Path, pretrain: int = 26_000, tokens: int = 60_000, runs: Sequence[tuple[int, float]] = RUNS
 ) -> list[list[Point]]:
-    """A run for each seed, a point for each of its rollouts."""
+    """Runs, and a point for each of their rollouts."""
     words = ["".join(word) for word in itertools.product("abcdef", repeat=3)]
     documents = [Document(Completion(f"{word}=", word[::-1]), word) for word in words]
     # What has the weight 0 is not paid for: it is a metric.
@@ -60,9 +63,9 @@ def main(
         num_hidden_layers=2, num_attention_heads=2, learning_rate=3e-3,
     )  # fmt: skip
     curves = []
-    for seed in seeds:
+    for seed, kl_coef in runs:
         run = torchward.train(
-            "grpo", task, path=place / f"seed {seed}", init=base.path, options=QUIET, total_timesteps=tokens,
+            "grpo", task, path=place / f"seed {seed} at {kl_coef}", init=base.path, options=QUIET, total_timesteps=tokens,
             generation_batch_size=128, num_generations=8, learning_rate=1e-3, seed=seed, kl_coef=kl_coef,
             kl_budget=1_000.0,
         )  # fmt: skip
@@ -97,25 +100,28 @@ def draw(curves: list[list[Point]], out: Path) -> None:
             axes.plot(x, [getattr(point, name) for point in curve], ".", color=colour, alpha=0.35, markersize=3)
         binned = means(curves, EDGES)
         x = [max(mean.divergence, 0.0) ** 0.5 for _, mean, _ in binned]
-        label = "what is paid: letters in place, and a little for each" if name == "proxy" else "what is meant: the right word"
+        label = (
+            "what is paid: letters in place, and a little for each"
+            if name == "proxy"
+            else "what is meant: the right word"
+        )
         axes.plot(x, [getattr(mean, name) for _, mean, _ in binned], color=colour, label=label)
     axes.set_xlabel("square root of the divergence from the start, in nats an answer")
     axes.set_ylabel("mean of a rollout's answers")
-    axes.legend(loc="center right")
+    axes.legend(loc="lower left")
     figure.savefig(out, dpi=100)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--data", type=Path)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        curves = main(Path(directory))
-    if chosen.data:
-        chosen.data.write_text(json.dumps(curves))
+        *free, held = main(Path(directory))
     if chosen.out:
-        draw(curves, chosen.out)
+        draw(free, chosen.out)
     print(f"{'nats from':>10}{'on':>8}{'rollouts':>10}{'proxy':>8}{'meant':>8}")
-    for low, mean, count in means(curves, EDGES):
+    for low, mean, count in means(free, EDGES):
         print(f"{max(low, 0.0):10.2f}{mean.divergence:8.2f}{count:10}{mean.proxy:8.2f}{mean.meant:8.2f}")
+    last = Point(*(sum(column) / 10 for column in zip(*held[-10:], strict=True)))
+    print(f"with kl_coef {RUNS[-1][1]}, in the end{last.divergence:7.2f} nats{last.proxy:7.2f}{last.meant:8.2f}")

@@ -2,8 +2,8 @@
 
 python docs/examples/overoptimisation.py --out overoptimisation.png
 
-To turn three letters round is what is meant. What is paid is the share of the letters that are right, by a judge who likes
-long answers a little: half a percent for each letter.
+To turn three letters round is what is meant. What is paid is the share of the letters that are right, by a judge who
+likes long answers a little: half a percent for each letter.
 """
 
 import argparse
@@ -65,8 +65,8 @@ def main(
     curves = []
     for seed, kl_coef in runs:
         run = torchward.train(
-            "grpo", task, path=place / f"seed {seed} at {kl_coef}", init=base.path, options=QUIET, total_timesteps=tokens,
-            generation_batch_size=128, num_generations=8, learning_rate=1e-3, seed=seed, kl_coef=kl_coef,
+            "grpo", task, path=place / f"seed {seed} at {kl_coef}", init=base.path, options=QUIET,
+            total_timesteps=tokens, generation_batch_size=128, num_generations=8, learning_rate=1e-3, seed=seed, kl_coef=kl_coef,
             kl_budget=1_000.0,
         )  # fmt: skip
         rows = [row for row in run.rows() if "reward/proxy" in row]

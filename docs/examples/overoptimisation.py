@@ -66,8 +66,8 @@ def main(
     for seed, kl_coef in runs:
         run = torchward.train(
             "grpo", task, path=place / f"seed {seed} at {kl_coef}", init=base.path, options=QUIET,
-            total_timesteps=tokens, generation_batch_size=128, num_generations=8, learning_rate=1e-3, seed=seed, kl_coef=kl_coef,
-            kl_budget=1_000.0,
+            total_timesteps=tokens, generation_batch_size=128, num_generations=8, learning_rate=1e-3,
+            seed=seed, kl_coef=kl_coef, kl_budget=1_000.0,
         )  # fmt: skip
         rows = [row for row in run.rows() if "reward/proxy" in row]
         curves.append([Point(row["kl_row"], row["reward/proxy"], row["reward/meant"]) for row in rows])

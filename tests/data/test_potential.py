@@ -124,11 +124,13 @@ def test_advantages_are_the_same_with_values_that_are_less_by_the_potential(gamm
 
 def test_by_hand() -> None:
     rollout = collected(1)
-    (place,) = {int(row.argmax()) for row in rollout.observation[:, 0]}  # type: ignore[index]
+    first, last = rollout.observation, rollout.last
+    assert isinstance(first, Tensor) and isinstance(last, Tensor)
+    assert {int(row.argmax()) for row in first[:, 0]} == {0}
     with_hint, _ = Potential(phi, 0.5).shape(rollout)
     for row in range(4):
-        after = int(rollout.last[row].argmax())  # type: ignore[index]
-        expected = float(rollout.reward[row, 0]) + 0.5 * [0.3, -1.0][after] - [0.3][place]
+        after = int(last[row].argmax())
+        expected = float(rollout.reward[row, 0]) + 0.5 * [0.3, -1.0][after] - 0.3
         assert float(with_hint.reward[row, 0]) == pytest.approx(expected)
 
 

@@ -212,10 +212,10 @@ def test_settings_that_cannot_be(make: Any) -> None:
 
 
 def test_a_later_stage_pays_and_is_asked_only_where_the_earlier_is_reached() -> None:
-    asked: list[list[str]] = []
+    asked: list[list[tuple[str, str, str]]] = []
 
     def style(prompts: Any, completions: Any, **columns: Any) -> list[float]:
-        asked.append(list(zip(prompts, completions, columns["answer"], strict=True)))  # type: ignore[arg-type]
+        asked.append(list(zip(prompts, completions, columns["answer"], strict=True)))
         return [0.5 for _ in completions]
 
     reward = Staged(

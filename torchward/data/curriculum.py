@@ -55,7 +55,7 @@ class Curriculum:
         """That of every level."""
         return self.levels[-1].action_space
 
-    def source(self, n_envs: int, seed: int, device: str = "cpu", **how: Any) -> "CurriculumSource":
+    def source(self, n_envs: int, seed: int, device: str = "cpu", **how: Any) -> Source:
         """Worlds of the first level, and of the others in their time. ``how`` is what else its levels' sources take."""
 
         def make(level: int) -> Source:
@@ -104,11 +104,8 @@ class CurriculumSource:
         self.recent: deque[float] = deque(maxlen=window)
         """The returns of the level's last episodes."""
         self.source = make(0)
-
-    @property
-    def resumable(self) -> bool:
-        """That of the level's source."""
-        return self.source.resumable
+        self.resumable = self.source.resumable
+        """Whether the level's source is."""
 
     def collect(self, policy: Policy, horizon: int | None) -> Rollout:
         """The next steps, at the next level if this one was mastered."""
@@ -124,6 +121,7 @@ class CurriculumSource:
         self.level = level
         self.recent.clear()
         self.source = self.make(level)
+        self.resumable = self.source.resumable
 
     def episodes(self) -> list[Episode]:
         """The episodes that have ended since the last call."""

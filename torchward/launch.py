@@ -25,6 +25,7 @@ from torchward import checkpoint, random_state
 from torchward.checkpoint import write_json
 from torchward.config import ConfigError, did_you_mean, from_json, to_json
 from torchward.data.kl import KLToReference, frozen
+from torchward.data.preferences import PreferenceTask
 from torchward.data.protocols import Shaping
 from torchward.data.texts import GroupTask, TextTask
 from torchward.envs.make import EnvOptions
@@ -40,6 +41,8 @@ from torchward.tasks.find import Algorithm, Found, LaunchError
 RUNS = Path("runs")
 INITIAL = "initial"
 """The directory within a run of the policy that it started from."""
+JUDGE = "reward_model"
+"""The directory within a run of the reward model that judged its answers."""
 RESULT = "result.json"
 """The file that a run has once it has come to its end."""
 
@@ -55,6 +58,8 @@ def train(
     kl_coef: float = 0.0,
     kl_target: float | None = None,
     kl_budget: float | None = None,
+    reward_model: str | Path | None = None,
+    pessimism: float = 0.0,
     options: RunOptions | None = None,
     env: EnvOptions | None = None,
     threads: int = 0,
@@ -69,14 +74,19 @@ def train(
     The run lies in `path`, or in runs/`name`, or in a new directory below runs/. It starts from the policy of the run
     `init`, or from a `policy` of your own; with `kl_coef`, each step pays so much for its log-probability's distance
     from that policy's, and with `kl_target` that weight follows the divergence of a row; with `kl_budget` the run says
-    so when a text is further away than so many nats. `threads`: see :func:`choose_threads`.
+    so when a text is further away than so many nats. On a task of text, answers earn what the reward model of the run
+    `reward_model` says of them, less `pessimism` of its members' standard deviations. `threads`: see
+    :func:`choose_threads`.
 
     Raises LaunchError for names and spaces, ConfigError for settings, RunError for a directory that is taken."""
     found = find.algorithm(algorithm)
     start = defaults(found, task)
     start = start._replace(options=options or start.options, env=env or start.env)
     chosen = change_all(start, settings)
-    return begin(found, task, chosen, name, path, init, policy, kl_coef, kl_target, threads, kl_budget).go()
+    return begin(
+        found, task, chosen, name=name, path=path, init=init, policy=policy, kl_coef=kl_coef, kl_target=kl_target,
+        kl_budget=kl_budget, reward_model=reward_model, pessimism=pessimism, threads=threads,
+    ).go()  # fmt: skip
 
 
 def resume(path: str | Path, *, task: Any = None, algorithm: ModuleType | None = None, policy: Any = None) -> Run:
@@ -121,6 +131,8 @@ class Ready:
     policy: Any
     kl: tuple[float, float | None]
     """Weight and target of the divergence from the policy that the run starts from; weight 0: none is paid for."""
+    judge: Any
+    """The reward model whose word answers earn, if there is one."""
     watch: Bounds | None
     """From when on a run on text warns of its reward; None: it is not watched."""
     threads: int
@@ -138,6 +150,8 @@ class Ready:
             _seed_global(getattr(self.config, "seed", 0))
             if self.fresh and self.policy is not None and hasattr(self.policy, "save"):
                 checkpoint.publish(run.path / INITIAL, self.policy.save)
+            if self.fresh and self.judge is not None:
+                checkpoint.publish(run.path / JUDGE, self.judge.save)
             self.algorithm.module.train(self.config, self.task.task, run, **given)
         except Exception:
             if self.fresh and _is_untouched(run.path):
@@ -178,6 +192,8 @@ def begin(
     policy: Any = None,
     kl_coef: float = 0.0,
     kl_target: float | None = None,
+    reward_model: str | Path | None = None,
+    pessimism: float = 0.0,
     threads: int = 0,
     kl_budget: float | None = None,
 ) -> Ready:
@@ -192,6 +208,8 @@ def begin(
         policy = policy_of(init)
     _check_words(algorithm, found, policy)
     found = in_words_of(found, policy)
+    judge = None if reward_model is None else judge_of(reward_model)
+    found = judged_by(found, judge, pessimism)
     if init is not None:
         config = _fit(policy, init, config, defaults(algorithm, task).config, found)
     if policy is not None and "policy" not in inspect.signature(module.train).parameters:
@@ -212,6 +230,8 @@ def begin(
         "config": to_json(config),
         "env": to_json(find.lasting(start.env if start.env is not None else find.options(task))),
         "kl": [kl_coef, kl_target],
+        "reward_model": None if reward_model is None else str(Path(reward_model).resolve()),
+        "pessimism": pessimism,
         "watch": None if watch is None else to_json(watch),
         "init": None if init is None else str(Path(init).resolve()),
         "policy": None if policy is None or init is not None else type(policy).__name__,
@@ -229,7 +249,8 @@ def begin(
     except BaseException:
         torch.set_num_threads(before)
         raise
-    return Ready(algorithm, found, config, run, policy, (kl_coef, kl_target), watch, before, True)
+    kl = kl_coef, kl_target
+    return Ready(algorithm, found, config, run, policy, kl, judge, watch, before, fresh=True)
 
 
 def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None = None, policy: Any = None) -> Ready:
@@ -246,10 +267,15 @@ def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None 
             f"go on from Python, torchward.resume({str(path)!r}, policy=...), with one of the same architecture"
         )
     found = in_words_of(found, policy)
+    judge = None
+    if manifest.get("reward_model") is not None:
+        kept = Path(path) / JUDGE
+        judge = judge_of(kept if kept.exists() else manifest["reward_model"])
+    found = judged_by(found, judge, manifest.get("pessimism", 0.0))
     weight, goal = manifest.get("kl", (0.0, None))
     before = torch.get_num_threads()
     watch = None if manifest.get("watch") is None else from_json(Bounds, manifest["watch"])
-    return Ready(module, found, config, Run.resume(path), policy, (weight, goal), watch, before, False)
+    return Ready(module, found, config, Run.resume(path), policy, (weight, goal), judge, watch, before, fresh=False)
 
 
 def reopen(
@@ -293,6 +319,32 @@ def in_words_of(found: Found, policy: Any) -> Found:
     if policy is None or not hasattr(found.task, "using"):
         return found
     return found._replace(task=found.task.using(policy))
+
+
+def judge_of(place: str | Path) -> Any:
+    """The reward model of a run or of a directory. Raises PolicyError where there is none that can be read, and
+    LaunchError for a policy of another kind."""
+    from torchward.nets.reward_model import RewardModel
+
+    model: Any = saving.load(place)
+    if not isinstance(model, RewardModel):
+        raise LaunchError(
+            f"expected the run of a reward model at {place}, got a {type(model).__name__}: `torchward train "
+            "reward_model` makes one"
+        )
+    return model
+
+
+def judged_by(found: Found, judge: Any, pessimism: float) -> Found:
+    """The task, whose answers earn what a reward model says of them, if there is one. Raises LaunchError for a task
+    without answers."""
+    if judge is None:
+        if pessimism:
+            raise LaunchError("pessimism needs a reward model whose members may disagree: give reward_model, its run")
+        return found
+    if not hasattr(found.task, "judged_by"):
+        raise LaunchError(f"a reward model judges answers in text, and {found.name} has none")
+    return found._replace(task=found.task.judged_by(judge, pessimism))
 
 
 def policy_of(place: str | Path) -> Any:
@@ -339,7 +391,7 @@ def _fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Foun
 def _check_words(algorithm: Algorithm, found: Found, policy: Any) -> None:
     """Raises LaunchError where an algorithm of text is given none, or a task of text nobody who can write."""
     task = inspect.signature(algorithm.module.train).parameters.get("task")
-    wants = task is not None and task.annotation in (TextTask, GroupTask)
+    wants = task is not None and task.annotation in (TextTask, GroupTask, PreferenceTask)
     is_text = hasattr(found.task, "max_completion_length")
     if wants and not is_text:
         raise LaunchError(

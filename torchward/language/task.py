@@ -18,6 +18,20 @@ class Reward(Protocol):
 
 
 @runtime_checkable
+class ReadsTokens(Protocol):
+    """A reward that can judge tokens as they were sampled, which text need not become again when it is read anew."""
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether it can: its words are the policy's."""
+        ...
+
+    def of_tokens(self, texts: Sequence[Sequence[int]]) -> list[float]:
+        """What prompts with their answers earn, one number for each."""
+        ...
+
+
+@runtime_checkable
 class InParts(Reward, Protocol):
     """A reward that can say what it is made of. A run then logs the mean of each part as ``reward/NAME``."""
 

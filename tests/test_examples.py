@@ -146,6 +146,30 @@ def test_the_families_of_the_chapter_are_what_its_script_prints(capsys: pytest.C
     assert any(printed == block.text.split() for block in blocks("pretrained-models", "text"))
 
 
+# What designing-a-reward.md measures
+
+
+def test_six_rewards_of_one_corridor(tmp_path: Path) -> None:
+    found = load(DOCS / "examples" / "designing_a_reward.py").main(tmp_path)
+    for name in ("a potential", "counts", "curiosity", "a curriculum"):
+        assert found[name].arrives > 0.9, name
+    assert found["the end alone"].first is None
+    circling = found["every step towards it"]
+    assert circling.arrives < 0.1 and circling.earns > 31 * 0.05 + 1.0, "it earns more than whoever arrives"
+
+
+def test_a_proxy_is_optimised_too_far_and_divergence_that_costs_prevents_it(tmp_path: Path) -> None:
+    example = load(DOCS / "examples" / "overoptimisation.py")
+    free, held = example.main(tmp_path, runs=((0, 0.0), (0, 0.05)))
+    curve = [mean for _, mean, _ in example.means([free], (-1.0, 0.25, 2.0, 7.0, 32.0))]
+    proxy, meant = [point.proxy for point in curve], [point.meant for point in curve]
+    assert proxy == sorted(proxy), "what is paid rises with the divergence"
+    assert meant[1] > meant[0] + 0.03 and meant[-1] < 0.5 * meant[0], "what is meant rises, and falls"
+    last = held[-10:]
+    assert sum(point.meant for point in last) / 10 > meant[1] + 0.1
+    assert sum(point.divergence for point in last) / 10 < 2.0
+
+
 # The figures and the numbers
 
 
@@ -168,6 +192,7 @@ def test_the_time_limit_of_the_chapter_on_ppo_is_worth_what_it_says(capsys: pyte
         "language-as-control",
         "pytorch-2",
         "rewards",
+        "designing-a-reward",
     ],
 )
 def test_the_code_of_a_chapter_prints_what_stands_below_it(chapter: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,8 @@ from torchward.tasks.find import Algorithm, Found, LaunchError
 RUNS = Path("runs")
 INITIAL = "initial"
 """The directory within a run of the policy that it started from."""
+TEACHER = "teacher"
+"""The directory within a run of the policy that it learns from."""
 RESULT = "result.json"
 """The file that a run has once it has come to its end."""
 
@@ -50,6 +52,7 @@ def train(
     path: str | Path | None = None,
     init: str | Path | None = None,
     policy: Any = None,
+    teacher: Any = None,
     kl_coef: float = 0.0,
     kl_target: float | None = None,
     options: RunOptions | None = None,
@@ -65,15 +68,15 @@ def train(
     tuned settings of that algorithm and task, or the defaults where there are none; `options` and `env` replace these.
     The run lies in `path`, or in runs/`name`, or in a new directory below runs/. It starts from the policy of the run
     `init`, or from a `policy` of your own; with `kl_coef`, each step pays so much for its log-probability's distance
-    from that policy's, and with `kl_target` that weight follows the divergence of a row. `threads`: see
-    :func:`choose_threads`.
+    from that policy's, and with `kl_target` that weight follows the divergence of a row. `teacher` is the run, or the
+    policy, that distillation learns from; the run keeps it. `threads`: see :func:`choose_threads`.
 
     Raises LaunchError for names and spaces, ConfigError for settings, RunError for a directory that is taken."""
     found = find.algorithm(algorithm)
     start = defaults(found, task)
     start = start._replace(options=options or start.options, env=env or start.env)
     chosen = change_all(start, settings)
-    return begin(found, task, chosen, name, path, init, policy, kl_coef, kl_target, threads).go()
+    return begin(found, task, chosen, name, path, init, policy, kl_coef, kl_target, threads, teacher).go()
 
 
 def resume(path: str | Path, *, task: Any = None, algorithm: ModuleType | None = None, policy: Any = None) -> Run:
@@ -121,10 +124,13 @@ class Ready:
     threads: int
     """The number that torch had before, and has again afterwards."""
     fresh: bool
+    teacher: Any = None
 
     def go(self) -> Run:
         """Train until the end, or until a signal; return the run."""
         run, given = self.run, {} if self.policy is None else {"policy": self.policy}
+        if self.teacher is not None:
+            given["teacher"] = self.teacher
         if self.kl[0]:
             given["shaping"] = [KLToReference(frozen(self.policy), *self.kl)]
         generators = random_state.capture_global()
@@ -133,6 +139,8 @@ class Ready:
             _seed_global(getattr(self.config, "seed", 0))
             if self.fresh and self.policy is not None and hasattr(self.policy, "save"):
                 checkpoint.publish(run.path / INITIAL, self.policy.save)
+            if self.fresh and self.teacher is not None:
+                checkpoint.publish(run.path / TEACHER, self.teacher.save)
             self.algorithm.module.train(self.config, self.task.task, run, **given)
         except Exception:
             if self.fresh and _is_untouched(run.path):
@@ -163,6 +171,7 @@ def begin(
     kl_coef: float = 0.0,
     kl_target: float | None = None,
     threads: int = 0,
+    teacher: Any = None,
 ) -> Ready:
     """Everything of :func:`train` up to the first step."""
     if name is not None and path is not None:
@@ -173,8 +182,10 @@ def begin(
     found = find.task(task, start.env)
     if init is not None:
         policy = policy_of(init)
+    _check_teacher(algorithm, teacher)
+    taught_by, teacher = teacher, policy_of(teacher) if isinstance(teacher, str | Path) else teacher
     _check_words(algorithm, found, policy)
-    found = in_words_of(found, policy)
+    found = in_words_of(found, teacher if policy is None else policy)
     if init is not None:
         config = _fit(policy, init, config, defaults(algorithm, task).config, found)
     if policy is not None and "policy" not in inspect.signature(module.train).parameters:
@@ -195,6 +206,7 @@ def begin(
         "kl": [kl_coef, kl_target],
         "init": None if init is None else str(Path(init).resolve()),
         "policy": None if policy is None or init is not None else type(policy).__name__,
+        **_told_of_teacher(taught_by),
     }
     before = torch.get_num_threads()
     torch.set_num_threads(threads or choose_threads(config, found.task))
@@ -209,7 +221,7 @@ def begin(
     except BaseException:
         torch.set_num_threads(before)
         raise
-    return Ready(algorithm, found, config, run, policy, (kl_coef, kl_target), before, True)
+    return Ready(algorithm, found, config, run, policy, (kl_coef, kl_target), before, True, teacher)
 
 
 def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None = None, policy: Any = None) -> Ready:
@@ -225,10 +237,11 @@ def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None 
             f"{path} was started with a policy of its own ({manifest['policy']}): "
             f"go on from Python, torchward.resume({str(path)!r}, policy=...), with one of the same architecture"
         )
-    found = in_words_of(found, policy)
+    teacher = policy_of(Path(path) / TEACHER) if manifest.get("teacher") is not None else None
+    found = in_words_of(found, teacher if policy is None else policy)
     weight, goal = manifest.get("kl", (0.0, None))
     before = torch.get_num_threads()
-    return Ready(module, found, config, Run.resume(path), policy, (weight, goal), before, False)
+    return Ready(module, found, config, Run.resume(path), policy, (weight, goal), before, False, teacher)
 
 
 def reopen(
@@ -337,6 +350,22 @@ def _check_kl(algorithm: Algorithm, policy: Any) -> None:
         raise LaunchError("kl_coef needs a policy to stay close to: give init, the run that has it")
     if "shaping" not in inspect.signature(algorithm.module.train).parameters:
         raise LaunchError(f"{algorithm.name} takes no kl_coef: its train takes no argument `shaping`")
+
+
+def _check_teacher(algorithm: Algorithm, teacher: Any) -> None:
+    """Raises LaunchError where an algorithm that needs a teacher has none, or one that has no use for it is given one."""
+    takes = "teacher" in inspect.signature(algorithm.module.train).parameters
+    if takes and teacher is None:
+        raise LaunchError(f"{algorithm.name} learns from a teacher: give the run that has it, with teacher")
+    if teacher is not None and not takes:
+        raise LaunchError(f"{algorithm.name} learns from no teacher: its train takes no argument `teacher`")
+
+
+def _told_of_teacher(teacher: Any) -> dict[str, str]:
+    """What a run's manifest says of its teacher: where it was found, or what it is."""
+    if teacher is None:
+        return {}
+    return {"teacher": str(Path(teacher).resolve()) if isinstance(teacher, str | Path) else type(teacher).__name__}
 
 
 def _check_device(device: str) -> None:

@@ -353,7 +353,7 @@ def _check_kl(algorithm: Algorithm, policy: Any) -> None:
 
 
 def _check_teacher(algorithm: Algorithm, teacher: Any) -> None:
-    """Raises LaunchError where an algorithm that needs a teacher has none, or one that has no use for it is given one."""
+    """Raises LaunchError where an algorithm that needs a teacher has none, or one that has no use for it has one."""
     takes = "teacher" in inspect.signature(algorithm.module.train).parameters
     if takes and teacher is None:
         raise LaunchError(f"{algorithm.name} learns from a teacher: give the run that has it, with teacher")

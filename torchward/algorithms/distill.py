@@ -379,8 +379,8 @@ class Learner:
 
     @torch.no_grad()
     def later(self, lesson: Lesson) -> Tensor:
-        """What the choice of each token ``[B, T]`` brought on: the discounted sum of the weighted divergences behind it,
-        less the mean of the same of the other answers to its prompt, which does not bias the gradient.
+        """What the choice of each token ``[B, T]`` brought on: the discounted sum of the weighted divergences behind
+        it, less the mean of the same of the other answers to its prompt, which does not bias the gradient.
 
         The divergence at a token is the expectation of its log-ratio: as credit it is less noisy than the log-ratio of
         what was drawn, and its mean is the same (MiniLLM's long part of the gradient, without its division by length).
@@ -389,8 +389,8 @@ class Learner:
         apart = torch.zeros_like(lesson.weight)
         for piece, index in pieces(lesson, self.config.per_device_train_batch_size):
             here = torch.zeros_like(piece.weight)
-            here[piece.taught] = self.compare(piece)[0]
-            apart[index, : here.shape[1]] = here * piece.weight
+            here[piece.taught] = self.compare(piece)[0] * piece.weight[piece.taught]
+            apart[index, : here.shape[1]] = here
         gamma = torch.full_like(apart, self.config.gamma)
         behind = torch.zeros_like(apart)
         behind[:, :-1] = self.config.gamma * reverse_scan(apart, gamma)[:, 1:]
@@ -440,8 +440,8 @@ def check_teacher(policy: LanguageModel, teacher: LanguageModel) -> None:
         raise ConfigError(f"expected a language model for a teacher, got {type(teacher).__name__}")
     if policy.vocabulary != teacher.vocabulary or policy.config.vocab_size != teacher.config.vocab_size:
         raise ConfigError(
-            "expected a teacher with the student's tokenizer, token by token, for their distributions are compared, got "
-            f"one of {teacher.config.vocab_size} tokens and a student of {policy.config.vocab_size}: distil without "
+            "expected a teacher with the student's tokenizer, for their distributions are compared token by token, "
+            f"got one of {teacher.config.vocab_size} tokens and a student of {policy.config.vocab_size}: distil without "
             "init, which makes a student in the teacher's words, or from a run that has them"
         )
     if (known := teacher.config.max_position_embeddings) < (own := policy.config.max_position_embeddings):

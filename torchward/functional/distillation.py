@@ -4,8 +4,8 @@ With the teacher p and the student q, one family holds all three, by Agarwal et 
 
     D_beta = beta KL(p || m) + (1 - beta) KL(q || m),   m = beta p + (1 - beta) q,   0 < beta < 1
 
-    lim_{beta -> 0} D_beta / beta = KL(p || q), the forward KL: the student covers all that the teacher says
-    lim_{beta -> 1} D_beta / (1 - beta) = KL(q || p), the reverse KL: the student says nothing that the teacher would not
+    lim_{beta -> 0} D_beta / beta = KL(p || q), the forward KL: the student covers the teacher
+    lim_{beta -> 1} D_beta / (1 - beta) = KL(q || p), the reverse KL: the student keeps to the teacher's
 
 ``beta`` of 0 and of 1 stand for these two limits, as in TRL; unscaled, D_beta itself would be 0 there.
 """
@@ -44,8 +44,8 @@ def divergence_gradient(
 
         beta = 0:  q_j - p_j,      else  c q_j (l_j - sum_k q_k l_k),   l = log q - log m,   c = 1 - beta
 
-    with m = p and c = 1 for beta = 1: of D_beta, the parts that come through m cancel. Exactly 0 where the two are equal.
-    Raises as :func:`divergence`.
+    with m = p and c = 1 for beta = 1: of D_beta, the parts that come through m cancel. Exactly 0 where the two are
+    equal. Raises as :func:`divergence`.
     """
     in_unit_interval(beta=beta)
     same_shape(log_p=log_p, log_q=log_q)

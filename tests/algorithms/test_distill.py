@@ -39,6 +39,7 @@ from torchward.language.text_task import Text
 from torchward.language.tokenizer import Bytes
 from torchward.metrics import read_metrics
 from torchward.nets.language_model import NONE, LanguageModel
+from torchward.nets.transformer import Transformer
 from torchward.nets.transformer_config import TransformerConfig, gpt2
 
 STILL = Config(learning_rate=0.0, max_grad_norm=1e9, lmbda=0.0, model=GPT)
@@ -82,7 +83,9 @@ def gradient(policy: LanguageModel) -> Tensor:
     return torch.cat([x.flatten().double() for x in found])
 
 
-def learnt(policy: LanguageModel, lesson: Lesson, teacher: LanguageModel, **changes: Any) -> tuple[Tensor, dict[str, float]]:
+def learnt(
+    policy: LanguageModel, lesson: Lesson, teacher: LanguageModel, **changes: Any
+) -> tuple[Tensor, dict[str, float]]:
     """The gradient and the metrics of one step."""
     learner = Learner(policy, teacher, replace(STILL, **changes))
     metrics = learner.update(lesson)
@@ -101,9 +104,7 @@ def by_hand(
         if not len(here):
             continue
         tokens = rows.tokens[row, here][None]
-        q, p = (
-            (each.body.logits(each.body.forward(tokens))[0] / temperature).softmax(1) for each in (policy, teacher)
-        )
+        q, p = ((each.body.logits(each.body.forward(tokens))[0] / temperature).softmax(1) for each in (policy, teacher))
         for i, t in enumerate(here.tolist()):
             if not rows.loss_mask[row, t]:
                 continue
@@ -187,7 +188,7 @@ END, PROMPT, LONGEST = 4, [1, 2], 3
 def few(seed: int, width: int = 8) -> LanguageModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = LanguageModel(distill.Transformer(replace(FEW, hidden_size=width)), {"tokenizer": "none"}).eval()
+        made = LanguageModel(Transformer(replace(FEW, hidden_size=width)), {"tokenizer": "none"}).eval()
         with torch.no_grad():
             for parameter in made.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.4)
@@ -217,7 +218,10 @@ def answered(found: list[list[int]]) -> Rows:
     mask = torch.zeros(len(found), time, dtype=torch.bool)
     for row, answer in enumerate(found):
         whole = PROMPT + answer
-        tokens[row, : len(whole) - 1], targets[row, : len(whole) - 1] = torch.tensor(whole[:-1]), torch.tensor(whole[1:])
+        tokens[row, : len(whole) - 1], targets[row, : len(whole) - 1] = (
+            torch.tensor(whole[:-1]),
+            torch.tensor(whole[1:]),
+        )
         mask[row, len(PROMPT) - 1 : len(whole) - 1] = True
     return Rows(tokens, targets, mask, torch.arange(time).expand_as(tokens), torch.zeros_like(tokens))
 
@@ -311,8 +315,12 @@ def test_the_teacher_is_followed_as_far_as_its_own_answers_earn(follow: Any) -> 
         weight = {"Always": 1.0, "AsGood": other, "WhereBetter": float(other > mean)}[type(follow).__name__]
         weights.append(weight)
         assert lesson.weight[row].tolist() == pytest.approx([weight] * lesson.weight.shape[1])
-        assert lesson.advantage[row].tolist() == pytest.approx([2.0 * (earns - mean)] * lesson.weight.shape[1], abs=1e-6)
-    assert isinstance(follow, Always) or (len(set(weights)) > 1 and metrics["followed"] == pytest.approx(np.mean(weights)))
+        assert lesson.advantage[row].tolist() == pytest.approx(
+            [2.0 * (earns - mean)] * lesson.weight.shape[1], abs=1e-6
+        )
+    assert isinstance(follow, Always) or (
+        len(set(weights)) > 1 and metrics["followed"] == pytest.approx(np.mean(weights))
+    )
 
 
 def test_by_reward_alone_the_step_is_that_of_grpo() -> None:
@@ -417,11 +425,27 @@ def test_a_student_comes_to_its_teacher(name: str, taught: LanguageModel, tmp_pa
 
 def test_whole_answers_of_its_own_lead_it_the_rest_of_the_way(taught: LanguageModel, tmp_path: Path) -> None:
     """From a student that is half-taught: from nothing, what comes later says too little of a first word."""
-    config = replace(SMALL, total_timesteps=6_000, objective=ForwardKL(), lmbda=0.0)
+    config = replace(SMALL, total_timesteps=8_000, objective=ForwardKL(), lmbda=0.0)
     begun = distill.train(config, task(), start(tmp_path / "begun", distill, config, task()), teacher=taught)
-    before, config = score(begun), replace(SMALL, total_timesteps=6_000, objective=ReverseKL(1.0), lmbda=0.5)
+    before, config = score(begun), replace(SMALL, total_timesteps=8_000, objective=ReverseKL(1.0), lmbda=0.5)
     policy = distill.train(config, task(), start(tmp_path / "run", distill, config, task()), begun, taught)
     assert score(policy) > 0.9 > before + 0.2
+
+
+def test_reward_leads_beyond_a_teacher(tmp_path: Path) -> None:
+    """Of one that is right on a good half of the pairs its student keeps that, and earns the rest; the teacher alone
+    leads no further than it is."""
+    tuned = sft.Config(total_timesteps=2_000, max_length=8, per_device_train_batch_size=8, learning_rate=1e-2)
+    half = sft.train(tuned, task(), start(tmp_path / "half", sft, tuned, task()), tiny_text.policy(task()))
+    assert 0.4 < score(half) < 0.75
+    told = Config(total_timesteps=12_000, lmbda=1.0, objective=ReverseKL(), learning_rate=3e-3,
+                  per_device_train_batch_size=64)  # fmt: skip
+    found = {}
+    for name, reward in (("alone", distill.Unrewarded()), ("rewarded", Rewarded())):
+        config = replace(told, reward=reward)
+        run = start(tmp_path / name, distill, config, task())
+        found[name] = score(distill.train(config, task(), run, copy.deepcopy(half), half))
+    assert abs(found["alone"] - score(half)) < 0.1 and found["rewarded"] > score(half) + 0.2
 
 
 def test_on_data_a_run_is_judged_by_bits_per_byte(taught: LanguageModel, tmp_path: Path) -> None:
@@ -442,7 +466,7 @@ def test_what_cannot_be_is_said(taught: LanguageModel, tmp_path: Path) -> None:
     fails("expected a language model for a teacher, got Linear", teacher=torch.nn.Linear(1, 1), policy=taught)
     bytes_ = LanguageModel(taught.body, Bytes().build([]).description())
     fails("expected a teacher with the student's tokenizer", policy=taught, teacher=bytes_)
-    longer = LanguageModel(distill.Transformer(replace(gpt2(taught.config.vocab_size, 8, 1, 2, 64), value_head=True)),
+    longer = LanguageModel(Transformer(replace(gpt2(taught.config.vocab_size, 8, 1, 2, 64), value_head=True)),
                            taught.vocabulary)  # fmt: skip
     fails("reads as long texts as the student, 64 tokens, got one of 32", policy=longer, teacher=taught)
     rows = replace(SMALL, lmbda=0.0, data=Corpus(), max_length=64)
@@ -457,7 +481,12 @@ def test_what_cannot_be_is_said(taught: LanguageModel, tmp_path: Path) -> None:
         ({"ce_coef": -1.0}, "expected ce_coef of at least 0"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=message):
-            replace(Config(), **wrong)  # type: ignore[arg-type]
-    for make in (lambda: JensenShannon(1.5), lambda: ReverseKL(-0.1), lambda: TeacherSamples(0.0), lambda: Rewarded(0.0)):
+            replace(Config(), **wrong)
+    for make in (
+        lambda: JensenShannon(1.5),
+        lambda: ReverseKL(-0.1),
+        lambda: TeacherSamples(0.0),
+        lambda: Rewarded(0.0),
+    ):
         with pytest.raises(ConfigError, match="expected"):
             make()

@@ -17,8 +17,8 @@ from tests.algorithms.training import start
 from tests.algorithms.worlds import Aim, Corridor, Railing, Recall, Serve
 from torchward.algorithms import (
     a2c,
-    dqn,
     distill,
+    dqn,
     dynamic_programming,
     expert_iteration,
     grpo,

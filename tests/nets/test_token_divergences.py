@@ -1,4 +1,4 @@
-"""A student's tokens held against a teacher's, in pieces: against autograd through the full distributions in float64."""
+"""A student's tokens held against a teacher's, in pieces: against autograd through all of both in float64."""
 
 from typing import Any
 

@@ -441,8 +441,8 @@ def check_teacher(policy: LanguageModel, teacher: LanguageModel) -> None:
     if policy.vocabulary != teacher.vocabulary or policy.config.vocab_size != teacher.config.vocab_size:
         raise ConfigError(
             "expected a teacher with the student's tokenizer, for their distributions are compared token by token, "
-            f"got one of {teacher.config.vocab_size} tokens and a student of {policy.config.vocab_size}: distil without "
-            "init, which makes a student in the teacher's words, or from a run that has them"
+            f"got one of {teacher.config.vocab_size} tokens and a student of {policy.config.vocab_size}: without init "
+            "a new student has the teacher's, or begin from a run that has it"
         )
     if (known := teacher.config.max_position_embeddings) < (own := policy.config.max_position_embeddings):
         raise ConfigError(

@@ -211,6 +211,80 @@ def grpo_python_code() -> Preset:
     return _functions(config)
 
 
+def _guests(config: object) -> Preset:
+    """Guests of whom some are never seen together. Their prompts are few, so that each is answered once."""
+    from torchward.run import RunOptions
+    from torchward.tasks import taste
+
+    return Preset(config, RunOptions(n_eval_episodes=64, stats_window=500), taste.Options())
+
+
+def pretrain_taste() -> Preset:
+    """A small model that writes menus as people do."""
+    from torchward.algorithms import pretrain
+    from torchward.nets.transformer_config import gpt2
+
+    config = pretrain.Config(
+        total_timesteps=250_000, max_length=64, per_device_train_batch_size=16, learning_rate=3e-3,
+        model=gpt2(40, 64, 3, 4, 64),
+    )  # fmt: skip
+    return _guests(config)
+
+
+def reward_model_taste() -> Preset:
+    """All picks some times: guests' likes and what goes together are many numbers."""
+    from torchward.algorithms import reward_model
+
+    config = reward_model.Config(
+        total_timesteps=160_000, max_length=24, per_device_train_batch_size=64, learning_rate=2e-3,
+        eval_pairs=2_000,
+    )  # fmt: skip
+    return _guests(config)
+
+
+def dpo_taste() -> Preset:
+    """The same picks, without a reward model."""
+    from torchward.algorithms import dpo
+
+    config = dpo.Config(
+        total_timesteps=60_000, max_length=24, per_device_train_batch_size=64, learning_rate=3e-4,
+        precompute_ref_log_probs=True, eval_pairs=2_000,
+    )  # fmt: skip
+    return _guests(config)
+
+
+def kto_taste() -> Preset:
+    """The same picks, each answer judged alone."""
+    from torchward.algorithms import kto
+
+    config = kto.Config(
+        total_timesteps=120_000, max_length=24, per_device_train_batch_size=64, learning_rate=3e-4, eval_answers=2_000
+    )
+    return _guests(config)
+
+
+def ppo_taste() -> Preset:
+    """Menus by reward, of 256 at a time; nothing is discounted. What the policy may move away costs `--kl-coef`."""
+    from torchward.algorithms import ppo
+
+    config = ppo.Config(
+        total_timesteps=500_000, n_envs=256, n_steps=11, batch_size=704, n_epochs=2, learning_rate=1e-3,
+        learning_rate_schedule="linear", gamma=1.0, gae_lambda=0.95, ent_coef=0.0,
+    )  # fmt: skip
+    return _guests(config)
+
+
+def grpo_taste() -> Preset:
+    """Eight menus for each prompt, compared with each other."""
+    from torchward.algorithms import grpo
+
+    config = grpo.Config(
+        total_timesteps=300_000, generation_batch_size=256, num_generations=8, steps_per_generation=2,
+        per_device_train_batch_size=128, learning_rate=5e-4, lr_scheduler_type="linear", warmup_ratio=0.03,
+    )  # fmt: skip
+    return _guests(config)
+
+
 PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("pretrain", "addition"): pretrain_addition,
     ("sft", "addition"): sft_addition,
@@ -227,5 +301,11 @@ PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("grpo", "guess_number"): grpo_guess_number,
     ("ppo", "guess_number"): ppo_guess_number,
     ("expert_iteration", "guess_number"): expert_iteration_guess_number,
+    ("pretrain", "taste"): pretrain_taste,
+    ("reward_model", "taste"): reward_model_taste,
+    ("dpo", "taste"): dpo_taste,
+    ("kto", "taste"): kto_taste,
+    ("ppo", "taste"): ppo_taste,
+    ("grpo", "taste"): grpo_taste,
 }
 """By algorithm and task."""

@@ -92,7 +92,7 @@ def main() -> None:
     """Print three tables."""
     found = {
         name: learnt(
-            lambda log_prob, loss=loss: cost(loss, log_prob),  # type: ignore[misc]
+            lambda log_prob, loss=loss: cost(loss, log_prob),
             torch.zeros(2, 6, dtype=torch.float64),
             lambda weight: REFERENCE + weight,
         )
@@ -121,9 +121,9 @@ def main() -> None:
         ("online", CURVE, True),
     ):
         policies = learnt(
-            lambda log_prob, online=online: compared(log_prob, online),  # type: ignore[misc]
+            lambda log_prob, online=online: compared(log_prob, online),
             torch.zeros(basis.shape[1], dtype=torch.float64),
-            lambda weight, basis=basis: WRITTEN + basis @ weight,  # type: ignore[misc]
+            lambda weight, basis=basis: WRITTEN + basis @ weight,
         )
         print(row(name, policies[-1], WRITTEN, LIKED))
 

@@ -146,6 +146,16 @@ def test_the_families_of_the_chapter_are_what_its_script_prints(capsys: pytest.C
     assert any(printed == block.text.split() for block in blocks("pretrained-models", "text"))
 
 
+# The losses of dpo.md
+
+
+def test_where_the_losses_send_the_probability_is_what_the_script_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    load(DOCS / "examples" / "preference_losses.py").main()
+    quoted = [block.text.split() for block in blocks("dpo", "text")]
+    tables = [table.split() for table in capsys.readouterr().out.strip().split("\n\n")]
+    assert len(tables) == 3 and all(table in quoted for table in tables)
+
+
 # What designing-a-reward.md measures
 
 
@@ -192,6 +202,7 @@ def test_the_time_limit_of_the_chapter_on_ppo_is_worth_what_it_says(capsys: pyte
         "language-as-control",
         "pytorch-2",
         "rewards",
+        "reward-models",
         "designing-a-reward",
     ],
 )

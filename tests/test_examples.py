@@ -200,6 +200,7 @@ def test_the_time_limit_of_the_chapter_on_ppo_is_worth_what_it_says(capsys: pyte
         "fine-tuning",
         "grpo",
         "language-as-control",
+        "distillation",
         "pytorch-2",
         "rewards",
         "reward-models",
@@ -218,7 +219,7 @@ def test_the_code_of_a_chapter_prints_what_stands_below_it(chapter: str, capsys:
 
 FIGURES = {
     "residuals": "bellman", "gamma": None, "temperature": None, "baseline": "policy-gradient", "clipping": "ppo",
-    "triad": "q-learning-to-dqn", "transformer_cost": "transformer",
+    "triad": "q-learning-to-dqn", "transformer_cost": "transformer", "distillation": "distillation",
 }  # fmt: skip
 """The scripts that take a second or two and draw no random numbers, and the chapter that quotes what they print."""
 
@@ -238,7 +239,7 @@ def test_the_numbers_of_a_figure_are_what_its_script_computes(
 
 SLOW = {
     "vocabularies": "pretraining", "pretraining": "pretraining", "pretraining_faults": "pretraining",
-    "fine_tuning": "fine-tuning", "language": "language-as-control", "grpo": "grpo",
+    "fine_tuning": "fine-tuning", "language": "language-as-control", "grpo": "grpo", "distillation_reward": "distillation",
 }  # fmt: skip
 """The scripts that take minutes, or measure the texts of the Python that runs, and the chapter that quotes them."""
 

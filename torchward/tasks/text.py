@@ -71,6 +71,19 @@ def expert_iteration_addition() -> Preset:
     return _two_digits(config)
 
 
+def distill_addition() -> Preset:
+    """A student of a quarter of the size, which hears its teacher on half of its own answers and half of the teacher's:
+    each prompt once, for there are many without an answer."""
+    from torchward.algorithms import distill
+    from torchward.nets.transformer_config import gpt2
+
+    config = distill.Config(
+        total_timesteps=150_000, num_generations=1, per_device_train_batch_size=64, max_length=64, learning_rate=2e-3,
+        model=gpt2(32, 64, 2, 4, 64),
+    )  # fmt: skip
+    return _two_digits(config)
+
+
 def pretrain_python_topics() -> Preset:
     """A small model in small batches: English in about two minutes."""
     from torchward.algorithms import pretrain
@@ -291,6 +304,7 @@ PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("grpo", "addition"): grpo_addition,
     ("ppo", "addition"): ppo_addition,
     ("expert_iteration", "addition"): expert_iteration_addition,
+    ("distill", "addition"): distill_addition,
     ("pretrain", "random_walks"): pretrain_random_walks,
     ("grpo", "random_walks"): grpo_random_walks,
     ("pretrain", "python_topics"): pretrain_python_topics,

@@ -239,7 +239,8 @@ def test_the_numbers_of_a_figure_are_what_its_script_computes(
 
 SLOW = {
     "vocabularies": "pretraining", "pretraining": "pretraining", "pretraining_faults": "pretraining",
-    "fine_tuning": "fine-tuning", "language": "language-as-control", "grpo": "grpo", "distillation_reward": "distillation",
+    "fine_tuning": "fine-tuning", "language": "language-as-control", "grpo": "grpo",
+    "distillation_reward": "distillation",
 }  # fmt: skip
 """The scripts that take minutes, or measure the texts of the Python that runs, and the chapter that quotes them."""
 

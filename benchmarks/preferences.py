@@ -2,7 +2,7 @@
 
     python -m benchmarks.preferences --jobs 2
     python -m benchmarks.preferences --seeds 1 --stage reward_model      a part of it
-    python -m benchmarks.preferences --figure                            docs/figures/preferences.png
+    python -m benchmarks.preferences --figure                            docs/images/preferences.png
 
 Each is `torchward train ALGORITHM taste` with the tuned settings; a seed is also that of the world. Picks are made by a
 true reward that is known, so it is known what share of them anybody could foresee, and what a menu is truly worth.
@@ -217,7 +217,7 @@ def main() -> None:
     options.add_argument("--figure", action="store_true", help="draw the chart from the raw data")
     given = options.parse_args()
     if given.figure:
-        draw(given.results, Path(__file__).parents[1] / "docs" / "figures" / "preferences.png")
+        draw(given.results, Path(__file__).parents[1] / "docs" / "images" / "preferences.png")
         return
 
     def summary(result: dict[str, Any]) -> str:

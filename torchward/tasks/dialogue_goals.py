@@ -23,7 +23,10 @@ SLOTS: dict[Kind, tuple[str, ...]] = {
 }
 """What each kind of goal is made of, in the order in which an action says it."""
 
-PLACES = ("rome", "paris", "london", "berlin", "madrid", "vienna", "oslo", "lisbon", "athens", "dublin", "prague", "milan")
+PLACES = (
+    "rome", "paris", "london", "berlin", "madrid", "vienna",
+    "oslo", "lisbon", "athens", "dublin", "prague", "milan",
+)  # fmt: skip
 MONTHS = (
     "january", "february", "march", "april", "may", "june",
     "july", "august", "september", "october", "november", "december",

@@ -8,9 +8,8 @@ from typing import Any
 from torchward.tasks.dialogue_goals import DAYS, DEVICES, MONTHS, PEOPLE, PLACES, PRICES, REMEDIES
 from torchward.tasks.dialogue_user import Conversation
 
-VALUES = frozenset((
-    *PLACES, *MONTHS, *DAYS, *PEOPLE, *PRICES, *DEVICES, *REMEDIES, *(one for each in REMEDIES.values() for one in each),
-))  # fmt: skip
+REMEDY_NAMES = tuple(one for each in REMEDIES.values() for one in each)
+VALUES = frozenset((*PLACES, *MONTHS, *DAYS, *PEOPLE, *PRICES, *DEVICES, *REMEDIES, *REMEDY_NAMES))
 BEGIN, END, VALUE = "<", ">", "_"
 
 

@@ -1,4 +1,4 @@
-"""Dialogue with simulated users, goals and phrasings held out: a script of rules, fine-tuning, and from there by reward.
+"""Dialogue with simulated users, goals and phrasings held out: by a script, by fine-tuning, and from there by reward.
 
     python -m benchmarks.dialogue                              script, pretrain, sft and ppo, with each seed
     python -m benchmarks.dialogue --seeds 1 --stage sft ppo    a part of it

@@ -122,6 +122,20 @@ def test_an_encoder_of_ones_own_is_trained_and_loaded(tmp_path: Path) -> None:
     assert run.step == 128
 
 
+# What rewards teach, of rewards.md
+
+
+def test_a_reward_with_a_hole_is_hacked_and_the_run_says_so(tmp_path: Path) -> None:
+    found = load(DOCS / "examples" / "reward_watch.py").main(tmp_path)
+    before = found["before"][0]
+    for honest in ("exact", "chrf", "own + length"):
+        means, warned = found[honest]
+        assert means["exact"] > before["exact"] + 0.2 and means["length"] < 7.0 and warned == [], honest
+    means, warned = found["own"]
+    assert means["own"] > before["own"] and means["exact"] < 0.5 * before["exact"] and means["length"] > 10.0
+    assert warned and all("longer answers earn more" in each for each in warned)
+
+
 # The figures and the numbers
 
 
@@ -143,6 +157,7 @@ def test_the_time_limit_of_the_chapter_on_ppo_is_worth_what_it_says(capsys: pyte
         "grpo",
         "language-as-control",
         "pytorch-2",
+        "rewards",
     ],
 )
 def test_the_code_of_a_chapter_prints_what_stands_below_it(chapter: str, capsys: pytest.CaptureFixture[str]) -> None:

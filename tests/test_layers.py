@@ -46,6 +46,8 @@ HEAVY = (
     "onnxruntime",
     "onnxscript",
     "PIL",
+    "rouge_score",
+    "sacrebleu",
     "pygame",
     "tensorboard",
     "tokenizers",

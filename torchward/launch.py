@@ -25,9 +25,12 @@ from torchward import checkpoint, random_state
 from torchward.checkpoint import write_json
 from torchward.config import ConfigError, did_you_mean, from_json, to_json
 from torchward.data.kl import KLToReference, frozen
+from torchward.data.preferences import PreferenceTask
+from torchward.data.protocols import Shaping
 from torchward.data.texts import GroupTask, TextTask
 from torchward.envs.make import EnvOptions
 from torchward.fields import change, choose, settings
+from torchward.language.hacking import Bounds
 from torchward.metrics import METRICS_FILE
 from torchward.nets import saving, spaces
 from torchward.run import Run, RunOptions, read_manifest
@@ -38,6 +41,8 @@ from torchward.tasks.find import Algorithm, Found, LaunchError
 RUNS = Path("runs")
 INITIAL = "initial"
 """The directory within a run of the policy that it started from."""
+JUDGE = "reward_model"
+"""The directory within a run of the reward model that judged its answers."""
 RESULT = "result.json"
 """The file that a run has once it has come to its end."""
 
@@ -52,6 +57,9 @@ def train(
     policy: Any = None,
     kl_coef: float = 0.0,
     kl_target: float | None = None,
+    kl_budget: float | None = None,
+    reward_model: str | Path | None = None,
+    pessimism: float = 0.0,
     options: RunOptions | None = None,
     env: EnvOptions | None = None,
     threads: int = 0,
@@ -65,7 +73,9 @@ def train(
     tuned settings of that algorithm and task, or the defaults where there are none; `options` and `env` replace these.
     The run lies in `path`, or in runs/`name`, or in a new directory below runs/. It starts from the policy of the run
     `init`, or from a `policy` of your own; with `kl_coef`, each step pays so much for its log-probability's distance
-    from that policy's, and with `kl_target` that weight follows the divergence of a row. `threads`: see
+    from that policy's, and with `kl_target` that weight follows the divergence of a row; with `kl_budget` the run says
+    so when a text is further away than so many nats. On a task of text, answers earn what the reward model of the run
+    `reward_model` says of them, less `pessimism` of its members' standard deviations. `threads`: see
     :func:`choose_threads`.
 
     Raises LaunchError for names and spaces, ConfigError for settings, RunError for a directory that is taken."""
@@ -73,7 +83,10 @@ def train(
     start = defaults(found, task)
     start = start._replace(options=options or start.options, env=env or start.env)
     chosen = change_all(start, settings)
-    return begin(found, task, chosen, name, path, init, policy, kl_coef, kl_target, threads).go()
+    return begin(
+        found, task, chosen, name=name, path=path, init=init, policy=policy, kl_coef=kl_coef, kl_target=kl_target,
+        kl_budget=kl_budget, reward_model=reward_model, pessimism=pessimism, threads=threads,
+    ).go()  # fmt: skip
 
 
 def resume(path: str | Path, *, task: Any = None, algorithm: ModuleType | None = None, policy: Any = None) -> Run:
@@ -118,6 +131,10 @@ class Ready:
     policy: Any
     kl: tuple[float, float | None]
     """Weight and target of the divergence from the policy that the run starts from; weight 0: none is paid for."""
+    judge: Any
+    """The reward model whose word answers earn, if there is one."""
+    watch: Bounds | None
+    """From when on a run on text warns of its reward; None: it is not watched."""
     threads: int
     """The number that torch had before, and has again afterwards."""
     fresh: bool
@@ -125,14 +142,16 @@ class Ready:
     def go(self) -> Run:
         """Train until the end, or until a signal; return the run."""
         run, given = self.run, {} if self.policy is None else {"policy": self.policy}
-        if self.kl[0]:
-            given["shaping"] = [KLToReference(frozen(self.policy), *self.kl)]
+        if shaping := self._shaping():
+            given["shaping"] = shaping
         generators = random_state.capture_global()
         try:
             # What draws from the generators that all share, someone's environment say, is the same in each run too.
             _seed_global(getattr(self.config, "seed", 0))
             if self.fresh and self.policy is not None and hasattr(self.policy, "save"):
                 checkpoint.publish(run.path / INITIAL, self.policy.save)
+            if self.fresh and self.judge is not None:
+                checkpoint.publish(run.path / JUDGE, self.judge.save)
             self.algorithm.module.train(self.config, self.task.task, run, **given)
         except Exception:
             if self.fresh and _is_untouched(run.path):
@@ -145,6 +164,17 @@ class Ready:
             result = {"step": run.step, "best_return": run.best_return, "lower_is_better": run.lower_is_better}
             write_json(run.path / RESULT, result)
         return run
+
+    def _shaping(self) -> list[Shaping]:
+        """What is paid for the distance from the policy that the run starts from, and who watches the reward."""
+        shaping: list[Shaping] = []
+        if self.kl[0] or (self.watch is not None and self.watch.kl_budget is not None):
+            shaping.append(KLToReference(frozen(self.policy), *self.kl))  # of weight 0, it only measures
+        if self.watch is not None:
+            from torchward.language.watch import Watch
+
+            shaping.append(Watch(self.run.say, self.watch))
+        return shaping
 
     @property
     def interrupted(self) -> bool:
@@ -162,7 +192,10 @@ def begin(
     policy: Any = None,
     kl_coef: float = 0.0,
     kl_target: float | None = None,
+    reward_model: str | Path | None = None,
+    pessimism: float = 0.0,
     threads: int = 0,
+    kl_budget: float | None = None,
 ) -> Ready:
     """Everything of :func:`train` up to the first step."""
     if name is not None and path is not None:
@@ -175,12 +208,16 @@ def begin(
         policy = policy_of(init)
     _check_words(algorithm, found, policy)
     found = in_words_of(found, policy)
+    judge = None if reward_model is None else judge_of(reward_model)
+    found = judged_by(found, judge, pessimism)
     if init is not None:
         config = _fit(policy, init, config, defaults(algorithm, task).config, found)
     if policy is not None and "policy" not in inspect.signature(module.train).parameters:
         raise LaunchError(f"{algorithm.name} starts from no other policy: its train takes no argument `policy`")
-    if kl_coef:
-        _check_kl(algorithm, policy)
+    for setting, value in (("kl_coef", kl_coef), ("kl_budget", kl_budget)):
+        if value:
+            _check_kl(algorithm, policy, setting)
+    watch = _watched(algorithm, found, kl_budget)
     _check_device(getattr(config, "device", "cpu"))
     if hasattr(module, "check") and policy is None:
         module.check(config, found.task)
@@ -191,8 +228,11 @@ def begin(
         "task": found.source,
         "task_name": found.name,
         "config": to_json(config),
-        "env": to_json(start.env if start.env is not None else find.options(task)),
+        "env": to_json(find.lasting(start.env if start.env is not None else find.options(task))),
         "kl": [kl_coef, kl_target],
+        "reward_model": None if reward_model is None else str(Path(reward_model).resolve()),
+        "pessimism": pessimism,
+        "watch": None if watch is None else to_json(watch),
         "init": None if init is None else str(Path(init).resolve()),
         "policy": None if policy is None or init is not None else type(policy).__name__,
     }
@@ -209,7 +249,8 @@ def begin(
     except BaseException:
         torch.set_num_threads(before)
         raise
-    return Ready(algorithm, found, config, run, policy, (kl_coef, kl_target), before, True)
+    kl = kl_coef, kl_target
+    return Ready(algorithm, found, config, run, policy, kl, judge, watch, before, fresh=True)
 
 
 def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None = None, policy: Any = None) -> Ready:
@@ -226,9 +267,15 @@ def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None 
             f"go on from Python, torchward.resume({str(path)!r}, policy=...), with one of the same architecture"
         )
     found = in_words_of(found, policy)
+    judge = None
+    if manifest.get("reward_model") is not None:
+        kept = Path(path) / JUDGE
+        judge = judge_of(kept if kept.exists() else manifest["reward_model"])
+    found = judged_by(found, judge, manifest.get("pessimism", 0.0))
     weight, goal = manifest.get("kl", (0.0, None))
     before = torch.get_num_threads()
-    return Ready(module, found, config, Run.resume(path), policy, (weight, goal), before, False)
+    watch = None if manifest.get("watch") is None else from_json(Bounds, manifest["watch"])
+    return Ready(module, found, config, Run.resume(path), policy, (weight, goal), judge, watch, before, fresh=False)
 
 
 def reopen(
@@ -272,6 +319,32 @@ def in_words_of(found: Found, policy: Any) -> Found:
     if policy is None or not hasattr(found.task, "using"):
         return found
     return found._replace(task=found.task.using(policy))
+
+
+def judge_of(place: str | Path) -> Any:
+    """The reward model of a run or of a directory. Raises PolicyError where there is none that can be read, and
+    LaunchError for a policy of another kind."""
+    from torchward.nets.reward_model import RewardModel
+
+    model: Any = saving.load(place)
+    if not isinstance(model, RewardModel):
+        raise LaunchError(
+            f"expected the run of a reward model at {place}, got a {type(model).__name__}: `torchward train "
+            "reward_model` makes one"
+        )
+    return model
+
+
+def judged_by(found: Found, judge: Any, pessimism: float) -> Found:
+    """The task, whose answers earn what a reward model says of them, if there is one. Raises LaunchError for a task
+    without answers."""
+    if judge is None:
+        if pessimism:
+            raise LaunchError("pessimism needs a reward model whose members may disagree: give reward_model, its run")
+        return found
+    if not hasattr(found.task, "judged_by"):
+        raise LaunchError(f"a reward model judges answers in text, and {found.name} has none")
+    return found._replace(task=found.task.judged_by(judge, pessimism))
 
 
 def policy_of(place: str | Path) -> Any:
@@ -318,7 +391,7 @@ def _fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Foun
 def _check_words(algorithm: Algorithm, found: Found, policy: Any) -> None:
     """Raises LaunchError where an algorithm of text is given none, or a task of text nobody who can write."""
     task = inspect.signature(algorithm.module.train).parameters.get("task")
-    wants = task is not None and task.annotation in (TextTask, GroupTask)
+    wants = task is not None and task.annotation in (TextTask, GroupTask, PreferenceTask)
     is_text = hasattr(found.task, "max_completion_length")
     if wants and not is_text:
         raise LaunchError(
@@ -331,12 +404,28 @@ def _check_words(algorithm: Algorithm, found: Found, policy: Any) -> None:
         )
 
 
-def _check_kl(algorithm: Algorithm, policy: Any) -> None:
+def _check_kl(algorithm: Algorithm, policy: Any, setting: str) -> None:
     """Raises LaunchError where there is no policy to stay close to, or nothing that could be paid for it."""
     if policy is None:
-        raise LaunchError("kl_coef needs a policy to stay close to: give init, the run that has it")
-    if "shaping" not in inspect.signature(algorithm.module.train).parameters:
-        raise LaunchError(f"{algorithm.name} takes no kl_coef: its train takes no argument `shaping`")
+        raise LaunchError(f"{setting} needs a policy to stay close to: give init, the run that has it")
+    if not _takes_shaping(algorithm):
+        raise LaunchError(f"{algorithm.name} takes no {setting}: its train takes no argument `shaping`")
+
+
+def _watched(algorithm: Algorithm, found: Found, kl_budget: float | None) -> Bounds | None:
+    """What a run that learns text by reward is watched for. Raises LaunchError for a budget where nobody watches, or
+    that is none."""
+    watches = hasattr(found.task, "problems") and _takes_shaping(algorithm)
+    if kl_budget is not None and (not watches or not kl_budget > 0.0):
+        raise LaunchError(
+            f"expected kl_budget above 0, in nats a text, for a run that learns text by reward, got {kl_budget} for "
+            f"{algorithm.name} on {found.name}"
+        )
+    return Bounds(kl_budget=kl_budget) if watches else None
+
+
+def _takes_shaping(algorithm: Algorithm) -> bool:
+    return "shaping" in inspect.signature(algorithm.module.train).parameters
 
 
 def _check_device(device: str) -> None:

@@ -22,7 +22,7 @@ import math
 import shutil
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,7 @@ from torch import Tensor
 
 from torchward import checkpoint, random_state
 from torchward import manifest as manifests
+from torchward.calibration import CALIBRATION, draw
 from torchward.checkpoint import CheckpointError
 from torchward.config import ConfigError, from_json, to_json
 from torchward.interrupt import Interrupt
@@ -296,6 +297,13 @@ class Run:
         """Tell the person at the terminal something, where progress is shown."""
         if self.options.progress:
             say(sentence)
+
+    def calibration(self, said: Sequence[float], came: Sequence[float], size: Sequence[int], error: float) -> None:
+        """Keep how often what was said with some probability came true, as calibration.json and as a picture."""
+        table = {"said": list(said), "came": list(came), "size": list(size), "error": error}
+        checkpoint.write_json(self.path / f"{CALIBRATION}.json", table)
+        with contextlib.suppress(ImportError):  # without matplotlib; finish says so of the curve
+            draw(self.path, said, came, size, error)
 
     # What is kept
 

@@ -5,7 +5,7 @@ from itertools import product
 from typing import Any
 
 from torchward.data.random import seeded
-from torchward.language.documents import Completion, Dialogue, Document, Message
+from torchward.language.documents import Completion, Dialogue, Document, Message, Preference
 from torchward.language.rewards import exact_match
 from torchward.language.task import Problems, Reply
 from torchward.language.text_task import Text
@@ -44,6 +44,16 @@ def task(in_turns: bool = False, graded: bool = False) -> Text:
             turns=3, tokenizer=Characters(), max_completion_length=3,
         )
     )  # fmt: skip
+
+
+def preferred() -> Text:
+    """Each pair of two letters as it should be written, and as it should not."""
+    every = [
+        Document(Preference(f"{a}{b}=", f"{b}{a}", f"{a}{b}"), f"{a}{b}", {"answer": f"{b}{a}"})
+        for a, b in product(LETTERS, repeat=2)
+    ]
+    test, train = every[::4], [document for i, document in enumerate(every) if i % 4]
+    return Text(Problems("preferred", train, test, exact_match, tokenizer=Characters(), max_completion_length=3))
 
 
 def policy(of: Text, seed: int = 0) -> LanguageModel:

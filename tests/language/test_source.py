@@ -289,10 +289,12 @@ def test_what_is_asked() -> None:
         (Completion("a", "b"), "a"),
         (Dialogue(said), said[:1]),
         (Completion(said[:3], said[3:]), said[:3]),
+        (Preference("a", "b", "c"), "a"),
+        (Preference("", said[:2], (*said[:1], said[3])), said[:1]),
     ]
     for content, expected in contents:
         assert question(Document(content, "here")) == expected
-    wrongs: list[tuple[Content, str]] = [("a text", "a text"), (Preference("a", "b", "c"), "a preference")]
+    wrongs: list[tuple[Content, str]] = [("a text", "a text"), (Preference("", "ab", "ac"), "a preference")]
     for wrong, kind in wrongs:
         with pytest.raises(TextError, match=f"expected a prompt to answer in here, got {kind}"):
             question(Document(wrong, "here"))

@@ -37,6 +37,13 @@ class Launch:
     """With --init: what each step pays for the distance of its log-probability from that of the policy there."""
     kl_target: float | None = None
     """Let kl_coef follow this divergence of a whole row (a text, an episode's steps between two updates)."""
+    reward_model: str | None = None
+    """On a task of text: answers earn what the reward model of this run says of them, in place of the task's reward, by
+    which they are still evaluated."""
+    pessimism: float = 0.0
+    """With --reward-model: how many standard deviations of its members' opinions are taken away."""
+    kl_budget: float | None = None
+    """With --init, on text: say so when a text is further than this from the policy there, in nats."""
     threads: int = 0
     """Threads that compute; 0: one for small networks, where it is the fastest, else torch's own choice."""
 

@@ -9,9 +9,21 @@ import torch
 from torch import Generator, Tensor
 
 from torchward.language.chat import Template
-from torchward.language.documents import Completion, Dialogue, Document, Message, Prompt, TextError, Words, asked, plain
+from torchward.language.documents import (
+    Completion,
+    Dialogue,
+    Document,
+    Message,
+    Preference,
+    Prompt,
+    TextError,
+    Words,
+    asked,
+    plain,
+    shared,
+)
 from torchward.language.generate import SLOTS, StopWords, generate, heard
-from torchward.language.task import Problems, Reward
+from torchward.language.task import InParts, Problems, ReadsTokens, Reward
 from torchward.language.tokenizer import Tokenizer
 from torchward.nets.language_model import LanguageModel
 
@@ -36,6 +48,8 @@ class Line:
     """True where the policy or its partner ended it, False where a length did."""
     next_value: float = 0.0
     """What it is worth behind its last token: something only where its length cut it and the problems say so."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """What each part of the reward said of it; nothing, where the reward is in one piece."""
 
     @classmethod
     def begun(cls, document: Document, ids: list[int]) -> "Line":
@@ -73,15 +87,18 @@ class Line:
 
 
 def question(document: Document) -> Words:
-    """What is asked: all that stands before the assistant's first words. Raises TextError for a document that asks
-    nothing: a text, or a preference."""
+    """What is asked: all that stands before the assistant's first words; of a preference its prompt or, without one,
+    the messages that both answers begin with. Raises TextError for a document that asks nothing."""
     match document.content:
         case Prompt(prompt) | Completion(prompt, _):
             return prompt
         case Dialogue(messages):
             return asked(messages)
-    kind = "a text" if isinstance(document.content, str) else "a preference"
-    raise TextError(f"expected a prompt to answer in {document.origin}, got {kind}")
+        case Preference(prompt, chosen, rejected):
+            if prompt or (isinstance(chosen, tuple) and (prompt := shared(chosen, rejected))):
+                return prompt
+            raise TextError(f"expected a prompt to answer in {document.origin}, got a preference without one")
+    raise TextError(f"expected a prompt to answer in {document.origin}, got a text")
 
 
 def spoken(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
@@ -177,11 +194,23 @@ def _answered(
 
 
 def judged(lines: Sequence[Line], reward: Reward) -> list[float]:
-    """What a reward says of each line. Raises TextError where it does not say a finite number for each."""
-    columns = gathered([line.document.columns for line in lines])
-    prompts = [plain(question(line.document)) for line in lines]
+    """What a reward says of each line: one that reads tokens, of the tokens that were sampled; one in parts leaves them
+    in the lines. Beside the columns of a document it is given the ``completion`` that the document holds. Raises
+    TextError where it does not say a finite number for each."""
     name = getattr(reward, "__name__", type(reward).__name__)
-    earned = list(reward(prompts, ["\n".join(line.said) for line in lines], **columns))
+    if isinstance(reward, ReadsTokens) and reward.reads_tokens:
+        earned = list(reward.of_tokens([line.ids for line in lines]))
+    else:
+        columns = gathered([shown(line.document) for line in lines])
+        prompts = [plain(question(line.document)) for line in lines]
+        said = ["\n".join(line.said) for line in lines]
+        if isinstance(reward, InParts):
+            parts = reward.parts(prompts, said, **columns)
+            for place, line in enumerate(lines):
+                line.parts = {each: values[place] for each, values in parts.items()}
+            earned = list(reward.total(parts))
+        else:
+            earned = list(reward(prompts, said, **columns))
     if len(earned) != len(lines):
         raise TextError(f"expected one reward for each of {len(lines)} completions from {name}, got {len(earned)}")
     for line, one in zip(lines, earned, strict=True):
@@ -190,6 +219,15 @@ def judged(lines: Sequence[Line], reward: Reward) -> list[float]:
                 f"expected finite numbers from {name}, got {one} for {line.said[-1]!r} of {line.document.origin}"
             )
     return [float(one) for one in earned]
+
+
+def shown(document: Document) -> Mapping[str, Any]:
+    """What a reward is told of a document: its columns, and the completion that it holds, unless a column is called
+    so."""
+    match document.content:
+        case Completion(_, completion):
+            return {"completion": plain(completion), **document.columns}
+    return document.columns
 
 
 def gathered(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

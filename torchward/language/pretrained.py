@@ -1,5 +1,6 @@
 """A pretrained model in a local directory of transformers as a policy, with its tokenizer and its chat template."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,3 +31,9 @@ def load(directory: Path | str, *, sampling: Sampling | None = None, dtype: torc
     tokenizer = hub_tokenizer.load(directory)
     body = hub_model.load(directory, vocab_size=tokenizer.vocab_size, dtype=dtype)
     return Pretrained(LanguageModel(body, tokenizer.description(), sampling), tokenizer, template_of(tokenizer))
+
+
+def lies_in(directory: Path | str) -> bool:
+    """Whether a directory says that it holds a model of transformers."""
+    described = Path(directory) / "config.json"
+    return described.is_file() and json.loads(described.read_text()).get("model_type") is not None

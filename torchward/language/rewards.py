@@ -1,4 +1,8 @@
-"""Rewards that several tasks share. A reward judges what was written, and is given the columns of its document."""
+"""Rewards that several tasks share. A reward judges what was written, and is given the columns of its document.
+
+Here are those that ask for the answer to the letter, and what all rewards need of the columns. The others stand by what
+they judge: ``rewards_by_answer`` (is it right), ``rewards_by_overlap`` (BLEU, chrF, ROUGE), ``rewards_by_form``
+(length, pattern, JSON, repetition), ``similarity`` (an encoder's); and ``reward_sum`` makes one of several."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +27,28 @@ def column(columns: Mapping[str, Sequence[Any]], name: str) -> Sequence[Any]:
     if name not in columns:
         raise TextError(f"expected a column {name!r} to judge by, got {', '.join(columns) or 'none'}")
     return columns[name]
+
+
+REFERENCES = ("reference", "answer", "completion")
+"""The columns in which a reference may stand, the first before the others."""
+
+
+def references(columns: Mapping[str, Sequence[Any]], name: str | None = None) -> list[tuple[str, ...]]:
+    """What each completion may be compared with: of the column ``name`` or, without a name, of the first of REFERENCES
+    that there is. A document's is a text, or a list of texts that are equally right.
+
+    Raises TextError where there is no such column, and for what is neither."""
+    if name is None:
+        name = next((each for each in REFERENCES if each in columns), None)
+    if name is None:
+        raise TextError(f"expected a column of {', '.join(REFERENCES)} to judge by, got {', '.join(columns) or 'none'}")
+    found = []
+    for value in column(columns, name):
+        texts = (value,) if isinstance(value, str) else value
+        if not isinstance(texts, list | tuple) or not texts or not all(isinstance(each, str) for each in texts):
+            raise TextError(f"expected a text or a list of texts as {name!r}, to judge by, got {value!r:.80}")
+        found.append(tuple(texts))
+    return found
 
 
 @dataclass(frozen=True)

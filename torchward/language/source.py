@@ -20,6 +20,11 @@ from torchward.language.task import Problems
 from torchward.language.tokenizer import Tokenizer
 from torchward.nets.language_model import NONE, LanguageModel
 
+EARNED = "earned"
+"""Where a rollout's context has what each answer earned, ``[B]``, before any shaping."""
+PARTS = "parts"
+"""Where it has what each part of the reward said, ``[B]`` by name; of a reward in one piece, nothing."""
+
 
 class TextSource:
     """A :class:`~torchward.data.protocols.Source`: ``n`` completions a rollout, ``num_generations`` of each prompt.
@@ -29,7 +34,8 @@ class TextSource:
     by its end-of-text; one that its length cut is not, and its ``next_value`` is what the policy expected behind it if
     the problems say so, else 0: its reward was paid where it was cut.
     Between two turns time passes with each of the partner's tokens, and the value there is that of the policy's next
-    choice. ``context["group"]`` says which rows answer the same prompt.
+    choice. ``context["group"]`` says which rows answer the same prompt, ``context["earned"]`` what each answer was
+    paid, and ``context["parts"]`` what the parts of a reward in parts said of it.
 
     Each prompt comes once in an epoch, in an order that follows from the seed and the epoch's number."""
 
@@ -147,7 +153,20 @@ def rollout(lines: Sequence[Line], num_generations: int, device: torch.device, p
         loss_mask=own.to(device),
         value=value.to(device),
         next_value=next_value.to(device),
-        context={"group": (rows // num_generations).to(device)},
+        context={
+            "group": (rows // num_generations).to(device),
+            EARNED: torch.tensor([sum(line.rewards) for line in lines]).to(device),
+            **_parts(lines, device),
+        },
+    )
+
+
+def _parts(lines: Sequence[Line], device: torch.device) -> dict[str, Tree]:
+    names = lines[0].parts
+    return (
+        {PARTS: {name: torch.tensor([line.parts[name] for line in lines]).to(device) for name in names}}
+        if names
+        else {}
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from torchward.language.bpe import BPE
 from torchward.language.documents import Document, Prompt, Split
@@ -15,6 +15,35 @@ class Reward(Protocol):
     """What answers earn: one number for each. Columns are what the documents of the prompts hold beside them."""
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]: ...
+
+
+@runtime_checkable
+class ReadsTokens(Protocol):
+    """A reward that can judge tokens as they were sampled, which text need not become again when it is read anew."""
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether it can: its words are the policy's."""
+        ...
+
+    def of_tokens(self, texts: Sequence[Sequence[int]]) -> list[float]:
+        """What prompts with their answers earn, one number for each."""
+        ...
+
+
+@runtime_checkable
+class InParts(Reward, Protocol):
+    """A reward that can say what it is made of. A run then logs the mean of each part as ``reward/NAME``."""
+
+    def parts(
+        self, prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]
+    ) -> Mapping[str, list[float]]:
+        """What each part says of each completion, without its weight."""
+        ...
+
+    def total(self, parts: Mapping[str, list[float]]) -> list[float]:
+        """What is earned for them."""
+        ...
 
 
 class Reply(NamedTuple):

@@ -1,23 +1,29 @@
 """Problems of text as a task: to be imitated, to be learnt by reward, and judged on what was held out."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import torch
 
+from torchward.data.preferences import Judgements, Pairs, Preferences, Rated
 from torchward.data.protocols import Evaluation, Policy
 from torchward.data.random import derive
+from torchward.data.sequences import Sequences
 from torchward.data.texts import Texts
-from torchward.language.chat import Template, encode_all
-from torchward.language.documents import Completion, Dialogue, Document, Prompt, Split, TextError
+from torchward.language.chat import Template, encode_all, encode_pair
+from torchward.language.documents import Completion, Dialogue, Document, Preference, Prompt, Split, TextError, shared
 from torchward.language.generate import SLOTS
 from torchward.language.hub_template import template_of
+from torchward.language.model_judge import Judge
 from torchward.language.play import judged, play
+from torchward.language.rewards import exact_match
 from torchward.language.source import TextSource
 from torchward.language.task import Problems
 from torchward.language.tokenizer import Tokenizer, byte_counts, described
 from torchward.nets.language_model import LanguageModel
+from torchward.nets.reward_model import RewardModel
 from torchward.nets.spaces import Discrete, Space
 
 
@@ -36,7 +42,7 @@ class Text:
         self.name = problems.name
         self._tokenizer = tokenizer
 
-    def using(self, policy: LanguageModel) -> "Text":
+    def using(self, policy: LanguageModel | RewardModel) -> "Text":
         """The same problems in the words of ``policy``."""
         return Text(self.problems, described(policy.vocabulary, "the policy"), self._template)
 
@@ -105,6 +111,55 @@ class Text:
             )
         return self._texts(answered, held_out) if held_out else self._texts(*self.split(answered))
 
+    def preferences(self) -> Preferences:
+        """Its pairs of answers of which one is better, with the column ``margin`` where there is one. Those held out
+        validate, where there are such, else a part of the others, by the split. Raises TextError without any."""
+        train, test = (
+            [each for each in documents if isinstance(each.content, Preference)]
+            for documents in (self.problems.train, self.problems.test)
+        )
+        if not train:
+            raise TextError(
+                f"expected pairs of answers in {self.name}, got none: give lines with chosen and rejected, or "
+                "the file of what people picked"
+            )
+        train, test = (train, test) if test else self.split(train)
+        return Preferences(self._pairs(train), self._pairs(test), self.tokenizer.pad_id, self.tokenizer.description())
+
+    def judgements(self) -> Judgements:
+        """Its answers that were judged alone, those with the column ``label``, true or false; and of its pairs, the
+        better answer as a good one and the worse as a bad one. Raises TextError without any of either kind."""
+        sides = [rated(documents) for documents in (self.problems.train, self.problems.test)]
+        train, test = sides if sides[1] else self.split(sides[0]) if sides[0] else sides
+        for good in (True, False):
+            if not any(each.columns[LABEL] is good for each in train):
+                raise TextError(
+                    f"expected answers that were judged {'good' if good else 'bad'} in {self.name}, got none: give "
+                    "lines with prompt, completion and label, true or false, or pairs with chosen and rejected"
+                )
+        return Judgements(self._rated(train), self._rated(test), self.tokenizer.pad_id, self.tokenizer.description())
+
+    def judged_by(self, model: RewardModel, pessimism: float = 0.0) -> "Text":
+        """The same problems, whose answers earn what a reward model says of them. They are evaluated as before, where
+        that can be: by the metric, or by the reward that they had."""
+        problems, judge = self.problems, Judge(model, pessimism, self.tokenizer.description())
+        told = problems.reward is not exact_match or any(
+            "answer" in each.columns for each in problems.test or problems.train
+        )
+        metric = problems.metric or (problems.reward if told else None)
+        return Text(replace(problems, reward=judge, metric=metric), self._tokenizer, self._template)
+
+    def _pairs(self, documents: Sequence[Document]) -> Pairs:
+        pairs = [encode_pair(each, self.tokenizer, self.template) for each in documents]
+        margin = np.array([float(each.columns.get("margin") or 0.0) for each in documents], np.float32)
+        sides = zip(*(pair for pair in pairs if pair is not None), strict=True)
+        chosen, rejected = (Sequences.of(side, self.tokenizer.vocab_size) for side in sides)
+        return Pairs(chosen, rejected, margin)
+
+    def _rated(self, documents: Sequence[Document]) -> Rated:
+        desirable = np.array([each.columns[LABEL] for each in documents], np.bool_)
+        return Rated(encode_all(documents, self.tokenizer, self.template).sequences, desirable)
+
     def _texts(self, documents: Iterable[Document], others: Iterable[Document]) -> Texts:
         train, validation = (encode_all(side, self.tokenizer, self.template).sequences for side in (documents, others))
         sizes = torch.from_numpy(byte_counts(self.tokenizer))
@@ -119,10 +174,23 @@ class Text:
             template=self.template, slots=slots,
         )  # fmt: skip
 
-    def evaluate(self, policy: Policy, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
+    def _orders(self, model: RewardModel, pairs: int) -> Evaluation:
+        """1 for each of the first held-out pairs that a reward model orders as people did, 0.5 for a tie, else 0."""
+        data, judge = self.preferences().validation, Judge(model, 0.0, model.vocabulary)
+        numbers = range(min(pairs, len(data)))
+        chosen, rejected = (
+            torch.tensor(judge.of_tokens([side[i].ids for i in numbers])) for side in (data.chosen, data.rejected)
+        )
+        return Evaluation(((chosen - rejected).sign() / 2 + 0.5).tolist(), data.steps[: len(numbers)].tolist())
+
+    def evaluate(
+        self, policy: Policy | RewardModel, episodes: int, seed: int, deterministic: bool = True
+    ) -> Evaluation:
         """Answers to ``episodes`` of the held-out prompts, each at most once, by the metric: the likeliest token by
         token, or drawn. Raises TypeError for a policy that is no language model, and TextError where nothing is held
         out."""
+        if isinstance(policy, RewardModel):
+            return self._orders(policy, episodes)
         if not isinstance(policy, LanguageModel):
             raise TypeError(f"expected a LanguageModel to judge, got {type(policy).__name__}")
         problems = self.problems
@@ -143,3 +211,26 @@ class Text:
 
     def __repr__(self) -> str:
         return f"Text({self.name})"
+
+
+LABEL = "label"
+"""The column that says whether an answer is good."""
+
+
+def rated(documents: Sequence[Document]) -> list[Document]:
+    """Answers that were judged alone, and each pair's two. Raises TextError for a label that is neither true nor
+    false."""
+    found: list[Document] = []
+    for each in documents:
+        match each.content:
+            case Preference(prompt, chosen, rejected):
+                if not prompt and isinstance(chosen, tuple) and isinstance(rejected, tuple):
+                    prompt = shared(chosen, rejected)
+                    chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
+                for answer, good in ((chosen, True), (rejected, False)):
+                    found.append(Document(Completion(prompt, answer), each.origin, {**each.columns, LABEL: good}))
+            case Completion() | Dialogue() if LABEL in each.columns:
+                if not isinstance(each.columns[LABEL], bool):
+                    raise TextError(f"expected a label true or false in {each.origin}, got {each.columns[LABEL]!r}")
+                found.append(each)
+    return found

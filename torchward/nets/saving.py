@@ -29,6 +29,7 @@ HOMES = {
     "DeterministicActor": "deterministic_actor",
     "QPolicy": "q_policy",
     "LanguageModel": "language_model",
+    "RewardModel": "reward_model",
     "SoftActor": "soft_actor",
     "TabularPolicy": "tabular",
 }

@@ -158,6 +158,22 @@ def _text(named: str, given: Any) -> Found:
     return Found(Text(importlib.import_module(f"torchward.tasks.{named}").make(chosen)), named, named)
 
 
+def lasting(given: Any) -> Any:
+    """Options that mean the same wherever a run is resumed from: with whole paths."""
+    return given.lasting() if isinstance(given, texts.Options) else given
+
+
+def part_of_file(named: str, default: str, what: str) -> Any:
+    """What is called ``name`` in a user's Python file ./file.py:name; in ./file.py, what is called ``default``. Raises
+    LaunchError where there is no such file, or nothing in it that is called so."""
+    file, _, wanted = named.partition(".py:") if ".py:" in named else (named.removesuffix(".py"), "", "")
+    path, wanted = Path(f"{file}.py").expanduser().resolve(), wanted or default
+    module = _load(path, what)
+    if not hasattr(module, wanted):
+        raise LaunchError(f"{path} has nothing called {wanted!r}.{did_you_mean(wanted, vars(module))}")
+    return getattr(module, wanted)
+
+
 def is_task(thing: Any) -> bool:
     """Whether `thing` has the verbs of :class:`torchward.data.protocols.Task`."""
     verbs = callable(getattr(thing, "source", None)) and callable(getattr(thing, "evaluate", None))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from torchward.tasks.control import Preset
+from torchward.tasks.dialogue_presets import grpo_dialogue, ppo_dialogue, pretrain_dialogue, sft_dialogue
 
 
 def _two_digits(config: object) -> Preset:
@@ -211,58 +212,78 @@ def grpo_python_code() -> Preset:
     return _functions(config)
 
 
-def _users(config: object) -> Preset:
-    """Users of all modes, judged on all that are held out."""
+def _guests(config: object) -> Preset:
+    """Guests of whom some are never seen together. Their prompts are few, so that each is answered once."""
     from torchward.run import RunOptions
-    from torchward.tasks import dialogue
+    from torchward.tasks import taste
 
-    users = dialogue.Options()
-    return Preset(config, RunOptions(n_eval_episodes=users.test, stats_window=500), users)
+    return Preset(config, RunOptions(n_eval_episodes=64, stats_window=500), taste.Options())
 
 
-def pretrain_dialogue() -> Preset:
-    """A small model that has seen a little of how conversations look."""
+def pretrain_taste() -> Preset:
+    """A small model that writes menus as people do."""
     from torchward.algorithms import pretrain
     from torchward.nets.transformer_config import gpt2
 
     config = pretrain.Config(
-        total_timesteps=50_000, max_length=128, per_device_train_batch_size=4, learning_rate=3e-3,
-        model=gpt2(640, 96, 2, 4, 256),
+        total_timesteps=250_000, max_length=64, per_device_train_batch_size=16, learning_rate=3e-3,
+        model=gpt2(40, 64, 3, 4, 64),
     )  # fmt: skip
-    return _users(config)
+    return _guests(config)
 
 
-def sft_dialogue() -> Preset:
-    """Until values are copied from where they stand; by reward, that takes far longer to learn."""
-    from torchward.algorithms import sft
+def reward_model_taste() -> Preset:
+    """All picks some times: guests' likes and what goes together are many numbers."""
+    from torchward.algorithms import reward_model
 
-    config = sft.Config(
-        total_timesteps=1_000_000, max_length=256, per_device_train_batch_size=16, learning_rate=3e-3
+    config = reward_model.Config(
+        total_timesteps=160_000, max_length=24, per_device_train_batch_size=64, learning_rate=2e-3,
+        eval_pairs=2_000,
     )  # fmt: skip
-    return _users(config)
+    return _guests(config)
 
 
-def grpo_dialogue() -> Preset:
-    """Eight conversations with each user; each rollout is learnt from twice."""
-    from torchward.algorithms import grpo
+def dpo_taste() -> Preset:
+    """The same picks, without a reward model."""
+    from torchward.algorithms import dpo
 
-    config = grpo.Config(
-        total_timesteps=400_000, generation_batch_size=512, num_generations=8, steps_per_generation=4,
-        num_iterations=2, per_device_train_batch_size=128, learning_rate=1e-3, lr_scheduler_type="linear",
-        warmup_ratio=0.03,
+    config = dpo.Config(
+        total_timesteps=60_000, max_length=24, per_device_train_batch_size=64, learning_rate=3e-4,
+        precompute_ref_log_probs=True, eval_pairs=2_000,
     )  # fmt: skip
-    return _users(config)
+    return _guests(config)
 
 
-def ppo_dialogue() -> Preset:
-    """Conversations with 256 users; the user's words pass as time, so the trace is long."""
+def kto_taste() -> Preset:
+    """The same picks, each answer judged alone."""
+    from torchward.algorithms import kto
+
+    config = kto.Config(
+        total_timesteps=120_000, max_length=24, per_device_train_batch_size=64, learning_rate=3e-4, eval_answers=2_000
+    )
+    return _guests(config)
+
+
+def ppo_taste() -> Preset:
+    """Menus by reward, of 256 at a time; nothing is discounted. What the policy may move away costs `--kl-coef`."""
     from torchward.algorithms import ppo
 
     config = ppo.Config(
-        total_timesteps=2_048_000, n_envs=256, n_steps=80, batch_size=5_120, n_epochs=3, learning_rate=7e-4,
-        learning_rate_schedule="linear", gamma=1.0, gae_lambda=0.99, ent_coef=0.003,
+        total_timesteps=500_000, n_envs=256, n_steps=11, batch_size=704, n_epochs=2, learning_rate=1e-3,
+        learning_rate_schedule="linear", gamma=1.0, gae_lambda=0.95, ent_coef=0.0,
     )  # fmt: skip
-    return _users(config)
+    return _guests(config)
+
+
+def grpo_taste() -> Preset:
+    """Eight menus for each prompt, compared with each other."""
+    from torchward.algorithms import grpo
+
+    config = grpo.Config(
+        total_timesteps=300_000, generation_batch_size=256, num_generations=8, steps_per_generation=2,
+        per_device_train_batch_size=128, learning_rate=5e-4, lr_scheduler_type="linear", warmup_ratio=0.03,
+    )  # fmt: skip
+    return _guests(config)
 
 
 PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
@@ -285,5 +306,11 @@ PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("sft", "dialogue"): sft_dialogue,
     ("grpo", "dialogue"): grpo_dialogue,
     ("ppo", "dialogue"): ppo_dialogue,
+    ("pretrain", "taste"): pretrain_taste,
+    ("reward_model", "taste"): reward_model_taste,
+    ("dpo", "taste"): dpo_taste,
+    ("kto", "taste"): kto_taste,
+    ("ppo", "taste"): ppo_taste,
+    ("grpo", "taste"): grpo_taste,
 }
 """By algorithm and task."""

@@ -1,14 +1,14 @@
 """Text of the user's own: a file, a folder, or JSON lines, to pretrain, fine-tune or be rewarded on."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torchward.config import ConfigError
 from torchward.language.bpe import BPE
 from torchward.language.corpus import Folder, JSONLines, TextFile
 from torchward.language.documents import Document, Split
-from torchward.language.rewards import exact_match
 from torchward.language.task import Problems, TokenizerChoice
+from torchward.tasks.reward_options import RewardOptions
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,17 @@ class Options:
     """The part of the documents that validates, and is held out from learning by reward."""
     answer_length: int = 64
     """The largest number of tokens of an answer."""
+    rewards: RewardOptions = field(default_factory=RewardOptions)
+    """What an answer earns."""
 
     @property
     def split(self) -> Split:
         """Which documents validate."""
         return Split(self.validation)
+
+    def lasting(self) -> "Options":
+        """The same wherever a run is resumed from."""
+        return replace(self, rewards=self.rewards.lasting())
 
 
 PIECES, LONGEST = 40, 2_000
@@ -36,7 +42,8 @@ how many characters a piece has at most, but for the rest of its last line."""
 
 
 def read(options: Options, path: Path) -> Problems:
-    """The documents at ``path``. Answers are judged by the column ``answer``, to the letter, where there is one.
+    """The documents at ``path``. Answers are judged by ``options.rewards``: by default by the column ``answer``, to the
+    letter, where there is one.
 
     Raises TextError for what cannot be read, and ConfigError for a path that is none."""
     if path.is_dir():
@@ -55,7 +62,7 @@ def read(options: Options, path: Path) -> Problems:
         name=path.stem,
         train=train,
         test=test,
-        reward=exact_match,
+        reward=options.rewards.build(),
         tokenizer=options.tokenizer,
         max_completion_length=options.answer_length,
         corpus=documents,

@@ -1,0 +1,92 @@
+"""From picks to a reward model and from it to a policy, by the commands that a person types."""
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+import torchward
+from torchward import cli, launch
+from torchward.metrics import read_metrics
+from torchward.nets.language_model import LanguageModel
+from torchward.nets.reward_model import RewardModel
+from torchward.run import read_manifest
+from torchward.tasks.find import LaunchError
+
+SMALL = ["--pairs", "200", "--test", "60", "--menus", "200", "--no-progress", "--no-tensorboard"]
+
+
+def run(*words: str) -> int:
+    return cli.main([*words])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that writes menus, and a reward model of two members."""
+    place = tmp_path_factory.mktemp("taste")
+    short = ["--total-timesteps", "8000", "--hidden-size", "32", "--num-hidden-layers", "1"]
+    assert run("train", "pretrain", "taste", *SMALL, *short, "--path", str(place / "writer")) == 0
+    judge = ["--total-timesteps", "1200", "--num-members", "2", "--init", str(place / "writer")]
+    assert run("train", "reward_model", "taste", *SMALL, *judge, "--path", str(place / "judge")) == 0
+    return place
+
+
+def test_a_reward_model_is_evaluated_by_the_pairs_it_orders(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert isinstance(torchward.load(runs / "judge"), RewardModel)
+    assert run("evaluate", str(runs / "judge"), "--episodes", "60") == 0
+    assert "over 60 episodes" in capsys.readouterr().out
+    mean = json.loads((runs / "judge" / "evaluation.json").read_text())["mean"]
+    best = max(row["eval/accuracy"] for row in read_metrics(runs / "judge") if "eval/accuracy" in row)
+    assert mean == pytest.approx(best)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_a_policy_learns_from_a_reward_model_and_goes_on_without_it(algorithm: str, runs: Path, tmp_path: Path) -> None:
+    """The run keeps what judged it, so that it can be resumed where the reward model's own run is gone."""
+    batch = {"ppo": ["--n-envs", "16", "--batch-size", "88"], "grpo": ["--generation-batch-size", "16"]}[algorithm]
+    given = ["--init", str(runs / "writer"), "--reward-model", str(runs / "judge"), "--pessimism", "0.5"]
+    path = tmp_path / "run"
+    steps = ["--total-timesteps", "600", "--kl-coef", "0.1", "--checkpoint-freq", "300"]
+    assert run("train", algorithm, "taste", *SMALL, *batch, *given, *steps, "--path", str(path)) == 0
+    assert isinstance(launch.judge_of(path / "reward_model"), RewardModel)
+    manifest = read_manifest(path)["manifest"]
+    assert manifest["pessimism"] == 0.5 and manifest["reward_model"] == str(runs / "judge")
+    ready = launch.take_up(path)
+    judge = ready.task.task.problems.reward
+    assert judge.pessimism == 0.5 and judge.reads_tokens and judge.model is ready.judge
+    assert run("evaluate", str(path), "--episodes", "6") == 0
+
+
+@pytest.mark.parametrize("algorithm", ["dpo", "kto"])
+def test_a_policy_learns_from_picks_alone(algorithm: str, runs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    given = ["--init", str(runs / "writer"), "--total-timesteps", "600", "--path", str(path)]
+    assert run("train", algorithm, "taste", *SMALL, *given) == 0
+    assert isinstance(torchward.load(path), LanguageModel)
+    assert run("evaluate", str(path), "--episodes", "6", "--stochastic") == 0
+
+
+def test_a_file_of_pairs_is_a_task(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "picks.jsonl"
+    tables = list(combinations("ABCDEFGH", 2))
+    lines = [{"prompt": f"{a}{b}:", "chosen": "abcd"[: i % 4 + 1], "rejected": "ff"} for i, (a, b) in enumerate(tables)]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    path = tmp_path / "run"
+    options = ["--init", str(runs / "writer"), "--total-timesteps", "300", "--no-progress", "--no-tensorboard"]
+    assert run("train", "reward_model", str(file), *options, "--validation", "0.3", "--path", str(path)) == 0
+    assert isinstance(torchward.load(path), RewardModel)
+
+
+def test_what_cannot_be_is_a_sentence(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(LaunchError, match=r"expected the run of a reward model at .*, got a LanguageModel"):
+        launch.judge_of(runs / "writer")
+    asked = ["train", "ppo", "taste", *SMALL, "--init", str(runs / "writer"), "--path", str(tmp_path / "run")]
+    assert run(*asked, "--pessimism", "1.0") != 0
+    assert "pessimism needs a reward model" in capsys.readouterr().err
+    assert run("train", "ppo", "CartPole-v1", "--reward-model", str(runs / "judge")) != 0
+    assert "a reward model judges answers in text, and CartPole-v1 has none" in capsys.readouterr().err
+    assert run("train", "dpo", "CartPole-v1") != 0
+    assert "dpo learns from text, and CartPole-v1 has none" in capsys.readouterr().err
+    assert run("train", "dpo", "reversal", "--init", str(runs / "writer"), "--path", str(tmp_path / "no")) != 0
+    assert "expected pairs of answers in reversal, got none" in capsys.readouterr().err

@@ -1,0 +1,71 @@
+"""One reward of several: their weighted sum, whose parts a run logs each by its name."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torchward.config import ConfigError
+from torchward.language.documents import TextError
+from torchward.language.task import Reward
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A part of a sum."""
+
+    name: str
+    """What metrics call it."""
+    reward: Reward
+    weight: float = 1.0
+    """What it is multiplied by; below 0 it is a penalty."""
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The weighted sum of its parts, each of which is asked once."""
+
+    terms: tuple[Weighted, ...]
+
+    def __post_init__(self) -> None:
+        check_names(self.terms)
+
+    def parts(
+        self, prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]
+    ) -> dict[str, list[float]]:
+        """What each part says, without its weight. Raises TextError where one does not say a number for each."""
+        return {each.name: asked(each, prompts, completions, columns) for each in self.terms}
+
+    def total(self, parts: Mapping[str, list[float]]) -> list[float]:
+        """The sums."""
+        columns = [[each.weight * one for one in parts[each.name]] for each in self.terms]
+        return [math.fsum(row) for row in zip(*columns, strict=True)]
+
+    def __call__(self, prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
+        """The sums."""
+        return self.total(self.parts(prompts, completions, **columns))
+
+
+def check_names(terms: Sequence[Weighted]) -> None:
+    """Raises ConfigError for parts that metrics cannot tell apart, for none, and for weights that are no numbers."""
+    names = [each.name for each in terms]
+    if not terms or len(set(names)) < len(names) or not all(names):
+        raise ConfigError(f"expected parts of a reward with names that differ, got {', '.join(names) or 'none'}")
+    for each in terms:
+        if not math.isfinite(each.weight):
+            raise ConfigError(f"expected a finite weight for {each.name}, got {each.weight}")
+
+
+def asked(
+    part: Weighted, prompts: Sequence[str], completions: Sequence[str], columns: Mapping[str, Sequence[Any]]
+) -> list[float]:
+    """What a part says. Raises TextError where it does not say a finite number for each completion."""
+    said = list(part.reward(prompts, completions, **columns))
+    if len(said) != len(completions):
+        raise TextError(
+            f"expected one reward for each of {len(completions)} completions from {part.name}, got {len(said)}"
+        )
+    for one, completion in zip(said, completions, strict=True):
+        if one is None or not math.isfinite(one):
+            raise TextError(f"expected finite numbers from {part.name}, got {one} for {completion!r:.80}")
+    return [float(one) for one in said]

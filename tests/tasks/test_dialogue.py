@@ -44,8 +44,8 @@ from torchward.tasks.dialogue_rewards import Parts, Reward, pairs, register, suc
 from torchward.tasks.dialogue_script import Script, converse, evaluate
 from torchward.tasks.dialogue_user import MANNERS, Conversation, User, Users
 
-TABLE = {"place": "rome", "date": "3 may", "people": "4", "price": "35"}
-BOOKED = "book place: rome date: 3 may people: 4 price: 35"
+TABLE = {"place": "rome", "date": "3 may", "people": "four", "price": "35"}
+BOOKED = "book place: rome date: 3 may people: four price: 35"
 FAULT = {"device": "router", "symptom": "slow", "tried": "restart"}
 FIXED = "fix device: router by: update"
 QUESTIONS = ("which city ?", "what date ?", "how many people ?", "at what price ?")
@@ -138,7 +138,7 @@ def test_what_is_no_action_is_read_as_none(said: str) -> None:
 
 def test_what_is_written_is_read() -> None:
     assert read(BOOKED) == Action("book", TABLE)
-    assert read("book date: 3 may place: rome people: 4 price: 35") == Action("book", TABLE), "in any order"
+    assert read("book date: 3 may place: rome people: four price: 35") == Action("book", TABLE), "in any order"
     assert read("fix device: router by: reset") == Action("fix", {"device": "router", "by": "reset"})
     assert read("right? tried: restart and reset") == Action("right?", {"tried": "restart and reset"})
     assert right(TABLE) == BOOKED and right(FAULT) == FIXED and read(written("book", TABLE)) == Action("book", TABLE)
@@ -163,7 +163,9 @@ def test_only_the_goal_to_the_letter_is_a_success() -> None:
             user = Conversation(somebody(goal), [wrong]).user
             assert not user.success
     assert not Conversation(somebody(), [FIXED]).user.success
-    assert not Conversation(somebody(), [BOOKED.replace("4", "5"), BOOKED]).user.success, "the first action counts"
+    assert not Conversation(somebody(), [BOOKED.replace("four", "five"), BOOKED]).user.success, (
+        "the first action counts"
+    )
 
 
 def test_patience_ends_it() -> None:
@@ -200,7 +202,7 @@ def test_the_cooperative_answer_what_was_asked() -> None:
         assert all(all(part in said.split() for part in value) for said in answers("cooperative", asked))
     both = answers("cooperative", "where and when and how many people ?")
     assert all("rome" in said and "may" in said for said in both), "two questions at once"
-    assert 0.1 < sum("4" in said.split() for said in both) / len(both) < 0.35, "the third one only by chance"
+    assert 0.1 < sum("four" in said.split() for said in both) / len(both) < 0.35, "the third one only by chance"
     known = {*words.LEARNT.puzzled}
     assert set(answers("cooperative", "hello there")) <= known
 
@@ -248,7 +250,7 @@ def test_who_is_asked_whether_it_is_right_says_so_or_corrects() -> None:
     assert answers("cooperative", written("right?", TABLE), 3) == [
         said for said in answers("cooperative", written("right?", TABLE), 3) if said.startswith("yes")
     ]
-    for said in answers("cooperative", written("right?", {**TABLE, "date": "4 may", "price": "20"}), 20):
+    for said in answers("cooperative", written("right?", {**TABLE, "date": "4 may", "price": "30"}), 20):
         assert said.startswith("no ") and {"3", "may"} <= set(said.split()) and "35" not in said
     assert set(answers("cooperative", "right? device: router", 20)) <= set(words.LEARNT.puzzled)
 
@@ -336,12 +338,13 @@ def test_the_script_is_as_good_with_the_phrasings_that_are_learnt_from() -> None
 
 def test_the_script_reads_what_people_say() -> None:
     script = Script(confirms=False)
-    assert script(["a table in rome on the 3 of may for 4 people at most 35 euros"], []) == BOOKED
-    assert script(["can you book for me in rome we are 4"], []) == "what date ?"
-    assert script(["a table please", "rome", "may 3", "4", "35"], list(QUESTIONS)) == BOOKED
+    assert script(["a table in rome on the 3 of may for four people at most 35 euros"], []) == BOOKED
+    assert script(["can you book for me in rome we are four"], []) == "what date ?"
+    assert script(["a table please", "rome", "may 3", "four", "35"], list(QUESTIONS)) == BOOKED
     assert script(["a table please", "rome", "may 3", "99"], list(QUESTIONS[:3])) == QUESTIONS[2]
+    assert script(["a table please", "four"], list(QUESTIONS[:1])) == QUESTIONS[0]
     assert script(["my router is slow", "i tried restart"], ["what have you tried ?"]) == FIXED
-    wrong = script(["a table in rome", "make it oslo , not rome", "may 3", "4", "35"], list(QUESTIONS))
+    wrong = script(["a table in rome", "make it oslo , not rome", "may 3", "four", "35"], list(QUESTIONS))
     assert wrong == BOOKED, "it takes the last city that it hears"
 
 
@@ -358,7 +361,7 @@ def test_demonstrations_are_conversations_with_their_users() -> None:
         assert heard[0] == document.question == User(document.columns).opening()
         assert [Users()(said[: n + 1], document.columns).text for n in range(len(said))] == [*heard[1:], None]
         won[Conversation(document.columns, said).user.success] += 1
-    assert 0.4 < won[True] / won.total() < 0.75, "they leave something to be gained"
+    assert 0.5 < won[True] / won.total() < 0.85, "they leave something to be gained"
     modes = Counter(document.columns["mode"] for document in problems().demonstrations)
     assert 0.8 < modes["cooperative"] / modes.total() < 0.9
     careful = make(Options(demonstrations=300, problems=300, careless=0.0, cooperative=1.0))

@@ -1,6 +1,6 @@
 """Dialogue: somebody wants a table booked or a device mended, and says so over several turns, each in its own manner.
 
-The assistant asks, may confirm, and ends by an action in text: `book place: rome date: 3 may people: 4 price: 35` or
+The assistant asks, may confirm, and ends by an action in text: `book place: rome date: 3 may people: four price: 35` or
 `fix device: router by: reset`. It is a success where that is what the user wants at that moment, to the letter. Who the
 users are is said in `dialogue_user`, what they want in `dialogue_goals`, how they put it in `dialogue_words`. The goals
 and phrasings of the test are none of those that are learnt from.
@@ -33,7 +33,7 @@ class Options:
     """The most turns of the assistant that a user goes along with. How many, from ``hurry`` on, each draws."""
     hurry: int = 6
     """The fewest."""
-    careless: float = 0.35
+    careless: float = 0.25
     """In how many of its turns the demonstrations' assistant asks again what it was told, or acts on guesses; and in
     how many conversations it overlooks that somebody changed their mind."""
     cooperative: float = 0.8

@@ -32,8 +32,8 @@ MONTHS = (
     "july", "august", "september", "october", "november", "december",
 )  # fmt: skip
 DAYS = tuple(map(str, range(1, 29)))
-PEOPLE = tuple(map(str, range(1, 9)))
-PRICES = tuple(map(str, range(20, 85, 5)))
+PEOPLE = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
+PRICES = tuple(map(str, range(30, 95, 5)))
 DEVICES = ("router", "printer", "laptop", "phone", "camera", "tablet", "speaker", "screen")
 REMEDIES: dict[str, tuple[str, str, str]] = {
     "slow": ("restart", "update", "reset"),

@@ -1,8 +1,8 @@
 """A baseline of `dialogue` without any learning: it fills slots by keywords, asks for what is missing, and confirms.
 
-As such systems are built: patterns find values in what was said, what was found last counts, a bare number is taken
-for what was asked. It knows the phrasings that are held out as well as the others, for whoever writes such rules thinks
-of both. What it does not know are misspellings, words that deny, and remarks that are none of the matter's.
+As such systems are built: patterns find values in what was said, and what was found last counts. It knows the phrasings
+that are held out as well as the others, for whoever writes such rules thinks of both. What it does not know are
+misspellings, words that deny, and remarks that are none of the matter's.
 """
 
 import re
@@ -54,7 +54,7 @@ PATTERNS: dict[str, tuple[str, ...]] = {
     "tried": (rf"\b(?P<v>(?:{REMEDY})(?: and (?:{REMEDY}))?)\b", rf"\b(?P<v>{NOTHING})\b"),
 }  # fmt: skip
 BARE: dict[str, Sequence[str]] = {"people": PEOPLE, "price": PRICES}
-"""What is understood without a word beside it, where it was asked for."""
+"""What is understood without a word beside it."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Script:
         """What it says next, from all that the user said and all that it said itself."""
         kind = next((kind for kind in SLOTS if any(self._topic(words) == kind for words in heard)), None)
         filled: dict[str, str] = {}
-        for words, before in zip(heard, ("", *said), strict=True):
-            self._fill(filled, words, before)
+        for words in heard:
+            self._fill(filled, words)
         if kind is None:
             kind = "repair" if filled.keys() & set(SLOTS["repair"]) and "place" not in filled else None
         kind = kind or ("booking" if "table" in " ".join(heard) else "repair")
@@ -88,7 +88,7 @@ class Script:
         return "repair" if re.search(r"\b(broken|work)\b", words) else None
 
     @staticmethod
-    def _fill(filled: dict[str, str], words: str, before: str) -> None:
+    def _fill(filled: dict[str, str], words: str) -> None:
         """Note what a turn says."""
         for slot, patterns in PATTERNS.items():
             found = [match for pattern in patterns for match in re.finditer(pattern, words)]
@@ -96,7 +96,7 @@ class Script:
                 groups = max(found, key=lambda match: match.end()).groupdict()
                 filled[slot] = groups.get("v") or f"{groups['d']} {groups['m']}"
         for slot, values in BARE.items():
-            if before == QUESTIONS[slot] and words in values:
+            if words in values:
                 filled[slot] = words
 
 

@@ -12,7 +12,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "people": ("how many people ?", "for how many ?"), "price": ("at what price ?", "what is the budget ?"),
     "device": ("which device ?",), "symptom": ("what is wrong with it ?",), "tried": ("what have you tried ?",),
 }  # fmt: skip
-CONFIRMED, TWO = 0.15, 0.1
+CONFIRMED, TWO = 0.4, 0.1
 """How often it asks whether all is right before it acts, and asks for place and date at once."""
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from torchward.tasks.control import Preset
+from torchward.tasks.dialogue_presets import grpo_dialogue, ppo_dialogue, pretrain_dialogue, sft_dialogue
 
 
 def _two_digits(config: object) -> Preset:
@@ -315,6 +316,10 @@ PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("grpo", "guess_number"): grpo_guess_number,
     ("ppo", "guess_number"): ppo_guess_number,
     ("expert_iteration", "guess_number"): expert_iteration_guess_number,
+    ("pretrain", "dialogue"): pretrain_dialogue,
+    ("sft", "dialogue"): sft_dialogue,
+    ("grpo", "dialogue"): grpo_dialogue,
+    ("ppo", "dialogue"): ppo_dialogue,
     ("pretrain", "taste"): pretrain_taste,
     ("reward_model", "taste"): reward_model_taste,
     ("dpo", "taste"): dpo_taste,

@@ -204,7 +204,7 @@ def draw(directory: Path, file: Path) -> None:
             for axis in (0, 1)
         ]
         axes.plot(*middle, color=colour, marker=mark, label=f"{name} (mean of {len(every)} seeds)")
-    axes.set(xlabel="KL divergence from the model before, nats an answer", ylabel="true reward", xlim=(0, 8))
+    axes.set(xlabel="KL divergence from the model before, nats an answer", ylabel="true reward", xlim=(0, 6))
     axes.grid(alpha=0.3)
     axes.legend()
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -13,53 +13,31 @@ saving.
 
 import argparse
 import json
-import resource
-import statistics
-import sys
 import tempfile
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.common import (
-    MISSING,
-    PEERS,
-    ROOT,
-    Results,
-    Row,
-    Work,
-    child,
-    markdown,
-    measure,
-    parser,
-    require_peers,
-    spread,
-    verdict,
-)
+from benchmarks.common import Results, Row, Work, markdown, measure, parser, require_peers
 from benchmarks.generation import model
+from benchmarks.steps import PLAIN, WARM, WORDS, Numbers, both_sides, of_a_run, peak, two_rows
 
 NAME = "grpo_step"
 ASKED, AIM = 0.65, 0.5
 ASKED_MEMORY = 0.5
-SHAPE = {"vocab_size": 512, "eos_id": 510, "pad_id": 511, "completions": 64, "group": 8, "new": 64}
+SHAPE = {**WORDS, "completions": 64, "group": 8, "new": 64}
 BETA = 0.04
-PROMPT, WARM = 16, 3
+PROMPT = 16
 
 
 def prompts(count: int) -> list[list[int]]:
     random = Random(1)
-    return [[random.randrange(500) for _ in range(PROMPT)] for _ in range(count)]
+    return [[random.randrange(PLAIN) for _ in range(PROMPT)] for _ in range(count)]
 
 
 def told(steps: int) -> dict[str, Any]:
     return {**SHAPE, "beta": BETA, "prompts": prompts(64), "steps": steps, "warm": WARM}
-
-
-def peak() -> float:
-    """The most memory that this process has had, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def ours(threads: int, steps: int) -> dict[str, Any]:
@@ -70,7 +48,6 @@ def ours(threads: int, steps: int) -> dict[str, Any]:
     from torchward.language.documents import Document, Prompt
     from torchward.language.task import Problems
     from torchward.language.text_task import Text
-    from torchward.metrics import read_metrics
     from torchward.nets.language_model import LanguageModel
     from torchward.run import Run, RunOptions
 
@@ -80,7 +57,9 @@ def ours(threads: int, steps: int) -> dict[str, Any]:
     def reward(prompts: Any, completions: Any, **_: Any) -> list[float]:
         return [float(len(set(completion.split()))) for completion in completions]
 
-    documents = [Document(Prompt(" ".join(map(str, ids))), str(number)) for number, ids in enumerate(prompts(64))]
+    # The start takes the first token's place, so that a prompt has as many tokens as on the other side.
+    texts = [" ".join(map(str, ids[1:])) for ids in prompts(64)]
+    documents = [Document(Prompt(text), str(number)) for number, text in enumerate(texts)]
     problems = Problems("step", documents, documents, reward, max_completion_length=SHAPE["new"])
     task = Text(problems, Numbers())  # type: ignore[arg-type]
     policy = LanguageModel(model(), {})
@@ -92,82 +71,28 @@ def ours(threads: int, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         run = Run(Path(place) / "run", options, total=config.total_timesteps, manifest={"algorithm": "grpo"})
         grpo.train(config, task, run, policy)
-        moments = [row["time"] for row in read_metrics(run.path)]
-    seconds = [b - a for a, b in pairwise(moments)]
-    return {
-        "seconds": round(statistics.median(seconds[WARM - 1 :]), 4),
-        "peak_mb": round(peak() - before, 1),
-        "steps": len(moments),
-        "threads": torch.get_num_threads(),
-    }
-
-
-class Numbers:
-    """Token i is the word i: so that both sides read the same prompts, of the same length."""
-
-    vocab_size, start_id, eos_id, pad_id = SHAPE["vocab_size"], 509, SHAPE["eos_id"], SHAPE["pad_id"]
-
-    def encode(self, text: str) -> list[int]:
-        """Its numbers; the first one is left to the start, so that a prompt has as many tokens as on the other side."""
-        return [int(word) for word in text.split()][1:]
-
-    def decode(self, ids: Any) -> str:
-        """The numbers as words, without end-of-text."""
-        return " ".join(str(token) for token in ids if token != self.eos_id)
-
-    def bytes_of(self, token: int) -> bytes:
-        """The number."""
-        return f"{token} ".encode()
+        return of_a_run(run.path, before, torch.get_num_threads())
 
 
 def one_round(number: int, steps: int) -> dict[str, Any]:
     """Both sides, on 1 and on 2 threads."""
     from torchward.language import hub
 
-    found: dict[str, Any] = {"ours": [], "trl": []}
     with tempfile.TemporaryDirectory() as directory:
         hub.save(model(), Path(directory))
         file = Path(directory) / "told.json"
         file.write_text(json.dumps(told(steps)))
-        theirs: list[str | Path] = [
-            PEERS,
-            ROOT / "benchmarks" / "peers" / "trl_grpo.py",
-            f"--model={directory}",
-            f"--told={file}",
-        ]
-        for threads in (1, 2):
-            mine = [sys.executable, "-m", f"benchmarks.{NAME}", "--ours", f"--threads={threads}", f"--steps={steps}"]
-            found["ours"].append(child(mine, threads))
-            found["trl"].append(child([*theirs, f"--threads={threads}"], threads))
-    seconds = {side: min(one["seconds"] for one in each) for side, each in found.items()}
-    memory = {side: max(one["peak_mb"] for one in each) for side, each in found.items()}
-    return {**found, "ratio": seconds["ours"] / seconds["trl"], "memory": memory["ours"] / memory["trl"]}
+        theirs = [f"--model={directory}", f"--told={file}"]
+        return both_sides([f"benchmarks.{NAME}", f"--steps={steps}"], "trl_grpo", theirs)
 
 
 def rows(directory: Path | None = None) -> list[Row]:
     """The rows of the table, from the raw data."""
     results = Results(NAME, *([directory] if directory else []))
     there = [one for number in range(100) if (one := results.read(key(number), {**SHAPE, "beta": BETA})) is not None]
-    time, memory = MISSING, MISSING
-    if there:
-        seconds = {side: [min(one["seconds"] for one in each[side]) for each in there] for side in ("ours", "trl")}
-        peaks = {side: [max(one["peak_mb"] for one in each[side]) for each in there] for side in ("ours", "trl")}
-        ratio = statistics.median(each["ratio"] for each in there)
-        share = statistics.median(each["memory"] for each in there)
-        time = (
-            f"{spread([each['ratio'] for each in there], 2)} x in {len(there)} rounds: {spread(seconds['ours'], 2)} "
-            f"against {spread(seconds['trl'], 2)} s; {verdict(ratio <= ASKED, ratio <= AIM)}"
-        )
-        memory = (
-            f"{spread([each['memory'] for each in there], 2)} x: {spread(peaks['ours'], 0)} against "
-            f"{spread(peaks['trl'], 0)} MB; {verdict(share <= ASKED_MEMORY, share <= ASKED_MEMORY)}"
-        )
     what = "a GRPO step, 64 completions in groups of 8, up to 64 tokens, with a reference, against TRL's"
-    command = f"python -m benchmarks.{NAME}"
-    return [
-        Row(f"{what}: time", f"{ASKED:g} x", f"{AIM:g} x", time, command),
-        Row(f"{what}: peak memory above imports", f"{ASKED_MEMORY:g} x", "", memory, command),
-    ]
+    memory = (ASKED_MEMORY, ASKED_MEMORY)
+    return two_rows(what, there, (ASKED, AIM), memory, f"python -m benchmarks.{NAME}")
 
 
 def key(number: int) -> str:

@@ -56,6 +56,8 @@ class Case:
     """Steps between two checkpoints; 0: a twentieth of the run."""
     init: "Case | None" = None
     """The run whose policy it starts from; it lies beside the others, and is not interrupted."""
+    taught: bool = False
+    """Whether that policy is what it learns from, and not what it begins as."""
 
     def all_settings(self) -> dict[str, Any]:
         """The settings with those of the run: two short evaluations, no pictures, no progress."""
@@ -81,6 +83,7 @@ ACTORS: dict[str, Any] = {
     "learning_rate": 1e-3, "net_arch": (32, 32),
 }  # fmt: skip
 """The same for actors with critics, with checkpoints every 80 steps."""
+GUESTS = {"pairs": 500, "test": 100, "menus": 500}
 MODEL = Case(
     "pretrain", "reversal",
     {"total_timesteps": 20_000, "max_length": 32, "max_position_embeddings": 32, "hidden_size": 32,
@@ -88,6 +91,20 @@ MODEL = Case(
 )  # fmt: skip
 ANSWERS: dict[str, Any] = {"total_timesteps": 6000, "num_generations": 4, "generation_batch_size": 16}
 """Text by reward: some forty steps of the optimiser, on a model that has seen a little text."""
+WRITER = Case(
+    "pretrain", "taste",
+    {"total_timesteps": 20_000, "max_length": 32, "max_position_embeddings": 32, "hidden_size": 32,
+     "num_hidden_layers": 2, "num_attention_heads": 2, **GUESTS},
+)  # fmt: skip
+PICKS: dict[str, Any] = {
+    "total_timesteps": 3_000, "per_device_train_batch_size": 32, "max_length": 32, "eval_pairs": 100, **GUESTS
+}  # fmt: skip
+"""Picks between menus: some hundred steps of the optimiser."""
+READER = Case(
+    "masked_lm", "python_passages",
+    {"total_timesteps": 20_000, "max_length": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+     "max_position_embeddings": 64},
+)  # fmt: skip
 CASES = {
     "value_iteration": Case(
         "dynamic_programming", "FrozenLake8x8-v1", {"total_timesteps": 1500, "gamma": 0.9999, "tolerance": 1e-12}
@@ -151,6 +168,21 @@ CASES = {
         init=MODEL,
     ),
     "expert_iteration": Case("expert_iteration", "reversal", {**ANSWERS, "max_length": 32}, init=MODEL),
+    "reward_model": Case("reward_model", "taste", {**PICKS, "num_members": 2}, init=WRITER),
+    "dpo": Case("dpo", "taste", PICKS, init=WRITER),
+    "dpo, online": Case(
+        "dpo", "taste",
+        {**PICKS, "data": "online", "data_generation_batch_size": 16}, init=WRITER,
+    ),
+    "kto": Case("kto", "taste", PICKS, init=WRITER),
+    "distill": Case(
+        "distill", "reversal",
+        {"total_timesteps": 8_000, "max_length": 32, "max_position_embeddings": 32, "hidden_size": 16,
+         "num_hidden_layers": 1, "num_attention_heads": 2},
+        init=MODEL, taught=True,
+    ),
+    "masked_lm": READER,
+    "classify": Case("classify", "python_passages", {"total_timesteps": 4_000, "max_length": 64}, init=READER),
 }  # fmt: skip
 
 
@@ -213,8 +245,8 @@ def live(case: Case, path: str, begun: Any, over: Any, leave_after: int) -> None
         launch.resume(run)
     else:  # or it was killed before it was anything
         shutil.rmtree(run, ignore_errors=True)
-        init = None if case.init is None else _init(run)
-        launch.train(case.algorithm, case.task, path=run, init=init, threads=1, **case.all_settings())
+        beside: dict[str, Any] = {} if case.init is None else {"teacher" if case.taught else "init": _init(run)}
+        launch.train(case.algorithm, case.task, path=run, threads=1, **beside, **case.all_settings())
 
 
 def _init(path: Path) -> Path:

@@ -57,9 +57,10 @@ class Stages:
         seed: int,
         changes: Mapping[str, Any] | None = None,
         watch: Callable[[Any, Any], list[float]] | None = None,
+        launched: Mapping[str, Any] | None = None,
     ) -> Trained:
-        """Train a stage to its end, on one thread. `watch` is given the run and its task before it goes, and the list
-        that it returns fills with the seconds that it takes."""
+        """Train a stage to its end, on one thread. `launched` are further words of `torchward train`. `watch` is given
+        the run and its task before it goes, and the list that it returns fills with the seconds that it takes."""
         import torch
 
         from torchward import launch
@@ -73,7 +74,7 @@ class Stages:
         told = {"seed": seed, "data_seed": seed, "tensorboard": False, "progress": False, **(changes or {})}
         algorithm = find.algorithm(self.algorithm(stage))
         start = launch.change_all(launch.defaults(algorithm, self.name), told)
-        ready = launch.begin(algorithm, self.name, start, path=path, init=begins, threads=1)
+        ready = launch.begin(algorithm, self.name, start, path=path, init=begins, threads=1, **(launched or {}))
         looks = watch(ready.run, ready.task.task) if watch is not None else []
         before = time.process_time()
         run = ready.go()
@@ -86,9 +87,15 @@ class Stages:
 
 
 def works(
-    benchmark: str, run: Stages, stages: Sequence[str], seeds: int, summary: Callable[[dict[str, Any]], str]
+    benchmark: str,
+    run: Stages,
+    stages: Sequence[str],
+    seeds: int,
+    summary: Callable[[dict[str, Any]], str],
+    settings: Callable[[str], Mapping[str, Any]] | None = None,
 ) -> list[Work]:
-    """Each of some stages with each seed, in a process of its own, which `benchmark` has for `--one`."""
+    """Each of some stages with each seed, in a process of its own, which `benchmark` has for `--one`; measured with
+    the run's settings, or with others that a benchmark tells."""
 
     def process(stage: str, seed: int) -> dict[str, Any]:
         return child(
@@ -96,7 +103,7 @@ def works(
         )
 
     return [
-        Work(key(stage, seed), run.settings(stage), partial(process, stage, seed), summary)
+        Work(key(stage, seed), (settings or run.settings)(stage), partial(process, stage, seed), summary)
         for stage in stages
         for seed in range(seeds)
     ]

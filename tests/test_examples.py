@@ -136,6 +136,50 @@ def test_a_reward_with_a_hole_is_hacked_and_the_run_says_so(tmp_path: Path) -> N
     assert warned and all("longer answers earn more" in each for each in warned)
 
 
+# The models of pretrained-models.md
+
+
+def test_the_families_of_the_chapter_are_what_its_script_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed: pip install -e '.[hf]'")
+    load(DOCS / "examples" / "families.py").main()
+    printed = capsys.readouterr().out.split()
+    assert any(printed == block.text.split() for block in blocks("pretrained-models", "text"))
+
+
+# The losses of dpo.md
+
+
+def test_where_the_losses_send_the_probability_is_what_the_script_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    load(DOCS / "examples" / "preference_losses.py").main()
+    quoted = [block.text.split() for block in blocks("dpo", "text")]
+    tables = [table.split() for table in capsys.readouterr().out.strip().split("\n\n")]
+    assert len(tables) == 3 and all(table in quoted for table in tables)
+
+
+# What designing-a-reward.md measures
+
+
+def test_six_rewards_of_one_corridor(tmp_path: Path) -> None:
+    found = load(DOCS / "examples" / "designing_a_reward.py").main(tmp_path)
+    for name in ("a potential", "counts", "curiosity", "a curriculum"):
+        assert found[name].arrives > 0.9, name
+    assert found["the end alone"].first is None
+    circling = found["every step towards it"]
+    assert circling.arrives < 0.1 and circling.earns > 31 * 0.05 + 1.0, "it earns more than whoever arrives"
+
+
+def test_a_proxy_is_optimised_too_far_and_divergence_that_costs_prevents_it(tmp_path: Path) -> None:
+    example = load(DOCS / "examples" / "overoptimisation.py")
+    free, held = example.main(tmp_path, runs=((0, 0.0), (0, 0.05)))
+    curve = [mean for _, mean, _ in example.means([free], (-1.0, 0.25, 2.0, 7.0, 32.0))]
+    proxy, meant = [point.proxy for point in curve], [point.meant for point in curve]
+    assert proxy == sorted(proxy), "what is paid rises with the divergence"
+    assert meant[1] > meant[0] + 0.03 and meant[-1] < 0.5 * meant[0], "what is meant rises, and falls"
+    last = held[-10:]
+    assert sum(point.meant for point in last) / 10 > meant[1] + 0.1
+    assert sum(point.divergence for point in last) / 10 < 2.0
+
+
 # The figures and the numbers
 
 
@@ -159,6 +203,8 @@ def test_the_time_limit_of_the_chapter_on_ppo_is_worth_what_it_says(capsys: pyte
         "distillation",
         "pytorch-2",
         "rewards",
+        "reward-models",
+        "designing-a-reward",
     ],
 )
 def test_the_code_of_a_chapter_prints_what_stands_below_it(chapter: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +239,8 @@ def test_the_numbers_of_a_figure_are_what_its_script_computes(
 
 SLOW = {
     "vocabularies": "pretraining", "pretraining": "pretraining", "pretraining_faults": "pretraining",
-    "fine_tuning": "fine-tuning", "language": "language-as-control", "grpo": "grpo", "distillation_reward": "distillation",
+    "fine_tuning": "fine-tuning", "language": "language-as-control", "grpo": "grpo",
+    "distillation_reward": "distillation",
 }  # fmt: skip
 """The scripts that take minutes, or measure the texts of the Python that runs, and the chapter that quotes them."""
 

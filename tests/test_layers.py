@@ -26,7 +26,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "algorithms": CORE | {"run", "config"},
     "tasks": BELOW_TASKS,
     "launch": BELOW_TASKS | {"tasks"},
-    "cli": BELOW_TASKS | {"tasks", "launch"},
+    "serve": CORE | {"language", "config"},  # a page for people: the command line opens it
+    "cli": BELOW_TASKS | {"tasks", "launch", "serve"},
     "__main__": frozenset({"cli"}),
     "__init__": frozenset({"launch", "nets"}),  # the names that `import torchward` offers
     **dict.fromkeys(FOUNDATION, FOUNDATION),
@@ -45,6 +46,7 @@ HEAVY = (
     "onnx",
     "onnxruntime",
     "onnxscript",
+    "peft",
     "PIL",
     "rouge_score",
     "sacrebleu",

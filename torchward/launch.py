@@ -8,7 +8,6 @@ All that can be wrong is said before anything is built: the names, the settings,
 
 import contextlib
 import inspect
-import json
 import random
 import re
 import shutil
@@ -16,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from torchward.config import ConfigError, did_you_mean, from_json, to_json
 from torchward.data.kl import KLToReference, frozen
 from torchward.data.preferences import PreferenceTask
 from torchward.data.protocols import Shaping
-from torchward.data.texts import GroupTask, TextTask
+from torchward.data.texts import GroupTask, LabelledTask, MaskedTask, TextTask
 from torchward.envs.make import EnvOptions
 from torchward.fields import change, choose, settings
 from torchward.language.hacking import Bounds
@@ -219,6 +218,7 @@ def begin(
     _check_teacher(algorithm, teacher)
     taught_by, teacher = teacher, policy_of(teacher) if isinstance(teacher, str | Path) else teacher
     _check_words(algorithm, found, policy)
+    _check_kind(algorithm, policy)
     found = in_words_of(found, teacher if policy is None else policy)
     judge = None if reward_model is None else judge_of(reward_model)
     found = judged_by(found, judge, pessimism)
@@ -245,7 +245,7 @@ def begin(
         "reward_model": None if reward_model is None else str(Path(reward_model).resolve()),
         "pessimism": pessimism,
         "watch": None if watch is None else to_json(watch),
-        "init": None if init is None else str(Path(init).resolve()),
+        "init": None if init is None else str(init if _is_remote(init) else Path(init).resolve()),
         "policy": None if policy is None or init is not None else type(policy).__name__,
         **_told_of_teacher(taught_by),
     }
@@ -366,28 +366,31 @@ def judged_by(found: Found, judge: Any, pessimism: float) -> Found:
 
 def policy_of(place: str | Path) -> Any:
     """What a run can start from: the policy of a run or of a policy directory, or a pretrained model in a local
-    directory of transformers. Raises PolicyError, ConfigError or LaunchError where there is none that can be saved."""
-    described = Path(place) / "config.json"
-    kind = json.loads(described.read_text()).get("model_type") if described.is_file() else None
-    if kind is None:
-        return saving.load(place)
-    from torchward.language import pretrained
-    from torchward.nets.transformer import Transformer
+    directory of transformers, or one that is to be downloaded, ``hub:owner/name``. Raises PolicyError, ConfigError or
+    LaunchError where there is none."""
+    from torchward.language import pretrained, pretrained_encoder
 
     try:
-        policy = pretrained.load(place).policy
+        if pretrained_encoder.is_encoder(place):
+            return pretrained_encoder.load(place)
+        if pretrained.lies_in(place) or _is_remote(place):
+            return pretrained.load(place).policy
+        return saving.load(place)
     except ImportError as error:
         raise LaunchError(str(error)) from error
-    if not isinstance(policy.body, Transformer):
-        raise LaunchError(
-            f"{place} has a {kind}, which transformers computes, and a run "
-            "cannot save: begin from Python with grpo or ppo, torchward.train(..., policy=pretrained.load(...).policy)"
-        )
-    return policy
+
+
+def _is_remote(place: str | Path) -> bool:
+    """Whether it is to be downloaded: ``hub:owner/name``."""
+    return str(place).startswith("hub:")
 
 
 def _fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Found) -> Any:
     """The config with the network of the policy that the run starts from. Raises LaunchError where they do not fit."""
+    from torchward.nets.text_classifier import TextClassifier
+
+    if isinstance(policy, TextClassifier) and hasattr(found.task, "labelled"):
+        return config  # the task is in its words, and labels are no matter of the task's spaces
     for what in ("observation_space", "action_space"):
         has, needs = getattr(policy, what), getattr(found.task, what)
         if has != needs:
@@ -408,7 +411,7 @@ def _fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Foun
 def _check_words(algorithm: Algorithm, found: Found, policy: Any) -> None:
     """Raises LaunchError where an algorithm of text is given none, or a task of text nobody who can write."""
     task = inspect.signature(algorithm.module.train).parameters.get("task")
-    wants = task is not None and task.annotation in (TextTask, GroupTask, PreferenceTask)
+    wants = task is not None and task.annotation in (TextTask, GroupTask, PreferenceTask, MaskedTask, LabelledTask)
     is_text = hasattr(found.task, "max_completion_length")
     if wants and not is_text:
         raise LaunchError(
@@ -419,6 +422,21 @@ def _check_words(algorithm: Algorithm, found: Found, policy: Any) -> None:
             f"{algorithm.name} on {found.name}, a task of text, improves a model that can write: give the run that has "
             "one, with init"
         )
+
+
+def _check_kind(algorithm: Algorithm, policy: Any) -> None:
+    """Raises LaunchError where an algorithm for what writes is given an encoder, or a classifier."""
+    from torchward.nets.masked_language_model import MaskedLanguageModel
+    from torchward.nets.text_classifier import TextClassifier
+
+    wanted = inspect.signature(algorithm.module.train).parameters.get("policy")
+    if wanted is None or wanted.annotation is inspect.Parameter.empty:
+        return
+    taken = get_args(wanted.annotation) or (wanted.annotation,)
+    for kind, does in ((MaskedLanguageModel, "fills gaps"), (TextClassifier, "says which label a text has")):
+        if isinstance(policy, kind) and kind not in taken:
+            others = "classify takes both, and masked_lm an encoder"
+            raise LaunchError(f"{algorithm.name} does not go on with a {kind.__name__}, which {does}: {others}")
 
 
 def _check_kl(algorithm: Algorithm, policy: Any, setting: str) -> None:

@@ -17,6 +17,7 @@ from tests.algorithms.training import start
 from tests.algorithms.worlds import Aim, Corridor, Railing, Recall, Serve
 from torchward.algorithms import (
     a2c,
+    classify,
     distill,
     dpo,
     dqn,
@@ -24,6 +25,7 @@ from torchward.algorithms import (
     expert_iteration,
     grpo,
     kto,
+    masked_lm,
     ppo,
     pretrain,
     q_learning,
@@ -51,7 +53,7 @@ from torchward.nets.actor_body import ActorNet
 from torchward.nets.actor_critic import Network
 from torchward.nets.lora import LoRA
 from torchward.nets.q_network import C51, QR, QNet
-from torchward.nets.transformer_config import gpt2
+from torchward.nets.transformer_config import bert, gpt2
 
 FILES = sorted(path.stem for path in Path(torchward.algorithms.__file__).parent.glob("[a-z]*.py"))
 CLOCKS = ("time", "steps_per_second")
@@ -169,6 +171,25 @@ RUNS: dict[str, tuple[ModuleType, Any, Any]] = {
                         gradient_accumulation_steps=2, early_stopping_patience=9, model=gpt2(8, 16, 1, 2, 16)),
         tiny_text.task,
     ),
+    "masked_lm": (
+        masked_lm,
+        masked_lm.Config(total_timesteps=640, max_length=16, per_device_train_batch_size=2,
+                         gradient_accumulation_steps=2, early_stopping_patience=9,
+                         model=replace(bert(8, 16, 1, 2, 16), dropout=0.1)),
+        tiny_text.task,
+    ),
+    "classify": (
+        classify,
+        classify.Config(total_timesteps=96, max_length=16, per_device_train_batch_size=4,
+                        gradient_accumulation_steps=2, model=bert(8, 16, 1, 2, 16)),
+        tiny_text.labelled,
+    ),
+    "classify, tuned": (
+        classify,
+        classify.Config(total_timesteps=96, max_length=16, per_device_train_batch_size=8, freeze_layers=1,
+                        layer_lr_decay=0.9, pooling="last"),
+        tiny_text.labelled,
+    ),
     "sft": (
         sft,
         sft.Config(total_timesteps=640, max_length=16, per_device_train_batch_size=4, freeze_layers=1,
@@ -275,7 +296,7 @@ for _name in OVERLAPPED:
 
 def given(name: str, task: Any) -> dict[str, Any]:
     """What a run starts from beside its config and its task."""
-    if not isinstance(task, Text) or name == "pretrain":
+    if not isinstance(task, Text) or name in ("pretrain", "masked_lm", "classify"):
         return {}
     policy = tiny_text.policy(task)
     if "distill" in name:  # the student begins from nothing
@@ -289,7 +310,10 @@ def learn_named(
     """One of the ``RUNS``."""
     module, config, make = RUNS[name]
     task = make()
-    if name == "sft, lora":  # what is dropped follows from the generator that all share, which launch seeds
+    if name in (
+        "sft, lora",
+        "masked_lm",
+    ):  # what is dropped follows from the generator that all share, which launch seeds
         torch.manual_seed(0)
     return learn(path, module, replace(config, **changes), task, stop, resume, **given(name, task))
 
@@ -327,7 +351,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
     assert lines(tmp_path / "halved") == lines(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("name", ["ppo", "reinforce", "q_learning", "sac, overlapped", "pretrain", "grpo"])
+@pytest.mark.parametrize("name", ["ppo", "reinforce", "q_learning", "sac, overlapped", "pretrain", "masked_lm", "grpo"])
 def test_a_seed_is_a_run_and_another_is_not(name: str, tmp_path: Path) -> None:
     first, same = learn_named(tmp_path / "a", name), learn_named(tmp_path / "b", name)
     other = learn_named(tmp_path / "c", name, seed=1)

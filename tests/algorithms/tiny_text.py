@@ -5,7 +5,7 @@ from itertools import product
 from typing import Any
 
 from torchward.data.random import seeded
-from torchward.language.documents import Completion, Dialogue, Document, Message, Preference
+from torchward.language.documents import Completion, Dialogue, Document, Message, Preference, Prompt
 from torchward.language.rewards import exact_match
 from torchward.language.task import Problems, Reply
 from torchward.language.text_task import Text
@@ -54,6 +54,13 @@ def preferred() -> Text:
     ]
     test, train = every[::4], [document for i, document in enumerate(every) if i % 4]
     return Text(Problems("preferred", train, test, exact_match, tokenizer=Characters(), max_completion_length=3))
+
+
+def labelled() -> Text:
+    """Each pair of letters, with the first of the two as its label."""
+    every = [Document(Prompt(f"{a}{b}"), f"{a}{b}", {"label": a}) for a, b in product(LETTERS, repeat=2)]
+    test, train = every[::4], [document for i, document in enumerate(every) if i % 4]
+    return Text(Problems("letters", train, test, exact_match, tokenizer=Characters(), corpus=every))
 
 
 def policy(of: Text, seed: int = 0) -> LanguageModel:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from torchward.config import ConfigError
 from torchward.language.documents import TextError
-from torchward.language.reward_sum import Sum, Weighted
+from torchward.language.reward_sum import Stage, Staged, Sum, Weighted
 from torchward.language.rewards import exact_match, references
 from torchward.language.rewards_by_answer import Contains, Exact, Numeric
 from torchward.language.rewards_by_form import Distinct, JSONObject, Length, Matches
@@ -206,3 +206,41 @@ def test_a_part_that_says_too_little_is_named() -> None:
 def test_settings_that_cannot_be(make: Any) -> None:
     with pytest.raises(ConfigError, match=r"^expected .*got"):
         make()
+
+
+# Stages
+
+
+def test_a_later_stage_pays_and_is_asked_only_where_the_earlier_is_reached() -> None:
+    asked: list[list[tuple[str, str, str]]] = []
+
+    def style(prompts: Any, completions: Any, **columns: Any) -> list[float]:
+        asked.append(list(zip(prompts, completions, columns["answer"], strict=True)))
+        return [0.5 for _ in completions]
+
+    reward = Staged(
+        (
+            Stage("number", Matches(r"\d+"), 0.25),
+            Stage("near", Numeric(absolute=5.0), 1.0, reached=0.5),
+            Stage("style", style, 2.0),
+        )
+    )
+    said, right = ["12", "x", "40", "14"], ["12", "9", "12", "12"]
+    assert isinstance(reward, InParts)
+    parts = reward.parts(list("pqrs"), said, answer=right)
+    assert parts == {"number": [1, 0, 1, 1], "near": [1, 0, 0, 1], "style": [0.5, 0, 0, 0.5]}
+    assert reward.total(parts) == reward(list("pqrs"), said, answer=right) == [2.25, 0.0, 0.25, 2.25]
+    assert asked[0] == [("p", "12", "12"), ("s", "14", "12")]
+    assert reward(["q"], ["x"], answer=["9"]) == [0.0] and len(asked) == 2, "no one is left to be asked"
+
+
+@given(st.lists(st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3), min_size=1, max_size=6))
+def test_what_has_reached_more_never_earns_less_by_it(said: list[list[float]]) -> None:
+    def stage(k: int) -> Stage:
+        return Stage(f"stage {k}", lambda prompts, completions, **columns: list(columns[f"c{k}"]), 1.0, reached=0.5)
+
+    columns = {f"c{k}": [row[k] for row in said] for k in range(3)}
+    found = Staged((stage(0), stage(1), stage(2)))([""] * len(said), [""] * len(said), **columns)
+    for row, earned in zip(said, found, strict=True):
+        first = next((k for k, one in enumerate(row) if one < 0.5), 2)
+        assert earned == pytest.approx(sum(row[: first + 1]))

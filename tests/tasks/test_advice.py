@@ -11,7 +11,8 @@ import pytest
 
 from tests.algorithms.test_goals import Bits, Reach
 from torchward import launch
-from torchward.data.texts import GroupTask, TextTask
+from torchward.data.preferences import PreferenceTask
+from torchward.data.texts import GroupTask, LabelledTask, MaskedTask, TextTask
 from torchward.envs.make import EnvOptions
 from torchward.envs.task import Control
 from torchward.nets import spaces
@@ -141,6 +142,9 @@ def takes(name: str, facts: Facts) -> bool:
     return True
 
 
+OF_TEXT = (TextTask, GroupTask, PreferenceTask, MaskedTask, LabelledTask)
+
+
 def test_the_spaces_of_the_chapter_are_those_that_algorithms_take() -> None:
     """Its table, cell by cell: all of a cell's algorithms take the actions of its row, or none does."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "which-algorithm.md").read_text(encoding="utf-8")
@@ -149,7 +153,7 @@ def test_the_spaces_of_the_chapter_are_those_that_algorithms_take() -> None:
     head, _, *rows = ([cell.strip() for cell in line] for line in lines)
     named = [re.findall(r"`(\w+)`", cell) for cell in head[1:]]
     tasks = {name: get_type_hints(find.algorithm(name).module.train)["task"] for name in find.algorithms()}
-    of_text = {name for name, kind in tasks.items() if kind in (TextTask, GroupTask)}
+    of_text = {name for name, kind in tasks.items() if kind in OF_TEXT}
     assert {name for names in named for name in names} == set(tasks) - of_text
     assert of_text | {"ppo"} == set(re.findall(r"`(\w+)`", section.partition("\nText ")[2].partition("\n\n")[0]))
     assert len(rows) == len(ROWS)

@@ -59,10 +59,10 @@ def test_what_a_menu_is_worth_by_hand() -> None:
 
 def test_no_shorter_longer_or_foreign_menu_is_worth_more() -> None:
     world = taste.World(taste.Options())
-    best = max("abcdefghijkl", key=lambda dish: world.likes[0][ord(dish) - 97] + world.likes[1][ord(dish) - 97])
-    full = world.worth("AB", "abcd")
-    assert world.worth("AB", "") < full and world.worth("AB", "??????") < full
-    assert world.worth("AB", best * 8) < world.worth("AB", best)
+    liked = sorted("abcdefghijkl", key=lambda dish: -world.likes[0][ord(dish) - 97] - world.likes[1][ord(dish) - 97])
+    full = world.worth("AB", "".join(liked[:4]))
+    for other in ("", "??????", liked[0], liked[0] * 4, liked[0] * 8, "".join(liked[:4]) * 3):
+        assert world.worth("AB", other) < full - 1.0, other
 
 
 def test_a_seed_is_a_world() -> None:

@@ -129,17 +129,17 @@ def learner_of(policy: LanguageModel, config: Config) -> Learner:
     return Learner(policy, config, ones, decayed(policy.parameters(), config.weight_decay))
 
 
-def fine_tune(learner: Learner, memory: Kept, config: Config) -> dict[str, Tensor | float]:
+def fine_tune(policy: LanguageModel, learner: Learner, memory: Kept, config: Config) -> dict[str, Tensor | float]:
     """Some epochs over what was kept, in rows that hold several completions."""
-    learner.policy.sampling = Sampling()
-    sequences = Sequences.of(memory.sequences, learner.policy.config.vocab_size)
+    policy.sampling = Sampling()
+    sequences = Sequences.of(memory.sequences, policy.config.vocab_size)
     rows = config.per_device_train_batch_size
     seed = derive(config.seed, f"round {memory.rounds}")
     cursor = Cursor(sequences, max_length=config.max_length, batch_size=rows, pad_id=0, packing=Whole(), seed=seed)
     metrics: dict[str, Tensor | float] = {}
     for _ in range(max(1, round(config.num_train_epochs * cursor.rows / rows))):
         metrics = learner.update([cursor.next()])
-    learner.policy.eval()
+    policy.eval()
     metrics.pop("bits_per_byte")
     return metrics
 
@@ -170,7 +170,7 @@ def train(config: Config, task: GroupTask, run: Run, policy: LanguageModel | Non
                 policy.load_state_dict(begun.state_dict())
                 learner.optimizer = learner_of(policy, config).optimizer
             if memory.sequences:
-                metrics |= fine_tune(learner, memory, config)
+                metrics |= fine_tune(policy, learner, memory, config)
             run.advance(rollout.steps, source.episodes())
             run.log(metrics)
             if run.due("evaluate"):

@@ -19,9 +19,10 @@ from torchward.data.packing import Packing, Rows, Wrapped, once
 from torchward.data.protocols import Episode, Evaluation, on_device
 from torchward.data.random import derive, seeded
 from torchward.data.sequences import Sequences
-from torchward.data.texts import Texts, TextTask
+from torchward.data.texts import Labelled, Texts, TextTask
 from torchward.functional.schedules import warmup_constant, warmup_cosine, warmup_linear
 from torchward.nets.adamw import AdamW, Group, decayed
+from torchward.nets.body import Scoring, Worded
 from torchward.nets.heap import keep_freed
 from torchward.nets.language_model import NONE, LanguageModel
 from torchward.nets.sampling import Sampling
@@ -127,11 +128,20 @@ class Looking(Protocol):
     def eval_tokens(self) -> int: ...
 
 
-def bits(policy: LanguageModel, rows: Rows, bytes_of: Tensor) -> tuple[Tensor, Tensor]:
-    """What the learnt tokens of packed rows cost, in nats and in all; and how many bytes they stand for."""
+def read(policy: Scoring, rows: Rows) -> Tensor:
+    """The hidden states ``[B, T, width]`` of packed rows."""
     # Rows without padding that hold one sequence need no mask, and attention is faster without one.
     segments = rows.segments if bool((rows.segments != 0).any()) else None
-    hidden = policy.body.forward(rows.tokens, segments, None if segments is None else rows.positions)
+    return policy.body.forward(rows.tokens, segments, None if segments is None else rows.positions)
+
+
+def bits(policy: Scoring, rows: Rows, bytes_of: Tensor) -> tuple[Tensor, Tensor]:
+    """What the learnt tokens of packed rows cost, in nats and in all; and how many bytes they stand for."""
+    return cost_of(policy, read(policy, rows), rows, bytes_of)
+
+
+def cost_of(policy: Scoring, hidden: Tensor, rows: Rows, bytes_of: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, of rows whose hidden states are known."""
     target = rows.targets.masked_fill(~rows.loss_mask, NONE)
     cost = -policy.scores(hidden, target, with_entropy=False).log_prob.sum()
     return cost, bytes_of[rows.targets][rows.loss_mask].sum()
@@ -151,7 +161,7 @@ def schedule(config: Scheduled, progress: float) -> float:
 class Learner:
     """The policy's optimiser, and the update."""
 
-    def __init__(self, policy: LanguageModel, config: Settings, bytes_of: Tensor, groups: Sequence[Group]) -> None:
+    def __init__(self, policy: Scoring, config: Settings, bytes_of: Tensor, groups: Sequence[Group]) -> None:
         self.policy, self.config = policy, config
         self.bytes_of = bytes_of.to(config.device)
         self.optimizer = AdamW(groups, config.learning_rate, (config.adam_beta1, config.adam_beta2))
@@ -160,7 +170,7 @@ class Learner:
     def update(self, batches: list[Rows]) -> dict[str, Tensor | float]:
         """One step of the optimiser on the mean over all learnt tokens of the batches."""
         self.policy.train()
-        total = sum(int(rows.loss_mask.sum()) for rows in batches)
+        total = max(1, sum(int(rows.loss_mask.sum()) for rows in batches))
         cost, size = torch.zeros((), device=self.config.device), torch.zeros((), device=self.config.device)
         self.optimizer.zero_grad()
         for rows in batches:
@@ -206,7 +216,7 @@ class Patience:
 
 
 @torch.no_grad()
-def validate(policy: LanguageModel, batches: Iterable[Rows], bytes_of: Tensor, config: Settings) -> Evaluation:
+def validate(policy: Scoring, batches: Iterable[Rows], bytes_of: Tensor, config: Settings) -> Evaluation:
     """Bits per byte of the validation texts, as one episode."""
     policy.eval()
     cost, size, tokens = 0.0, 0.0, 0
@@ -262,7 +272,7 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
     return policy
 
 
-def check_texts(policy: LanguageModel, texts: Texts, max_length: int) -> None:
+def check_texts(policy: Worded, texts: Texts | Labelled, max_length: int) -> None:
     """Raises ConfigError for rows that a policy cannot read, and for texts in the tokens of another vocabulary."""
     if max_length > (limit := policy.config.max_position_embeddings):
         raise ConfigError(

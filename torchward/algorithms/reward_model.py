@@ -22,6 +22,7 @@ from torchward.nets.adamw import AdamW, decayed
 from torchward.nets.heap import keep_freed
 from torchward.nets.language_model import LanguageModel
 from torchward.nets.lora import Adaptation, LoRA, NoLoRA, merged
+from torchward.nets.masked_language_model import MaskedLanguageModel
 from torchward.nets.reward_model import RewardModel, adapted
 from torchward.run import Run
 
@@ -192,8 +193,11 @@ def calibration(said: Tensor) -> Reliability:
     return reliability(torch.cat([better, -better]).sigmoid(), torch.cat([picked, ~picked]))
 
 
-def train(config: Config, task: PreferenceTask, run: Run, policy: LanguageModel | None = None) -> RewardModel:
-    """Learn the preferences of ``task``, beginning from what ``policy`` knows of its language; return the model."""
+def train(
+    config: Config, task: PreferenceTask, run: Run, policy: LanguageModel | MaskedLanguageModel | None = None
+) -> RewardModel:
+    """Learn the preferences of ``task``, beginning from what ``policy``, which writes or fills gaps, knows of its
+    language; return the model."""
     if policy is None:
         raise ConfigError("expected a model that knows the language, to judge it: give a pretrained run's, with init")
     keep_freed()

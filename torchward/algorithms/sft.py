@@ -8,7 +8,9 @@ not see each other. The run's steps are tokens of rows, its figure is bits per b
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
+
+from torch import nn
 
 from torchward.algorithms.pretrain import Learner, Patience, check_texts, schedule, some, validate
 from torchward.config import ConfigError
@@ -85,7 +87,24 @@ class Config:
             )
 
 
-def groups(policy: LanguageModel, config: Config) -> list[Group]:
+class Layered(Protocol):
+    """A model that is tuned layer by layer."""
+
+    def layers(self) -> list[list[nn.Parameter]]: ...
+
+
+class Tuning(Protocol):
+    """What tuning needs of a config."""
+
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def freeze_layers(self) -> int: ...
+    @property
+    def layer_lr_decay(self) -> float: ...
+
+
+def groups(policy: Layered, config: Tuning) -> list[Group]:
     """The parameters that are tuned, layer by layer from below, each with its learning rate.
 
     Freezes those that are not; raises ConfigError where none would be left."""

@@ -13,6 +13,8 @@ COMMANDS = {
     "evaluate": "evaluate RUN: play whole episodes with a run's policy",
     "watch": "watch RUN: film a run's policy, or show it in a window",
     "chat": "chat RUN: talk to a run's language model",
+    "serve": "serve RUN: a local page to talk to a run's language model, and to judge its answers",
+    "predict": "predict RUN: what a run's encoder puts into gaps, or which label its classifier gives",
     "doctor": "doctor RUN: look for faults in what a run's language model is trained on, and by",
     "export": "export RUN: one ONNX file that runs without torchward",
     "sweep": "sweep ALGORITHM TASK --seeds 10: many runs, over seeds and settings",

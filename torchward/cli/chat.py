@@ -43,16 +43,23 @@ def run(args: Sequence[str]) -> int:
     from torchward.language.tokenizer import described
     from torchward.nets import saving
     from torchward.nets.language_model import LanguageModel
+    from torchward.nets.masked_language_model import MaskedLanguageModel
     from torchward.nets.sampling import Sampling
+    from torchward.nets.text_classifier import TextClassifier
 
     path = Path(words[0])
-    policy = saving.load(path, which="last" if options.which == "last" else None)
+    policy: Any = saving.load(path, which="last" if options.which == "last" else None)
+    if isinstance(policy, MaskedLanguageModel | TextClassifier):
+        raise UsageError(
+            f"{path} has a {type(policy).__name__}, which reads and does not write: `torchward predict {path}` shows "
+            "what it makes of a text"
+        )
     if not isinstance(policy, LanguageModel):
         raise UsageError(
             f"{path} has a {type(policy).__name__}, which does not talk: `torchward watch {path}` shows it"
         )
     policy.sampling = Sampling(options.temperature or 1.0, options.top_k, options.top_p)
-    converses = options.mode == "messages" or (options.mode == "auto" and _learnt_messages(path))
+    converses = options.mode == "messages" or (options.mode == "auto" and learnt_messages(path))
     speaker = Speaker(policy, described(policy.vocabulary), options, converses)
     if sys.stdin.isatty():
         say(f"{'a conversation' if converses else 'text to go on with'}; an empty line ends it, /new begins anew")
@@ -143,9 +150,9 @@ def _lines() -> Iterator[str]:
         yield line.rstrip("\r\n")
 
 
-def _learnt_messages(path: Path) -> bool:
+def learnt_messages(path: Path) -> bool:
     """Whether the run's data are conversations."""
-    from torchward.language.documents import Completion, Dialogue, Prompt
+    from torchward.language.documents import Completion, Dialogue, Preference, Prompt
     from torchward.launch import reopen_task
     from torchward.run import read_manifest
 
@@ -158,4 +165,6 @@ def _learnt_messages(path: Path) -> bool:
             return True
         case Prompt(prompt) | Completion(prompt, _):
             return not isinstance(prompt, str)
+        case Preference(prompt, chosen, _):
+            return not isinstance(prompt or chosen, str)
     return False

@@ -21,7 +21,6 @@ def run(args: Sequence[str]) -> int:
     from torchward.language.documents import Prompt
     from torchward.language.report import report
     from torchward.language.text_task import Text
-    from torchward.nets.language_model import LanguageModel
     from torchward.tasks import find
 
     task = find.task(asked.task, asked.settings.env).task
@@ -29,7 +28,7 @@ def run(args: Sequence[str]) -> int:
         raise UsageError(f"data looks at tasks of text, and {asked.task} is none")
     if (init := asked.launched.get("init")) is not None:
         policy = launch.policy_of(init)
-        if not isinstance(policy, LanguageModel):
+        if not hasattr(policy, "vocabulary"):
             raise UsageError(
                 f"expected the run of a language model to begin from, and {init} has a {type(policy).__name__}"
             )

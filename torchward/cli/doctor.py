@@ -41,11 +41,18 @@ def run(args: Sequence[str]) -> int:
     from torchward.launch import reopen_task
     from torchward.nets import saving
     from torchward.nets.language_model import LanguageModel
+    from torchward.nets.masked_language_model import MaskedLanguageModel
+    from torchward.nets.text_classifier import TextClassifier
     from torchward.run import read_manifest
 
     path = Path(words[0])
     stored = read_manifest(path)
-    policy = saving.load(path, which="last" if options.which == "last" else None)
+    policy: Any = saving.load(path, which="last" if options.which == "last" else None)
+    if isinstance(policy, MaskedLanguageModel | TextClassifier):
+        raise UsageError(
+            f"doctor looks at models that write, and {path} has a {type(policy).__name__}, which reads: `torchward "
+            f"evaluate {path}` judges it, `torchward data` looks at its text"
+        )
     if not isinstance(policy, LanguageModel):
         raise UsageError(f"doctor looks at runs of language models, and {path} has a {type(policy).__name__}")
     task = reopen_task(path, stored["manifest"]).task

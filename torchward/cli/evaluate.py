@@ -6,14 +6,15 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torchward.cli import UsageError, arguments, positional
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Play whole episodes with the policy of a run; prints their returns and writes evaluation.json into the run."""
+    """Play whole episodes with the policy of a run; prints their returns and writes evaluation.json into the run. An
+    encoder or a classifier is judged by all texts that were held out, in place of episodes."""
 
     episodes: int = 20
     """Whole episodes that are played."""
@@ -36,13 +37,23 @@ def run(args: Sequence[str]) -> int:
     from torchward.checkpoint import write_json
     from torchward.launch import in_words_of, reopen_task
     from torchward.nets import saving
+    from torchward.nets.masked_language_model import MaskedLanguageModel
+    from torchward.nets.text_classifier import TextClassifier
     from torchward.run import read_manifest
 
     path = Path(words[0])
     stored = read_manifest(path)
     found = reopen_task(path, stored["manifest"])
-    policy = saving.load(path, which="last" if options.which == "last" else None)
+    policy: Any = saving.load(path, which="last" if options.which == "last" else None)
     task = in_words_of(found, policy).task
+    if isinstance(policy, MaskedLanguageModel | TextClassifier):
+        from torchward.cli.evaluate_encoder import evaluate
+
+        torch.set_num_threads(int(stored["threads"]))
+        lines, values = evaluate(path, policy, task, stored["manifest"])
+        write_json(path / "evaluation.json", {"which": options.which, **values})
+        print(lines)
+        return 0
     how = {}
     if options.stochastic:
         if "deterministic" not in inspect.signature(task.evaluate).parameters:

@@ -1,4 +1,5 @@
-"""`torchward export`: a run's policy as one ONNX file, which runs without torchward.
+"""`torchward export`: a run's policy as one ONNX file, which runs without torchward; a language model's as a directory
+that transformers loads.
 
 The file takes the raw observation and gives the environment's action: preprocessing, normaliser, network and action
 scaling are in it. Its actions are the most likely ones.
@@ -21,10 +22,11 @@ ROWS = 64
 
 @dataclass(frozen=True)
 class Export:
-    """Write the policy of a run as one ONNX file: observation (and recurrent state) in, action (and state) out."""
+    """Write the policy of a run as one ONNX file: observation (and recurrent state) in, action (and state) out. A
+    language model's becomes a directory that transformers loads, its adapters merged into it."""
 
     out: str | None = None
-    """The file; without it, policy.onnx in the run."""
+    """The file, or the directory; without it, policy.onnx or transformers in the run."""
     which: Literal["best", "last"] = "best"
     """The policy of the best evaluation in training (where there was none: of the end), or that of the end."""
 
@@ -39,13 +41,24 @@ def run(args: Sequence[str]) -> int:
     options: Export = arguments.read_one(Export(), rest, "torchward export RUN")
     from torchward.nets import saving
     from torchward.nets.language_model import LanguageModel
+    from torchward.nets.masked_language_model import MaskedLanguageModel
+    from torchward.nets.text_classifier import TextClassifier
 
     path = Path(words[0])
-    policy = saving.load(path, which="last" if options.which == "last" else None)
-    if isinstance(policy, LanguageModel):
+    policy: Any = saving.load(path, which="last" if options.which == "last" else None)
+    if isinstance(policy, TextClassifier):
+        raise UsageError(f"{path} has a classifier of texts: torchward.language.classifying predicts by it, in Python")
+    if isinstance(policy, MaskedLanguageModel):
         raise UsageError(
-            f"{path} has a language model: torchward.language.hub.save writes it for transformers, export does not"
+            f"{path} has an encoder: torchward.language.hub.save writes it for transformers, export does not"
         )
+    if isinstance(policy, LanguageModel):
+        from torchward.language import pretrained
+
+        place = Path(options.out) if options.out is not None else path / "transformers"
+        pretrained.save(policy, place)
+        print(f"{place}: a {type(policy.body).__name__} as transformers loads it, without its value head")
+        return 0
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"an export needs {' and '.join(missing)}: pip install 'torchward[export]'")

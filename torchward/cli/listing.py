@@ -28,10 +28,10 @@ def run(args: Sequence[str]) -> int:
         tasks = [task for algorithm, task in (*PRESETS, *text.PRESETS) if algorithm == name]
         if tasks:
             print(f"  {name:<{width}}  {', '.join(tasks)}")
-    print("\nTasks of text (pretrain, sft, grpo, ppo):")
+    print("\nTasks of text (pretrain, sft, grpo, ppo, masked_lm; classify where they have labels):")
     for name, line in problems().items():
         print(textwrap.fill(line, 110, initial_indent=f"  {name:<{width}}  ", subsequent_indent=" " * (width + 4)))
-    print("  ./book.txt, ./answers.jsonl, ./folder/: text of your own")
+    print("  ./book.txt, ./answers.jsonl, ./feedback.db, ./folder/: text of your own")
     print("\nAny other task works with the defaults:")
     print("  a Gymnasium id, such as MountainCar-v0; one of another package by package:Id-v0")
     print("  ./mytask.py, a file of your own with a class Env, a function make() that returns one, or a task")

@@ -24,7 +24,7 @@ class Rows:
     tokens: Int[Tensor, "rows time"]
     """What was seen."""
     targets: Int[Tensor, "rows time"]
-    """What came next."""
+    """What came next; of rows that are masked, what stood there."""
     loss_mask: Bool[Tensor, "rows time"]
     """True where what came next is learnt: an answer with its end-of-text; no prompt, no padding."""
     positions: Int[Tensor, "rows time"]

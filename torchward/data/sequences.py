@@ -78,6 +78,13 @@ class Sequences:
         starts = self.starts[: count + 1] if count else np.array([0, steps + 1])
         return Sequences(self.tokens[: starts[-1]], self.own[: starts[-1]], starts)
 
+    def closed(self, token: int) -> "Sequences":
+        """The same with ``token`` behind each one, so that the rows of what is seen show all of it: of ``L`` tokens
+        only ``L - 1`` are seen, for the last one is chosen alone. What is behind is not learnt."""
+        ends = self.starts[1:]
+        starts = self.starts + np.arange(len(self.starts))
+        return Sequences(np.insert(self.tokens, ends, token), np.insert(self.own, ends, False), starts)
+
     @property
     def steps(self) -> NDArray[np.int64]:
         """How many tokens follow another one, ``[D]``: each sequence's length less one."""

@@ -1,9 +1,11 @@
-"""Text to learn from, as tokens: what a task of text hands to an algorithm that imitates."""
+"""Text to learn from, as tokens: what a task of text hands to an algorithm that imitates, fills gaps or classifies."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from torchward.data.protocols import Source, Task
@@ -21,6 +23,8 @@ class Texts:
     pad_id: int
     vocabulary: Mapping[str, Any]
     """What the tokenizer is made of, as JSON."""
+    mask_id: int | None = None
+    """The token that stands for what is to be guessed, where the texts are there to be masked."""
 
     @property
     def vocab_size(self) -> int:
@@ -52,4 +56,41 @@ class TextTask(GroupTask, Protocol):
 
     def demonstrations(self) -> Texts:
         """Answers behind their prompts, to fine-tune on: the answers are learnt."""
+        ...
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts with a label each, to learn from and to validate on."""
+
+    train: Sequences
+    train_labels: NDArray[np.int64]
+    """``[D]``: the place of each text's label among ``labels``."""
+    validation: Sequences
+    validation_labels: NDArray[np.int64]
+    labels: tuple[str, ...]
+    pad_id: int
+    vocabulary: Mapping[str, Any]
+    """What the tokenizer is made of, as JSON."""
+    vocab_size: int
+    """The number of tokens."""
+    cut: int
+    """How many of the texts were longer than allowed, of which the beginning is kept."""
+
+
+@runtime_checkable
+class MaskedTask(Task, Protocol):
+    """A task with text that can be masked."""
+
+    def masked(self) -> Texts:
+        """Plain text in which a token stands for what is masked; every token of it is seen."""
+        ...
+
+
+@runtime_checkable
+class LabelledTask(Task, Protocol):
+    """A task of texts with labels."""
+
+    def labelled(self, max_length: int, labels: Sequence[str] | None = None) -> Labelled:
+        """The texts, each of at most ``max_length`` tokens, and their labels: those given, or all that there are."""
         ...

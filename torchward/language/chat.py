@@ -88,6 +88,10 @@ class Template:
         ids = [id_ for turn in turns for id_ in turn.ids]
         return [self.start(tokenizer), *ids, tokenizer.role_id("assistant")]
 
+    def before_answer(self, tokenizer: Tokenizer) -> list[int]:
+        """The tokens between a prompt that is plain text and its answer, which no rule cuts."""
+        return []
+
     def reply(self, message: Message, tokenizer: Tokenizer) -> list[int]:
         """What someone else says behind the assistant's words, and what the assistant's next words follow."""
         words = tokenizer.encode(message.content)
@@ -223,9 +227,11 @@ def _parts(content: str | Completion | Dialogue, tokenizer: Tokenizer, template:
             ids = [*words, tokenizer.eos_id]
             return _Parts(tokenizer.start_id, ids, [True] * len(ids), 0, range(len(ids)))
         case Completion(str(prompt), str(completion)):
-            asked, words = tokenizer.encode(prompt), tokenizer.encode(completion)
+            start, *asked = template.prompt(prompt, tokenizer)
+            words = tokenizer.encode(completion)
             own = [False] * len(asked) + [True] * (len(words) + 1)
-            return _Parts(tokenizer.start_id, [*asked, *words, tokenizer.eos_id], own, 0, range(len(asked) + 1))
+            begins = range(len(asked) - len(template.before_answer(tokenizer)) + 1)
+            return _Parts(start, [*asked, *words, tokenizer.eos_id], own, 0, begins)
         case Dialogue(messages):
             return _chat(messages, 0, tokenizer, template)
         case Completion(tuple(prompt), tuple(completion)):

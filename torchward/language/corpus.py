@@ -1,8 +1,10 @@
-"""Where text comes from: files, folders, JSON lines, and what every Python carries. Nothing is downloaded or copied."""
+"""Where text comes from: files, folders, JSON lines, feedback, what Python carries. Nothing is downloaded or copied."""
 
 import json
+import sqlite3
 import tokenize
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -81,6 +83,47 @@ class JSONLines:
 
 
 @dataclass(frozen=True)
+class FeedbackFile:
+    """What people said of a model's answers on the page of ``torchward serve``: a SQLite file. A choice between two
+    answers is a preference; a rated answer is a completion with the column ``label``. Ties, and three of five stars,
+    say nothing and are left out, and so is a choice between equal answers."""
+
+    path: Path
+
+    def documents(self) -> Iterator[Document]:
+        """The choices, then the ratings, in the order in which they were given; the file is not changed. Raises
+        TextError for a file that is none of `torchward serve`, or in which nobody has chosen yet."""
+        try:
+            with closing(_opened(self.path)) as rows:
+                chosen = rows.execute("SELECT id, prompt, a, b, choice FROM comparisons ORDER BY rowid").fetchall()
+                rated = rows.execute("SELECT id, prompt, answer, scale, value FROM ratings ORDER BY rowid").fetchall()
+        except sqlite3.Error as error:
+            raise TextError(f"expected feedback of `torchward serve` in {self.path}, got: {error}") from error
+        empty = True
+        for name, asked, a, b, choice in chosen:
+            origin = f"{self.path}, comparison {name}"
+            if choice not in ("a", "b", "tie"):
+                raise TextError(f"expected a choice of a, b or tie at {origin}, got {choice!r:.80}")
+            if choice != "tie" and a != b:
+                prompt, (better, worse) = _asked(asked, origin), (a, b) if choice == "a" else (b, a)
+                yield Document(Preference(prompt, _said(better, prompt, origin), _said(worse, prompt, origin)), origin)
+                empty = False
+        for name, asked, answer, scale, value in rated:
+            origin = f"{self.path}, rating {name}"
+            if (scale, value) not in _RATINGS:
+                raise TextError(f"expected thumbs of 0 or 1, or stars of 1 to 5, at {origin}, got {value!r:.80}")
+            if scale == "thumbs" or value != 3:
+                prompt, label = _asked(asked, origin), bool(value) if scale == "thumbs" else value > 3
+                yield Document(Completion(prompt, _said(answer, prompt, origin)), origin, {"label": label})
+                empty = False
+        if empty:
+            raise TextError(
+                f"expected choices or ratings in {self.path}, got {len(chosen) + len(rated)} that say nothing: "
+                "`torchward serve RUN` asks for them"
+            )
+
+
+@dataclass(frozen=True)
 class PythonTopics:
     """What Python's `help()` says about its language: about 80 texts of English, half a megabyte."""
 
@@ -142,7 +185,7 @@ class CharacterNames:
                 yield Document(name, f"U+{code:04X}")
 
 
-Corpus: TypeAlias = TextFile | Folder | JSONLines | PythonTopics | StandardLibrary | CharacterNames
+Corpus: TypeAlias = TextFile | Folder | JSONLines | FeedbackFile | PythonTopics | StandardLibrary | CharacterNames
 
 
 def _read(path: Path) -> str:
@@ -156,6 +199,37 @@ def _read(path: Path) -> str:
             f"expected text in UTF-8 in {path}, got byte {error.object[error.start]:#04x} at {error.start}: "
             "convert it, or leave the file out"
         ) from error
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """A database of somebody's, to be read and nothing else: what its schema would call is not trusted."""
+    place = Path(path).resolve()
+    if not place.is_file():
+        raise TextError(f"expected feedback at {path}, got {'a folder' if place.exists() else 'nothing'}")
+    opened = sqlite3.connect(f"{place.as_uri()}?mode=ro", uri=True, timeout=10.0)
+    opened.execute("PRAGMA query_only = ON")
+    opened.execute("PRAGMA trusted_schema = OFF")
+    return opened
+
+
+def _asked(prompt: Any, origin: str) -> Words:
+    """A prompt that is written as JSON."""
+    try:
+        return _words(json.loads(prompt), "prompt", origin)
+    except TextError:
+        raise
+    except (ValueError, TypeError, RecursionError) as error:
+        raise TextError(f"expected a prompt as JSON at {origin}, got {prompt!r:.80}") from error
+
+
+def _said(answer: Any, prompt: Words, origin: str) -> Words:
+    """An answer in the form of its prompt."""
+    if not isinstance(answer, str):
+        raise TextError(f"expected an answer as text at {origin}, got {answer!r:.80}")
+    return answer if isinstance(prompt, str) else (Message("assistant", answer),)
+
+
+_RATINGS = {("thumbs", 0), ("thumbs", 1), *(("stars", value) for value in range(1, 6))}
 
 
 _KNOWN = ("text", "messages", "prompt", "completion", "chosen", "rejected")

@@ -14,7 +14,7 @@ from torchward.language.checks_of_adapters import adapters
 from torchward.language.checks_of_learning import Cost, ends, first_ratio, masked_steps, same_loss
 from torchward.language.checks_of_sampling import cached_decode, dropout, sampled_tokens, support, temperature
 from torchward.language.checks_of_text import prompt_ends
-from torchward.language.documents import Completion, Dialogue, Document, Preference, Prompt, TextError
+from torchward.language.documents import Document, Preference, Prompt, TextError, imitated
 from torchward.language.finding import WHOLE, Finding, device_of, drawing
 from torchward.language.play import question
 from torchward.language.source import TextSource
@@ -104,7 +104,7 @@ def demonstrations(task: Text, count: int) -> Sequences | None:
     """The first ``count`` texts that the task gives to imitate: those with an answer, else plain ones, cut to a page;
     None where there are only prompts. Raises TextError as encoding does."""
     given = task.problems.train
-    some = [each for each in given if isinstance(each.content, Completion | Dialogue)][:count]
+    some = [shown for each in given if (shown := imitated(each)) is not None][:count]
     if not some:
         some = [Document(each.content[:4000], each.origin) for each in given if isinstance(each.content, str)][:count]
     return encode_all(some, task.tokenizer, task.template).sequences if some else None

@@ -121,6 +121,20 @@ def shared(chosen: Words, rejected: Words) -> Words:
     return chosen[:count]
 
 
+def imitated(document: Document) -> Document | None:
+    """What of a document fine-tuning imitates: an answer, a dialogue, the better one of two answers; None where there
+    is no answer, or where the column ``label`` is False: that is an answer that somebody found wrong."""
+    match document.content:
+        case Completion() | Dialogue():
+            return None if document.columns.get("label") is False else document
+        case Preference(prompt, chosen, rejected):
+            if not prompt and isinstance(chosen, tuple) and isinstance(rejected, tuple):
+                prompt = shared(chosen, rejected)
+                chosen = chosen[len(prompt) :]
+            return Document(Completion(prompt, chosen), document.origin, document.columns) if chosen else None
+    return None
+
+
 @dataclass(frozen=True)
 class Split:
     """Which documents validate: those whose question has a small hash.

@@ -1,4 +1,4 @@
-"""Weights to and from transformers: GPT-2, Llama, Qwen2, BERT and T5, as its models or as its directories.
+"""Weights to and from transformers: GPT-2, Llama, Qwen2, BERT, RoBERTa, T5 and BART, as its models or directories.
 
 A directory is config.json and safetensors: no code is in it, and reading or writing one needs no transformers.
 """
@@ -13,12 +13,19 @@ import torch
 from torch import Tensor
 
 from torchward.config import ConfigError
-from torchward.language.families import FAMILIES, Family, Json
+from torchward.language.families import FAMILIES
+from torchward.language.family import Family, Json, Rule
+from torchward.nets.hub_model import library
 from torchward.nets.lora import merged
 from torchward.nets.transformer import Transformer
-from torchward.nets.transformer_config import TransformerConfig
+from torchward.nets.transformer_config import Kind, TransformerConfig
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+
+
+REMOTE = "hub:"
+"""What a model's name begins with if it is to be downloaded: ``hub:owner/name``."""
+DOWNLOADED = ("*.json", "*.safetensors", "*.jinja")
 
 
 class Unlike(ConfigError):
@@ -46,14 +53,15 @@ def load(directory: Path | str, *, value_head: bool = False, dtype: torch.dtype 
     return _built(data, tensors, str(directory), value_head).to(dtype)
 
 
-def save(model: Transformer, directory: Path | str, **extra: Any) -> None:
+def save(model: Transformer, directory: Path | str, *, model_type: str | None = None, **extra: Any) -> None:
     """Write ``model`` so that transformers loads it, its adapters merged into it. ``extra`` goes into config.json:
-    ``eos_token_id``, for example.
+    ``eos_token_id``, for example. Of several kinds that it could be written as, a RoBERTa being also a BERT, it is the
+    one named ``model_type``, or else the best known.
 
     A value head is left out, for transformers has none. Raises ConfigError for a model that is none of its kinds."""
     from safetensors.torch import save_file
 
-    data, tensors = _written(model, extra)
+    data, tensors = _written(model, extra, model_type)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.cpu() for name, tensor in tensors.items()}, directory / WEIGHTS, metadata={"format": "pt"})
@@ -67,12 +75,13 @@ def from_transformers(model: Any, *, value_head: bool = False) -> Transformer:
     return _built(model.config.to_dict(), model.state_dict(), type(model).__name__, value_head)
 
 
-def to_transformers(model: Transformer, **extra: Any) -> Any:
-    """One of transformers' models with the weights of ``model``; ``extra`` goes into its config.
+def to_transformers(model: Transformer, *, model_type: str | None = None, **extra: Any) -> Any:
+    """One of transformers' models with the weights of ``model``; ``extra`` goes into its config, and ``model_type`` is
+    as in :func:`save`.
 
     Raises ImportError without transformers, and ConfigError for a model that is none of its kinds."""
     theirs = library("turns weights into its models")
-    data, tensors = _written(model, extra)
+    data, tensors = _written(model, extra, model_type)
     cls = getattr(theirs, data["architectures"][0])
     return cls.from_pretrained(None, config=cls.config_class.from_dict(data), state_dict=tensors).eval()
 
@@ -99,8 +108,8 @@ def _built(data: Json, tensors: Mapping[str, Tensor], where: str, value_head: bo
             own["head.weight"] = tensors[family.head if family.head in tensors else family.embedding]
         for rule in family.rules(config):
             if rule.ours in own:  # a bias that there is not is in no file
-                parts = [tensors[name] for name in rule.theirs]
-                own[rule.ours] = torch.cat([part.T if rule.transposed else part for part in parts])
+                parts = [_read(tensors[name], rule) for name in rule.theirs]
+                own[rule.ours] = torch.cat(parts)
         model.load_state_dict(own)
     except KeyError as error:
         raise ConfigError(f"expected a weight {error.args[0]} of {family.model_type} in {where}, got none") from None
@@ -109,9 +118,9 @@ def _built(data: Json, tensors: Mapping[str, Tensor], where: str, value_head: bo
     return model.eval()
 
 
-def _written(model: Transformer, extra: Json) -> tuple[Json, dict[str, Tensor]]:
+def _written(model: Transformer, extra: Json, model_type: str | None = None) -> tuple[Json, dict[str, Tensor]]:
     """The config.json and the weights of ``model``, in memory of their own, as transformers has them."""
-    config, family = model.config, _kind_of(model.config)
+    config, family = model.config, _kind_of(model.config, model_type)
     own = merged(model).state_dict()
     data = {
         "model_type": family.model_type,
@@ -125,12 +134,51 @@ def _written(model: Transformer, extra: Json) -> tuple[Json, dict[str, Tensor]]:
         if rule.ours in own:
             parts = own[rule.ours].split(rule.rows or len(own[rule.ours]))
             for name, part in zip(rule.theirs, parts, strict=True):
-                tensors[name] = (part.T if rule.transposed else part).clone(memory_format=torch.contiguous_format)
+                tensors[name] = _as_theirs(part, rule)
     if model.head is not None:
         tensors[family.head] = own["head.weight"].clone()
-    if data["architectures"] == ["BertModel"]:
+    if data["architectures"] in (["BertModel"], ["RobertaModel"]):
         tensors = {name.removeprefix(family.prefix): tensor for name, tensor in tensors.items()}
     return {**data, "dtype": str(model.token.weight.dtype).removeprefix("torch.")}, tensors
+
+
+def kind(data: Json) -> Kind:
+    """What kind of model a config.json is of, also of one that the converters do not know."""
+    family = next((family for family in FAMILIES if family.model_type == data.get("model_type")), None)
+    if family is not None and not (family.kind == "encoder" and data.get("is_decoder")):
+        return family.kind
+    if data.get("is_encoder_decoder"):
+        return "encoder-decoder"
+    return "encoder" if any(name.endswith("ForMaskedLM") for name in data.get("architectures") or ()) else "decoder"
+
+
+def local(place: Path | str) -> Path:
+    """The local directory that ``place`` is; of ``hub:owner/name``, and of nothing else, one that is downloaded.
+
+    Its configs, tokenizer and safetensors are, and nothing else. Raises ConfigError where that fails, and ImportError
+    in one sentence without transformers, whose library does it."""
+    said = str(place)
+    if not said.startswith(REMOTE):
+        return Path(place)
+    library("brings the library that downloads models")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(said.removeprefix(REMOTE), allow_patterns=list(DOWNLOADED)))
+    except Exception as error:  # whatever a network and a library for it may raise
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"the model {said} cannot be downloaded ({reason}); a local directory needs none") from error
+
+
+def _read(theirs: Tensor, rule: Rule) -> Tensor:
+    theirs = theirs[0] if rule.as_row else theirs[rule.before :]
+    return theirs.T if rule.transposed else theirs
+
+
+def _as_theirs(ours: Tensor, rule: Rule) -> Tensor:
+    """In memory of its own."""
+    ours = ours[None] if rule.as_row else ours.T if rule.transposed else ours
+    return torch.cat([ours.new_zeros(rule.before, *ours.shape[1:]), ours])
 
 
 def _family(data: Json, where: str) -> Family:
@@ -141,10 +189,13 @@ def _family(data: Json, where: str) -> Family:
     return found
 
 
-def _kind_of(config: TransformerConfig) -> Family:
+def _kind_of(config: TransformerConfig, model_type: str | None) -> Family:
     """The first family whose config.json says all that ``config`` does."""
     for family in FAMILIES:
-        names = {"cls.predictions.transform.dense.weight"} if config.head_transform else set()
+        if model_type not in (None, family.model_type):
+            continue
+        heads = {"cls.predictions.transform.dense.weight", "lm_head.dense.weight"}
+        names = heads if config.head_transform else set()
         names |= set() if config.tie_word_embeddings else {family.head}
         data = {"model_type": family.model_type, **family.write(config)}
         try:
@@ -153,7 +204,7 @@ def _kind_of(config: TransformerConfig) -> Family:
             continue
         if _essence(read) == _essence(config):
             return family
-    known = ", ".join(family.model_type for family in FAMILIES)
+    known = model_type or ", ".join(family.model_type for family in FAMILIES)
     raise ConfigError(f"expected a transformer that is one of {known} to write it for transformers, got {config}")
 
 
@@ -212,12 +263,3 @@ def grown(model: Transformer, vocab_size: int) -> Transformer:
             own[name] = torch.cat([own[name], own[name].mean(0, keepdim=True).expand(more, *own[name].shape[1:])])
     made.load_state_dict(own)
     return made.train(model.training)
-
-
-def library(does: str) -> Any:
-    """transformers, which ``does`` this here. Raises ImportError in one sentence without it."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise ImportError(f"expected transformers, which {does}; install it: pip install 'torchward[hf]'") from error
-    return transformers

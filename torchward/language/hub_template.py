@@ -55,9 +55,44 @@ class OwnTemplate(Template):
         return turns
 
 
+class SourceTemplate(Template):
+    """What an encoder reads, then what its decoder begins with: the prompts of an encoder-decoder.
+
+    The end token behind what is read stands in no row: the body puts it there. Messages are read as lines of text, and
+    are answered once: what such models learn from are prompts and completions in plain text."""
+
+    def prompt(self, words: Words, tokenizer: Tokenizer) -> list[int]:
+        """The source's tokens and the decoder's first ones. Raises TextError where the assistant spoke last, and for a
+        tokenizer that puts the decoder's start within a source."""
+        hub = _own(tokenizer, has_template=False)
+        if not isinstance(words, str):
+            if words and words[-1].role == "assistant":
+                raise TextError("expected a message for the assistant to answer, got the assistant's own as the last")
+            words = "\n".join(message.content for message in self.complete(words))
+        ids = hub.encode_source(words)
+        ids = ids[:-1] if ids and ids[-1] == hub.eos_id else ids
+        if hub.decoder_start[0] in ids:
+            raise TextError(f"expected a source without the decoder's start {hub.decoder_start[0]}, got {words!r}")
+        return [*ids, *hub.decoder_start]
+
+    def before_answer(self, tokenizer: Tokenizer) -> list[int]:
+        """What the decoder begins with."""
+        return _own(tokenizer, has_template=False).decoder_start
+
+    def turns(self, messages: tuple[Message, ...], tokenizer: Tokenizer) -> list[TokenSequence]:
+        """Raises TextError: an encoder-decoder learns no chats."""
+        raise TextError("expected prompt and completion as text for an encoder-decoder, got messages")
+
+    def reply(self, message: Message, tokenizer: Tokenizer) -> list[int]:
+        """Raises TextError: an encoder-decoder answers once."""
+        raise TextError("expected a task of one turn for an encoder-decoder, got one in which a partner answers")
+
+
 def template_of(tokenizer: Tokenizer, system: str | None = None) -> Template:
     """The template that comes with a tokenizer, its own where it has one, else this project's; and what the system says
     in chats that do not begin with it."""
+    if isinstance(tokenizer, HubTokenizer) and tokenizer.kind == "encoder-decoder":
+        return SourceTemplate(system)
     has_own = isinstance(tokenizer, HubTokenizer) and tokenizer.chat_template is not None
     return OwnTemplate(system) if has_own else Template(system)
 
@@ -114,7 +149,7 @@ def _cut(messages: tuple[Message, ...], text: str, hub: HubTokenizer, begin: int
     return max(len(alone), begin) if text.startswith(alone) else begin
 
 
-def _own(tokenizer: Tokenizer) -> HubTokenizer:
-    if not isinstance(tokenizer, HubTokenizer) or tokenizer.chat_template is None:
+def _own(tokenizer: Tokenizer, has_template: bool = True) -> HubTokenizer:
+    if not isinstance(tokenizer, HubTokenizer) or (has_template and tokenizer.chat_template is None):
         raise TextError(f"expected a tokenizer with a chat template of its own, got {type(tokenizer).__name__}")
     return tokenizer

@@ -12,10 +12,14 @@ from typing import Any
 
 from torchward.language.bpe import visible_bytes
 from torchward.language.documents import ROLES, Message, Role, TextError
-from torchward.language.families import Json
-from torchward.language.hub import CONFIG, library
+from torchward.language.family import Json
+from torchward.language.hub import CONFIG, kind, local
 from torchward.language.tokenizer import FILE, FORMAT, utf8
+from torchward.nets.hub_model import library
+from torchward.nets.transformer_config import Kind
 
+GENERATION = "generation_config.json"
+"""The file of transformers that says how a model writes, by what it begins for one."""
 PAD = "<|pad|>"
 """The padding of a tokenizer that has none of its own."""
 
@@ -25,7 +29,8 @@ class HubTokenizer:
 
     Its ids are those of its model. One without padding that is not end-of-text gets a token for that, and one without a
     chat template a token for each role; where the model's embedding has no rows to spare, ``vocab_size`` is larger than
-    it was. A text says what it says: no special token is read in it, and no space is put before it."""
+    it was. A text says what it says: no special token is read in it, and no space is put before it, but where the model
+    reads and writes each text by itself."""
 
     def __init__(self, data: Json) -> None:
         """``data`` is what :meth:`description` gives. Raises TextError for one whose tokens have no bytes, or whose
@@ -33,18 +38,34 @@ class HubTokenizer:
         from tokenizers import Tokenizer as Backend
 
         self._data = {name: data[name] for name in ("backend", "special", "chat_template", "vocab_size")}
+        self.kind: Kind = data.get("kind", "decoder")
+        """What kind of model reads it."""
+        self.decoder_start: list[int] = data.get("decoder_start", [])
+        """The tokens that an encoder-decoder's decoder begins with."""
+        if self.kind != "decoder":
+            self._data |= {"kind": self.kind, "decoder_start": self.decoder_start}
         self.chat_template: str | None = data["chat_template"]
         backend, special = data["backend"], data["special"]
         self._whole = Backend.from_str(json.dumps(backend))
         plain = {**backend, **{part: _without_prefix(backend[part]) for part in ("normalizer", "pre_tokenizer")}}
         self._behind, self._plain = (Backend.from_str(json.dumps(plain)) for _ in range(2))
-        self._plain.encode_special_tokens = True
+        self._source = Backend.from_str(json.dumps(backend))
+        self._plain.encode_special_tokens = self._source.encode_special_tokens = True
         added = self._whole.get_added_tokens_decoder()
         self._special = {token: str(one.content) for token, one in added.items() if one.special}
         self.eos_id = self._id(special["eos_token"])
         self.start_id = self._id(special.get("bos_token", special["eos_token"]))
         """Where there is no token for it, end-of-text: a text begins where another one ended."""
+        if self.decoder_start:
+            self.start_id = self.decoder_start[0]
+        self.begins_anew = self.kind == "encoder-decoder" and json.dumps(plain) != json.dumps(backend)
+        """Whether a text begins with a space that it does not say: an encoder-decoder's answers are texts of their own,
+        while a decoder's go on behind a prompt."""
         self.pad_id = self._id(special["pad_token"])
+        self.mask_id = self._id(special["mask_token"]) if "mask_token" in special else None
+        """The token that stands for others which are to be guessed; None without one."""
+        unknown = special.get("unk_token") if self.mask_id is not None else None  # an encoder need not say what it read
+        self._refused = {token for token, word in self._special.items() if word != unknown}
         size = max(self._whole.get_vocab(with_added_tokens=True).values()) + 1
         self._words = _words(self._whole, backend["decoder"], max(size, data["vocab_size"]))
         if self.chat_template is not None:
@@ -64,18 +85,30 @@ class HubTokenizer:
         return self._id(f"<|{role}|>")
 
     def encode(self, text: str) -> list[int]:
-        """The text's tokens. Raises TextError for what the tokenizer has no tokens for, and for lone surrogates."""
+        """The text's tokens. Raises TextError for lone surrogates, and for what the tokenizer has no tokens for;
+        an encoder's has one for all of that."""
         utf8(text)
-        found = self._plain.encode(text, add_special_tokens=False)
+        found = (self._source if self.begins_anew else self._plain).encode(text, add_special_tokens=False)
         ids: list[int] = found.ids
-        if not self._special.keys().isdisjoint(ids):
-            begin, end = next(place for id_, place in zip(ids, found.offsets, strict=True) if id_ in self._special)
+        if not self._refused.isdisjoint(ids):
+            begin, end = next(place for id_, place in zip(ids, found.offsets, strict=True) if id_ in self._refused)
             raise TextError(f"expected text that the model's tokenizer has tokens for, got {text[begin:end]!r}")
+        return ids
+
+    def encode_source(self, text: str) -> list[int]:
+        """The tokens that an encoder reads a text as, with those that the model's own tokenizer puts around it. What it
+        has no tokens for becomes its token for that."""
+        utf8(text)
+        ids: list[int] = self._source.encode(text, add_special_tokens=True).ids
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of tokens; bytes that are no UTF-8 become U+FFFD. Raises TextError for an id that is no token."""
-        return b"".join(map(self.bytes_of, ids)).decode("utf-8", "replace")
+        return self.as_said(b"".join(map(self.bytes_of, ids)).decode("utf-8", "replace"))
+
+    def as_said(self, text: str) -> str:
+        """The text that tokens make together, without the space that was put before it."""
+        return text.removeprefix(" ") if self.begins_anew else text
 
     def bytes_of(self, token: int) -> bytes:
         """What a token adds to the text. Raises TextError for an id that is no token."""
@@ -160,7 +193,7 @@ class HubTokenizer:
 def load(directory: Path | str) -> HubTokenizer:
     """The tokenizer in a local directory of transformers, with its chat template. Raises TextError where there is none
     that can be read, and ImportError in one sentence without transformers."""
-    directory = Path(directory)
+    directory = local(directory)
     if not (directory / FILE).is_file():
         raise TextError(f"expected {FILE} in {directory}, got none: let transformers save its fast tokenizer there")
     try:
@@ -171,18 +204,25 @@ def load(directory: Path | str) -> HubTokenizer:
         template = theirs.chat_template
         if isinstance(template, dict):
             template = template.get("default")
+        config = _config(directory)
+        what = kind(config)
+        if what == "encoder":  # those around a text are its beginning and its end
+            named = {"bos_token": special.get("cls_token"), "eos_token": special.get("sep_token")}
+            special = {**{name: word for name, word in named.items() if word is not None}, **special}
         if "eos_token" not in special:
             raise TextError(f"expected a tokenizer with end-of-text in {directory}, got one without eos_token")
         backend = theirs.backend_tokenizer
         if special.get("pad_token", special["eos_token"]) == special["eos_token"]:
             special["pad_token"] = PAD
-        roles = [] if template is not None else [f"<|{role}|>" for role in ROLES]
+        roles = [] if template is not None or what != "decoder" else [f"<|{role}|>" for role in ROLES]
         backend.add_special_tokens([*special.values(), *roles])
         data = {
             "backend": json.loads(backend.to_str()),
             "special": special,
             "chat_template": template,
-            "vocab_size": _rows(directory),
+            "vocab_size": int(config.get("text_config", config).get("vocab_size") or 0),
+            "kind": what,
+            "decoder_start": _decoder_start(directory, config) if what == "encoder-decoder" else [],
         }
         return HubTokenizer(data)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -191,11 +231,20 @@ def load(directory: Path | str) -> HubTokenizer:
         raise TextError(f"the tokenizer in {directory} cannot be read ({error}); it is damaged or foreign") from error
 
 
-def _rows(directory: Path) -> int:
-    """The rows of the model's embedding, which may be more than its tokens; 0 where there is no model."""
-    path = directory / CONFIG
-    data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return int(data.get("text_config", data).get("vocab_size") or 0)
+def _config(directory: Path, name: str = CONFIG) -> Json:
+    """What a config says; nothing where there is none."""
+    path = directory / name
+    data: Json = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return data
+
+
+def _decoder_start(directory: Path, config: Json) -> list[int]:
+    """The start token of a decoder, and the one that has to follow it, where there is such."""
+    said = {**config, **_config(directory, GENERATION)}
+    start, forced = (said.get(name) for name in ("decoder_start_token_id", "forced_bos_token_id"))
+    if start is None:
+        raise TextError(f"expected decoder_start_token_id in the config of {directory}, got none")
+    return [start] if forced is None else [start, forced]
 
 
 def _without_prefix(part: Any) -> Any:
@@ -219,10 +268,10 @@ def _words(backend: Any, decoder: Json | None, vocab_size: int) -> tuple[bytes, 
     kinds = {part["type"] for part in parts}
     words = [b""] * vocab_size
     added = backend.get_added_tokens_decoder()
-    if not kinds & {"ByteLevel", "Metaspace", "Replace"}:
+    if not kinds & {"ByteLevel", "Metaspace", "Replace", "WordPiece"}:
         raise TextError(
-            "expected a tokenizer of bytes (ByteLevel) or of pieces (Metaspace, Replace), of which each token is some "
-            f"bytes of the text, got one that decodes by {', '.join(sorted(kinds)) or 'nothing'}"
+            "expected a tokenizer of bytes (ByteLevel) or of pieces (Metaspace, Replace, WordPiece), of which each "
+            f"token is some bytes of the text, got one that decodes by {', '.join(sorted(kinds)) or 'nothing'}"
         )
     to_byte = {character: byte for byte, character in enumerate(visible_bytes())}
     for word, token in backend.get_vocab(with_added_tokens=True).items():
@@ -230,6 +279,8 @@ def _words(backend: Any, decoder: Json | None, vocab_size: int) -> tuple[bytes, 
             words[token] = b"" if added[token].special else utf8(added[token].content)
         elif "ByteLevel" in kinds:
             words[token] = bytes(to_byte[character] for character in word)
+        elif "WordPiece" in kinds:
+            words[token] = utf8(word.removeprefix("##") if word.startswith("##") else f" {word}")
         else:
             words[token] = _piece(word)
     return tuple(words)

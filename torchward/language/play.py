@@ -23,6 +23,7 @@ from torchward.language.documents import (
     shared,
 )
 from torchward.language.generate import SLOTS, StopWords, generate, heard
+from torchward.language.hub_tokenizer import HubTokenizer
 from torchward.language.task import InParts, Problems, ReadsTokens, Reward
 from torchward.language.tokenizer import Tokenizer
 from torchward.nets.language_model import LanguageModel
@@ -103,7 +104,8 @@ def question(document: Document) -> Words:
 
 def spoken(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     """The text of tokens, as somebody reads it who judges it (:func:`~torchward.language.generate.heard`)."""
-    return b"".join(heard(tokenizer, token) for token in ids).decode("utf-8", "replace")
+    text = b"".join(heard(tokenizer, token) for token in ids).decode("utf-8", "replace")
+    return tokenizer.as_said(text) if isinstance(tokenizer, HubTokenizer) else text
 
 
 def play(

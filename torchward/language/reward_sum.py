@@ -69,3 +69,58 @@ def asked(
         if one is None or not math.isfinite(one):
             raise TextError(f"expected finite numbers from {part.name}, got {one} for {completion!r:.80}")
     return [float(one) for one in said]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part that stands in a row with others."""
+
+    name: str
+    """What metrics call it."""
+    reward: Reward
+    weight: float = 1.0
+    """What it is multiplied by."""
+    reached: float = 1.0
+    """What it has to say, at least, for the next stage to pay anything."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A sum whose later parts pay only where all earlier ones are reached: first the form, then the content, then the
+    style. So nothing later can be had in place of something earlier.
+
+    A stage is asked of those answers alone that have reached it, and says 0 of the others: what is dear to compute
+    stands last. With weights of at least 0 an answer that has reached more never earns less by it."""
+
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        check_names([Weighted(each.name, each.reward, each.weight) for each in self.stages])
+
+    def parts(
+        self, prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]
+    ) -> dict[str, list[float]]:
+        """What each stage says, without its weight; 0 where it was not reached. Raises TextError where one does not say
+        a number for each."""
+        found: dict[str, list[float]] = {}
+        there = list(range(len(completions)))
+        for stage in self.stages:
+            said = [0.0] * len(completions)
+            if there:
+                part = Weighted(stage.name, stage.reward)
+                some = {name: [values[i] for i in there] for name, values in columns.items()}
+                earned = asked(part, [prompts[i] for i in there], [completions[i] for i in there], some)
+                for i, one in zip(there, earned, strict=True):
+                    said[i] = one
+            found[stage.name] = said
+            there = [i for i in there if said[i] >= stage.reached]
+        return found
+
+    def total(self, parts: Mapping[str, list[float]]) -> list[float]:
+        """The weighted sums: what was not reached is 0 there."""
+        columns = [[each.weight * one for one in parts[each.name]] for each in self.stages]
+        return [math.fsum(row) for row in zip(*columns, strict=True)]
+
+    def __call__(self, prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
+        """The weighted sums."""
+        return self.total(self.parts(prompts, completions, **columns))

@@ -11,9 +11,20 @@ from torchward.data.preferences import Judgements, Pairs, Preferences, Rated
 from torchward.data.protocols import Evaluation, Policy
 from torchward.data.random import derive
 from torchward.data.sequences import Sequences
-from torchward.data.texts import Texts
+from torchward.data.texts import Labelled, Texts
+from torchward.language import encoder_texts
 from torchward.language.chat import Template, encode_all, encode_pair
-from torchward.language.documents import Completion, Dialogue, Document, Preference, Prompt, Split, TextError, shared
+from torchward.language.documents import (
+    Completion,
+    Dialogue,
+    Document,
+    Preference,
+    Prompt,
+    Split,
+    TextError,
+    imitated,
+    shared,
+)
 from torchward.language.generate import SLOTS
 from torchward.language.hub_template import template_of
 from torchward.language.model_judge import Judge
@@ -22,6 +33,7 @@ from torchward.language.rewards import exact_match
 from torchward.language.source import TextSource
 from torchward.language.task import Problems
 from torchward.language.tokenizer import Tokenizer, byte_counts, described
+from torchward.nets.body import Worded
 from torchward.nets.language_model import LanguageModel
 from torchward.nets.reward_model import RewardModel
 from torchward.nets.spaces import Discrete, Space
@@ -42,8 +54,8 @@ class Text:
         self.name = problems.name
         self._tokenizer = tokenizer
 
-    def using(self, policy: LanguageModel | RewardModel) -> "Text":
-        """The same problems in the words of ``policy``."""
+    def using(self, policy: Worded) -> "Text":
+        """The same problems in the words of ``policy``, whatever it makes of them."""
         return Text(self.problems, described(policy.vocabulary, "the policy"), self._template)
 
     @cached_property
@@ -96,15 +108,18 @@ class Text:
         return self._texts(*self.split(documents))
 
     def demonstrations(self) -> Texts:
-        """Those of its documents that hold an answer. Those held out validate, where they hold answers too, else a
-        part of the others, by the split. Raises TextError where there is none."""
+        """Those of its documents that hold an answer; of two answers the better one, and none that is labelled False.
+        Those held out validate, where they hold answers too, else a part of the others, by the split. Raises TextError
+        where there is none."""
         answered, held_out = (
-            [each for each in documents if isinstance(each.content, Completion | Dialogue)]
+            [shown for each in documents if (shown := imitated(each)) is not None]
             for documents in (self.problems.train, self.problems.test)
         )
         if not answered:
             asks = any(isinstance(each.content, Prompt) for each in self.problems.train)
+            wrong = any(each.columns.get("label") is False for each in self.problems.train)
             what = "prompts alone: train it by reward" if asks else "texts that ask nothing: pretrain on it"
+            what = "answers that are all labelled False: none is to be imitated" if wrong and not asks else what
             raise TextError(
                 f"expected answers to learn from in {self.name}, got {what}, or give documents with completion or "
                 "messages"
@@ -159,6 +174,17 @@ class Text:
     def _rated(self, documents: Sequence[Document]) -> Rated:
         desirable = np.array([each.columns[LABEL] for each in documents], np.bool_)
         return Rated(encode_all(documents, self.tokenizer, self.template).sequences, desirable)
+
+    def masked(self) -> Texts:
+        """All of its text, to fill gaps in, in a vocabulary with a token for these; a part, by the split, validates.
+        Raises TextError for a tokenizer of another project's that has no such token."""
+        documents = (Document(each.text, each.origin) for each in self._corpus)
+        return encoder_texts.masked(*self.split(documents), self.tokenizer)
+
+    def labelled(self, max_length: int, labels: Sequence[str] | None = None) -> Labelled:
+        """Its documents with their column ``label``; those held out validate. Raises TextError where labels are missing
+        or all alike, and for one that is not among ``labels``, where they are given."""
+        return encoder_texts.labelled(*self.sides(), self.tokenizer, max_length, labels)
 
     def _texts(self, documents: Iterable[Document], others: Iterable[Document]) -> Texts:
         train, validation = (encode_all(side, self.tokenizer, self.template).sequences for side in (documents, others))

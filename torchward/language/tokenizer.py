@@ -82,15 +82,18 @@ class Coder(Protocol):
 
 
 class TextTokenizer:
-    """A tokenizer of this project: what a coder cuts, and the special tokens behind it."""
+    """A tokenizer of this project: what a coder cuts, and the special tokens behind it; with ``mask``, also one for
+    what a masked language model is to guess."""
 
-    def __init__(self, coder: Coder) -> None:
+    def __init__(self, coder: Coder, mask: bool = False) -> None:
         self.coder = coder
-        self._words = (*coder.words, *[b""] * SPECIAL)
+        self._words = (*coder.words, *[b""] * (SPECIAL + mask))
         self.eos_id = len(coder.words)
         self.start_id = self.eos_id
         """End-of-text: a text begins where another one ended."""
         self.pad_id = self.eos_id + 1
+        self.mask_id = self.eos_id + SPECIAL if mask else None
+        """The token that stands for others which are to be guessed; None without one."""
 
     @property
     def vocab_size(self) -> int:
@@ -119,7 +122,8 @@ class TextTokenizer:
 
     def description(self) -> dict[str, Any]:
         """All that it is made of, as JSON."""
-        return {"format": FORMAT, "tokenizer": type(self.coder).__name__, **self.coder.description()}
+        made = {"format": FORMAT, "tokenizer": type(self.coder).__name__, **self.coder.description()}
+        return made if self.mask_id is None else {**made, "mask": True}
 
 
 @dataclass(frozen=True)
@@ -213,6 +217,30 @@ class Stream:
         return self._decoder.decode(b"", final=True)
 
 
+def with_mask(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer with one more token, for what is masked; itself where it has one. Raises TextError where it is
+    another project's and has none."""
+    if getattr(tokenizer, "mask_id", None) is not None:
+        return tokenizer
+    if isinstance(tokenizer, TextTokenizer):
+        return TextTokenizer(tokenizer.coder, mask=True)
+    raise TextError(
+        "expected a tokenizer with a token for what is masked, as encoders such as BERT have one, got a "
+        f"{type(tokenizer).__name__} without: take an encoder's own"
+    )
+
+
+def mask_id_of(tokenizer: Tokenizer) -> int:
+    """The token that stands for what is masked. Raises TextError where there is none."""
+    found: int | None = getattr(tokenizer, "mask_id", None)
+    if found is None:
+        raise TextError(
+            "expected a tokenizer with a token for what is masked, got one without: with_mask gives it one, and "
+            "masked_lm trains an encoder that has one"
+        )
+    return found
+
+
 def byte_counts(tokenizer: Tokenizer) -> NDArray[np.int64]:
     """The number of bytes of each token ``[vocab_size]``: by it a loss per token becomes one per byte."""
     return np.array([len(tokenizer.bytes_of(token)) for token in range(tokenizer.vocab_size)], np.int64)
@@ -240,15 +268,16 @@ def described(data: Any, where: str = "its description") -> Tokenizer:
     try:
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']!r}")
+        mask = bool(data.get("mask", False))
         match data["tokenizer"]:
             case "ByteCoder":
-                return TextTokenizer(ByteCoder())
+                return TextTokenizer(ByteCoder(), mask)
             case "CharacterCoder":
-                return TextTokenizer(CharacterCoder(data["characters"]))
+                return TextTokenizer(CharacterCoder(data["characters"]), mask)
             case "PairCoder":
                 from torchward.language.bpe import PairCoder
 
-                return TextTokenizer(PairCoder.described(data))
+                return TextTokenizer(PairCoder.described(data), mask)
             case "HubTokenizer":
                 from torchward.language.hub_tokenizer import HubTokenizer
 

@@ -1,12 +1,13 @@
 """What a language model needs of a network: :class:`~torchward.nets.transformer.Transformer` is one."""
 
-from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from torchward.nets.kv_cache import Cache
-from torchward.nets.token_scores import Head
+from torchward.nets.token_scores import Head, TokenScores, token_scores
 
 
 @runtime_checkable
@@ -89,3 +90,60 @@ class Body(Protocol):
     def modules(self) -> Iterator[nn.Module]:
         """All modules that it is made of."""
         ...
+
+
+class Worded(Protocol):
+    """A model of text, with what its tokenizer is made of."""
+
+    @property
+    def config(self) -> BodyConfig: ...
+    @property
+    def vocabulary(self) -> Mapping[str, Any]: ...
+
+
+class Scoring(Protocol):
+    """A model that says how likely tokens are: one that writes, or one that fills gaps."""
+
+    @property
+    def body(self) -> Body: ...
+    def scores(self, hidden: Tensor, /, action: Tensor, *, with_entropy: bool) -> TokenScores: ...
+    def train(self) -> object: ...
+    def eval(self) -> object: ...
+
+
+def scores_at(
+    body: Body,
+    hidden: Float[Tensor, "batch time width"],
+    where: Bool[Tensor, "batch time"],
+    target: Int64[Tensor, "batch time"],
+    temperature: float = 1.0,
+    support: Tensor | None = None,
+    with_entropy: bool = True,
+) -> TokenScores:
+    """Log-probability and entropy ``[B, T]`` of targets by hidden states, ``where`` it is True; elsewhere 0, at no
+    cost. ``support`` ``[B, T, bytes]``: see :func:`~torchward.nets.token_scores.token_scores`."""
+    places = where.flatten().nonzero().squeeze(1)
+    picked, head = body.before_head(hidden.flatten(0, 1).index_select(0, places))
+    bits = None if support is None else support.flatten(0, 1).index_select(0, places)
+    scores = token_scores(
+        picked, head, target.flatten().index_select(0, places), temperature, bits, with_entropy=with_entropy
+    )
+    return TokenScores(*(_spread(score, places, target) for score in scores))
+
+
+def layers_of(model: nn.Module, body: Body) -> list[list[nn.Parameter]]:
+    """The parameters of a model from below: its body's embeddings, each layer, and what stands above them."""
+    blocks = [list(block.parameters()) for block in body.blocks]
+    within = {id(parameter) for block in blocks for parameter in block}
+    embeddings = [
+        parameter for module in body.modules() if isinstance(module, nn.Embedding) for parameter in module.parameters()
+    ]
+    below = {id(parameter) for parameter in embeddings}
+    above = [parameter for parameter in model.parameters() if id(parameter) not in within | below]
+    return [embeddings, *blocks, above]
+
+
+def _spread(scores: Tensor, where: Tensor, like: Tensor) -> Tensor:
+    """Scores ``[N]`` at their places of a tensor shaped as ``like``, and 0 elsewhere."""
+    flat = scores.new_zeros(like.numel())
+    return flat.index_copy(0, where, scores).view(like.shape)

@@ -14,16 +14,15 @@ from jaxtyping import Bool, Float, Int64
 from torch import Generator, Tensor, nn
 
 from torchward.config import from_json, to_json
-from torchward.nets import saving
-from torchward.nets.body import Body, BodyConfig
+from torchward.nets import body_description, saving
+from torchward.nets.body import Body, BodyConfig, layers_of, scores_at
+from torchward.nets.hub_model import HubModel
 from torchward.nets.kv_cache import Cache
 from torchward.nets.lora import LoRA, adapt, adaptation
 from torchward.nets.outputs import Acted, Evaluated
 from torchward.nets.sampling import Sampling, draw
 from torchward.nets.spaces import Discrete, Space, Tree
-from torchward.nets.token_scores import TokenScores, token_scores
-from torchward.nets.transformer import Transformer
-from torchward.nets.transformer_config import TransformerConfig
+from torchward.nets.token_scores import TokenScores
 
 NONE = -1
 """The action where the policy chose nothing."""
@@ -145,13 +144,7 @@ class LanguageModel(nn.Module):
                 f"expected the tokens that each one was drawn among, for the policy's sampling is {self.sampling}; "
                 "rollouts that generation makes hold them as support, and without top_k and top_p there is no need"
             )
-        flat = action.flatten()
-        where = (flat != NONE).nonzero().squeeze(1)
-        picked, head = self.body.before_head(hidden.flatten(0, 1).index_select(0, where))
-        bits = None if support is None else support.flatten(0, 1).index_select(0, where)
-        target, temperature = flat.index_select(0, where), self.sampling.temperature
-        scores = token_scores(picked, head, target, temperature, bits, with_entropy=with_entropy)
-        return TokenScores(*(_spread(score, where, action) for score in scores))
+        return scores_at(self.body, hidden, action != NONE, action, self.sampling.temperature, support, with_entropy)
 
     def log_probs(self, observation: Tree, action: Tree) -> Float[Tensor, "batch time"]:
         """The log-probabilities of :meth:`evaluate_actions` alone."""
@@ -163,28 +156,15 @@ class LanguageModel(nn.Module):
 
     def layers(self) -> list[list[nn.Parameter]]:
         """Its parameters from below: the embeddings, each layer, and what stands above them."""
-        blocks = [list(block.parameters()) for block in self.body.blocks]
-        within = {id(parameter) for block in blocks for parameter in block}
-        embeddings = [
-            parameter
-            for module in self.body.modules()
-            if isinstance(module, nn.Embedding)
-            for parameter in module.parameters()
-        ]
-        below = {id(parameter) for parameter in embeddings}
-        above = [parameter for parameter in self.parameters() if id(parameter) not in within | below]
-        return [embeddings, *blocks, above]
+        return layers_of(self, self.body)
 
     # What is saved
 
     def description(self) -> dict[str, Any]:
-        """What it was made from. A body that is no transformer of this package goes as ``encoder``, by its name."""
-        body: Any = self.body
-        made = (
-            {"transformer": to_json(body.config)}
-            if isinstance(body, Transformer)
-            else {"encoder": saving.name_of(body)}
-        )
+        """What it was made from. A body that transformers computes lies in a directory of its own, and is named alone;
+        one of the user's own goes as ``encoder``, by its name."""
+        assert isinstance(self.body, nn.Module)
+        made = body_description.of(self.body)
         adapters = {"lora": to_json(lora)} if isinstance(lora := adaptation(self), LoRA) else {}
         return {**made, **adapters, "vocabulary": dict(self.vocabulary), "sampling": to_json(self.sampling)}
 
@@ -192,16 +172,18 @@ class LanguageModel(nn.Module):
     def described(
         cls, observation: Space, action: Space, data: dict[str, Any], encoder: nn.Module | None
     ) -> "LanguageModel":
-        """One as ``data`` says, with any parameters; ``encoder`` is the body that is no transformer of this package."""
-        body: Any = encoder
-        if body is None:
-            body = Transformer(from_json(TransformerConfig, data["transformer"]))
+        """One as ``data`` says, with any parameters; ``encoder`` is the body that is no transformer of this package:
+        one that transformers computes, or of the user's own."""
+        body: Any = body_description.made(data) if encoder is None else encoder
         policy = cls(body, data["vocabulary"], from_json(Sampling, data["sampling"]))
         return adapt(policy, from_json(LoRA, data["lora"])) if "lora" in data else policy
 
     def save(self, directory: Path) -> None:
         """Write it into ``directory``, for :func:`torchward.load`."""
-        saving.save(self, directory)
+        hub = isinstance(self.body, HubModel)
+        saving.save(self, directory, saving.HUB if hub else None)
+        if isinstance(self.body, HubModel):
+            self.body.save(directory)
 
 
 @contextmanager
@@ -225,9 +207,3 @@ def parts(observation: Tree) -> tuple[Tensor, Tensor | None]:
     tokens, support = observation["token"], observation.get("support")
     assert isinstance(tokens, Tensor) and (support is None or isinstance(support, Tensor))
     return tokens, support
-
-
-def _spread(scores: Tensor, where: Tensor, like: Tensor) -> Tensor:
-    """Scores ``[N]`` at their places of a tensor shaped as ``like``, and 0 elsewhere."""
-    flat = scores.new_zeros(like.numel())
-    return flat.index_copy(0, where, scores).view(like.shape)

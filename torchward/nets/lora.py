@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from torchward.config import ConfigError
 from torchward.nets.attention import Linear
+from torchward.nets.hub_model import HubModel
 
 Target: TypeAlias = Literal["query_key_value", "out", "up", "down"]
 """A product of each layer: into attention's queries, keys and values, and out of it; up and down in the feed-forward
@@ -94,12 +95,13 @@ class AdaptedLinear(Linear):
 def adapt(model: M, lora: LoRA) -> M:
     """Give the model's products new adapters and freeze all else but a value head, in place; return the model.
 
-    A is drawn from torch's global generator. Raises ConfigError where the model has adapters, or none of the products:
-    a network of another library's, whose products have other names."""
+    A is drawn from torch's global generator. Those of a model that transformers computes are peft's. Raises ConfigError
+    where the model has adapters, or none of the products: a network of another library's, whose products have other
+    names; and ImportError in one sentence without peft, where that is needed."""
     if is_adapted(model):
         raise ConfigError("expected a model without adapters, got one that has some: merge them into it first")
-    found = _products(model, Linear, lora.target_modules)
-    if not found:
+    found, theirs = _products(model, Linear, lora.target_modules), _theirs(model)
+    if not found and not theirs:
         raise ConfigError(
             f"expected a transformer of torchward with products called {', '.join(lora.target_modules)} to adapt, got "
             f"none in {type(getattr(model, 'body', model)).__name__}"
@@ -108,6 +110,8 @@ def adapt(model: M, lora: LoRA) -> M:
         parameter.requires_grad_("value_head" in name.split("."))
     for parent, name, product in found:
         setattr(parent, name, AdaptedLinear(product, lora))
+    for body in theirs:
+        body.adapt(lora)
     return model
 
 
@@ -119,13 +123,15 @@ def merged(model: M) -> M:
     for parent, name, product in _products(plain, AdaptedLinear):
         assert isinstance(product, AdaptedLinear)
         setattr(parent, name, product.merged())
+    for body in _theirs(plain):
+        body.merge()
     return plain.requires_grad_(True)
 
 
 @contextmanager
 def without_adapters(model: M) -> Iterator[M]:
     """Within it the model is its base: the reference of what is tuned, without a copy. No gradient flows."""
-    adapted = [module for module in model.modules() if isinstance(module, AdaptedLinear)]
+    adapted = [module for module in model.modules() if isinstance(module, AdaptedLinear | HubModel)]
     were = [module.is_on for module in adapted]
     try:
         for module in adapted:
@@ -139,13 +145,18 @@ def without_adapters(model: M) -> Iterator[M]:
 
 def adaptation(model: nn.Module) -> Adaptation:
     """What adapters the model has."""
-    found = (module.lora for module in model.modules() if isinstance(module, AdaptedLinear))
-    return next(found, NoLoRA())
+    found = (module.lora for module in model.modules() if isinstance(module, AdaptedLinear | HubModel))
+    return next((lora for lora in found if lora is not None), NoLoRA())
 
 
 def is_adapted(model: nn.Module) -> bool:
     """Whether the model has adapters."""
     return isinstance(adaptation(model), LoRA)
+
+
+def _theirs(model: nn.Module) -> list[HubModel]:
+    """What transformers computes of a model."""
+    return [module for module in model.modules() if isinstance(module, HubModel)]
 
 
 def _products(

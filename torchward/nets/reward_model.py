@@ -13,11 +13,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from torchward.config import from_json, to_json
-from torchward.nets import saving
+from torchward.nets import body_description, saving
+from torchward.nets.hub_model import HubModel
 from torchward.nets.lora import LoRA, adapt, adaptation
 from torchward.nets.spaces import Box, Discrete, Space
-from torchward.nets.transformer import Transformer
-from torchward.nets.transformer_config import TransformerConfig
 
 
 class RewardModel(nn.Module):
@@ -99,12 +98,7 @@ class RewardModel(nn.Module):
 
     def description(self) -> dict[str, Any]:
         """What it was made from. Bodies that are no transformers of this package go as ``encoder``, by their name."""
-        body: Any = self.bodies[0]
-        made = (
-            {"transformer": to_json(body.config)}
-            if isinstance(body, Transformer)
-            else {"encoder": saving.name_of(body)}
-        )
+        made = body_description.of(self.bodies[0])
         adapters = {"lora": to_json(lora)} if isinstance(lora := adaptation(self), LoRA) else {}
         return {**made, **adapters, "members": self.members, "vocabulary": dict(self.vocabulary)}
 
@@ -116,14 +110,15 @@ class RewardModel(nn.Module):
         if encoder is not None:
             bodies: list[Any] = [deepcopy(encoder) for _ in range(data["members"])]
         else:
-            config = from_json(TransformerConfig, data["transformer"])
-            bodies = [Transformer(config) for _ in range(data["members"])]
+            bodies = [body_description.made(data) for _ in range(data["members"])]
         model = cls(bodies, data["vocabulary"])
         return adapted(model, from_json(LoRA, data["lora"])) if "lora" in data else model
 
     def save(self, directory: Path) -> None:
         """Write it into ``directory``, for :func:`torchward.load`."""
         saving.save(self, directory)
+        if isinstance(first := self.bodies[0], HubModel):  # what kind of model it is, transformers has to say
+            first.save(directory)
 
 
 def adapted(model: RewardModel, lora: LoRA) -> RewardModel:

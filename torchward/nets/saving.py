@@ -30,10 +30,15 @@ HOMES = {
     "QPolicy": "q_policy",
     "LanguageModel": "language_model",
     "RewardModel": "reward_model",
+    "MaskedLanguageModel": "masked_language_model",
     "SoftActor": "soft_actor",
     "TabularPolicy": "tabular",
+    "TextClassifier": "text_classifier",
 }
 """The policies that can be saved, and the modules of this package that they are in."""
+
+HUB = "body.model."
+"""What the names of those tensors begin with that transformers computes with: they lie in files of its own format."""
 
 S = TypeVar("S")
 
@@ -63,8 +68,9 @@ class Saved(Protocol):
     def state_dict(self) -> Mapping[str, Tensor]: ...
 
 
-def save(policy: Saved, directory: Path) -> None:
-    """Write ``policy`` into ``directory``, which is made."""
+def save(policy: Saved, directory: Path, apart: str | None = None) -> None:
+    """Write ``policy`` into ``directory``, which is made; but for tensors whose names begin with ``apart``, which lie
+    in files of their own."""
     from safetensors.torch import save_file
 
     description: dict[str, Any] = {
@@ -76,7 +82,8 @@ def save(policy: Saved, directory: Path) -> None:
     }
     directory.mkdir(parents=True, exist_ok=True)
     # Cloned: safetensors takes no tensors that share memory, as those of a tied encoder of the user's do.
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in policy.state_dict().items()}
+    own = {name: x for name, x in policy.state_dict().items() if apart is None or not name.startswith(apart)}
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in own.items()}
     save_file(tensors, directory / "policy.safetensors")
     (directory / "policy.json").write_text(json.dumps(description, indent=2) + "\n")
 
@@ -95,6 +102,8 @@ def load(path: Path | str, *, encoder: nn.Module | None = None, which: str | Non
         data = json.loads((directory / "policy.json").read_text())
         tensors = load_file(directory / "policy.safetensors")
         policy = _build(data, encoder, directory)
+        if "hub" in data:  # the others have been read
+            tensors |= {name: x for name, x in policy.state_dict().items() if name.startswith(HUB)}
         policy.load_state_dict(tensors)
     except PolicyError:
         raise
@@ -139,6 +148,14 @@ def _build(data: dict[str, Any], encoder: nn.Module | None, directory: Path) -> 
     name = data["policy"]
     if name not in HOMES:
         raise PolicyError(f"expected a policy of {', '.join(HOMES)} in {directory}, got {name!r}")
+    if "hub" in data and encoder is None:
+        from torchward.nets import hub_model, peft_adapters
+
+        body = hub_model.read(directory / hub_model.MODEL)
+        policy: Loaded = _class(name).described(observation_space, action_space, data, body)
+        if "lora" in data:
+            peft_adapters.load(body.model, directory / hub_model.ADAPTER)
+        return policy
     own = data.get("encoder")
     if own is not None and encoder is None:
         raise PolicyError(
@@ -146,6 +163,10 @@ def _build(data: dict[str, Any], encoder: nn.Module | None, directory: Path) -> 
         )
     if own is None and encoder is not None:
         raise PolicyError(f"the policy in {directory} has no encoder of your own; leave it out: load(path)")
+    made: Loaded = _class(name).described(observation_space, action_space, data, encoder)
+    return made
+
+
+def _class(name: str) -> type[Saved]:
     cls: type[Saved] = getattr(import_module(f"torchward.nets.{HOMES[name]}"), name)
-    policy: Loaded = cls.described(observation_space, action_space, data, encoder)
-    return policy
+    return cls

@@ -158,6 +158,15 @@ def forbid(seen: Bool[Tensor, "..."], like: Tensor, bias: Tensor | None) -> Tens
     return torch.where(seen, like.new_zeros(()) if bias is None else bias, lowest)
 
 
+def check_counted(segments: Tensor | None, positions: Tensor | None) -> None:
+    """Raises ValueError for positions that are not those of :func:`places`. In what pads a packed row, whose segments
+    are below 0, they may be any."""
+    if positions is None:
+        return
+    if segments is None or bool(((positions != places(segments)) & (segments >= 0)).any()):
+        raise ValueError("expected positions that are counted within segments, got others")
+
+
 def places(segments: Tensor) -> Int64[Tensor, "batch time"]:
     """Positions within segments ``[B, T]``. Of a mask, True where there is no padding: how many True came before. Of
     numbers: how long ago the number changed."""

@@ -6,8 +6,9 @@ import importlib.util
 import inspect
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -47,7 +48,8 @@ class Found(NamedTuple):
     source: str | None
 
 
-def algorithms() -> dict[str, str]:
+@cache
+def algorithms() -> Mapping[str, str]:
     """The first line of the docstring of each algorithm, by name; nothing is imported."""
     found = {}
     for path in sorted(ALGORITHMS.glob("[!_]*.py")):
@@ -56,7 +58,8 @@ def algorithms() -> dict[str, str]:
     return found
 
 
-def problems() -> dict[str, str]:
+@cache
+def problems() -> Mapping[str, str]:
     """The first line of the docstring of each task of text, by name: the files here that have Options and make."""
     found = {}
     for path in sorted(TASKS.glob("[!_]*.py")):
@@ -79,11 +82,11 @@ def options(task_source: Any) -> Any:
 
 
 def is_text(named: Any) -> bool:
-    """Whether a file or folder of text is meant: ./book.txt, ./answers.jsonl, ./folder/."""
+    """Whether a file or folder of text is meant: ./book.txt, ./answers.jsonl, ./feedback.db, ./folder/."""
     if not isinstance(named, str | Path) or (isinstance(named, str) and is_file(named)):
         return False
     path = Path(named)
-    return path.suffix in (".txt", ".md", ".jsonl") or (path.is_dir() and len(str(named)) > 0)
+    return path.suffix in (".txt", ".md", ".jsonl", ".db") or (path.is_dir() and len(str(named)) > 0)
 
 
 def algorithm(named: str | Path | ModuleType) -> Algorithm:

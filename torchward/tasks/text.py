@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from torchward.tasks.control import Preset
+from torchward.tasks.dialogue_presets import grpo_dialogue, ppo_dialogue, pretrain_dialogue, sft_dialogue
 
 
 def _two_digits(config: object) -> Preset:
@@ -249,7 +250,7 @@ def reward_model_taste() -> Preset:
     from torchward.algorithms import reward_model
 
     config = reward_model.Config(
-        total_timesteps=160_000, max_length=24, per_device_train_batch_size=64, learning_rate=2e-3,
+        total_timesteps=240_000, max_length=24, per_device_train_batch_size=64, learning_rate=2e-3,
         eval_pairs=2_000,
     )  # fmt: skip
     return _guests(config)
@@ -260,8 +261,8 @@ def dpo_taste() -> Preset:
     from torchward.algorithms import dpo
 
     config = dpo.Config(
-        total_timesteps=60_000, max_length=24, per_device_train_batch_size=64, learning_rate=3e-4,
-        precompute_ref_log_probs=True, eval_pairs=2_000,
+        total_timesteps=60_000, max_length=24, per_device_train_batch_size=64, learning_rate=1e-3,
+        loss=dpo.DPO(0.6), precompute_ref_log_probs=True, eval_pairs=2_000,
     )  # fmt: skip
     return _guests(config)
 
@@ -281,8 +282,8 @@ def ppo_taste() -> Preset:
     from torchward.algorithms import ppo
 
     config = ppo.Config(
-        total_timesteps=500_000, n_envs=256, n_steps=11, batch_size=704, n_epochs=2, learning_rate=1e-3,
-        learning_rate_schedule="linear", gamma=1.0, gae_lambda=0.95, ent_coef=0.0,
+        total_timesteps=500_000, n_envs=256, n_steps=11, batch_size=704, n_epochs=2, learning_rate=1.5e-3,
+        learning_rate_schedule="linear", gamma=1.0, gae_lambda=1.0, ent_coef=0.0,
     )  # fmt: skip
     return _guests(config)
 
@@ -315,6 +316,10 @@ PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("grpo", "guess_number"): grpo_guess_number,
     ("ppo", "guess_number"): ppo_guess_number,
     ("expert_iteration", "guess_number"): expert_iteration_guess_number,
+    ("pretrain", "dialogue"): pretrain_dialogue,
+    ("sft", "dialogue"): sft_dialogue,
+    ("grpo", "dialogue"): grpo_dialogue,
+    ("ppo", "dialogue"): ppo_dialogue,
     ("pretrain", "taste"): pretrain_taste,
     ("reward_model", "taste"): reward_model_taste,
     ("dpo", "taste"): dpo_taste,

@@ -1,11 +1,11 @@
-"""Text of the user's own: a file, a folder, or JSON lines, to pretrain, fine-tune or be rewarded on."""
+"""Text of the user's own: a file, a folder, JSON lines or feedback, to pretrain, fine-tune or be rewarded on."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torchward.config import ConfigError
 from torchward.language.bpe import BPE
-from torchward.language.corpus import Folder, JSONLines, TextFile
+from torchward.language.corpus import FeedbackFile, Folder, JSONLines, TextFile
 from torchward.language.documents import Document, Split
 from torchward.language.task import Problems, TokenizerChoice
 from torchward.tasks.reward_options import RewardOptions
@@ -50,6 +50,8 @@ def read(options: Options, path: Path) -> Problems:
         documents = list(Folder(path).documents())
     elif path.suffix == ".jsonl":
         documents = list(JSONLines(path).documents())
+    elif path.suffix == ".db":
+        documents = list(FeedbackFile(path).documents())
     elif path.is_file():
         documents = list(TextFile(path, options.separator).documents())
     else:

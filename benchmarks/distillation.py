@@ -72,7 +72,11 @@ def settings(stage: str, rate: float | None = None) -> dict[str, Any]:
     start = launch.defaults(find.algorithm(ALGORITHMS[stage]), TASK)
     before = [BEGINS[stage]] if stage in BEGINS else []
     before += ["teacher"] if ALGORITHMS[stage] == "distill" else []
-    told = {"config": to_json(start.config), "task": to_json(start.env), "changes": CHANGES.get(stage, {})}
+    told: dict[str, Any] = {
+        "config": to_json(start.config),
+        "task": to_json(start.env),
+        "changes": CHANGES.get(stage, {}),
+    }
     if stage == "sft":
         told["until"] = ENOUGH
     if stage in TUNED:
@@ -144,7 +148,7 @@ def tokens_of_rows(start: Any, init: Path) -> int:
     task: Any = launch.in_words_of(find.task(TASK, start.env), saving.load(init, which="last")).task
     sums = task.demonstrations().train
     rows = len(plan(sums, start.config.max_length, Whole(), None).rows) - 1
-    return round(TOKENS * rows * start.config.max_length / sums.learnt)
+    return int(TOKENS * rows * start.config.max_length / sums.learnt)
 
 
 def score(stage: str, result: dict[str, Any]) -> float:

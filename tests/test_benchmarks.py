@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import (
+    distillation,
     guess_number,
     language_speed,
     random_walks,
@@ -38,6 +39,22 @@ def test_the_readme_has_the_table_of_the_raw_data() -> None:
 def test_the_table_has_every_benchmark() -> None:
     found = {path.stem for path in Path(table.__file__).parent.glob("*.py") if "def rows(" in path.read_text("utf-8")}
     assert set(table.BENCHMARKS) == found
+
+
+# Distillation
+
+
+def test_the_share_of_a_gap_is_that_of_one_seed(tmp_path: Path) -> None:
+    """Fine-tuning alone counts by its better policy; a seed without a teacher or a student alone is left out."""
+    results = Results(distillation.NAME, tmp_path)
+    for stage, seed, last, best in (
+        ("teacher", 0, 0.9, 0.95), ("alone", 0, 0.4, 0.5), ("distilled", 0, 0.8, 0.9), ("distilled", 1, 0.1, 0.1),
+    ):  # fmt: skip
+        found = {"right": {"last": last, "best": best}}
+        results.write(distillation.key(stage, seed), distillation.settings(stage), found)
+    assert distillation.shares(tmp_path, "distilled") == [pytest.approx(0.75)]
+    told = distillation.rows(tmp_path)[0].measured
+    assert "its student alone 50.0%" in told and "closed by 75% [75%, 75%], 1 seeds" in told
 
 
 # SAC's update

@@ -1,5 +1,5 @@
 """A student that keeps what its teacher does well, and earns the rest: words of two letters, written backwards. The
-teacher was stopped half-way; its student begins as a copy of it, so that the teacher alone has nothing to add.
+teacher was shown a third of them; its student begins where the teacher began, and is shown none but the teacher.
 
 python docs/figures/distillation_reward.py   (about a minute of one core)
 """
@@ -70,11 +70,11 @@ def measure(home: Path) -> dict[str, list[dict[str, float]]]:
             run = teacher
             if name == ALONE:
                 run = torchward.train(
-                    "grpo", "reversal", path=home / f"{name}-{seed}", init=teacher.path, **PAID, **given
+                    "grpo", "reversal", path=home / f"{name}-{seed}", init=first.path, **PAID, **given
                 )
             elif name in REWARDS:
                 run = torchward.train(
-                    "distill", "reversal", path=home / f"{name}-{seed}", init=teacher.path, teacher=teacher.path,
+                    "distill", "reversal", path=home / f"{name}-{seed}", init=first.path, teacher=teacher.path,
                     reward=REWARDS[name], **TOLD, **given,
                 )  # fmt: skip
             now = right(run.path)

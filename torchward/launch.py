@@ -281,11 +281,7 @@ def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None 
         )
     teacher = policy_of(Path(path) / TEACHER) if manifest.get("teacher") is not None else None
     found = in_words_of(found, teacher if policy is None else policy)
-    judge = None
-    if manifest.get("reward_model") is not None:
-        kept = Path(path) / JUDGE
-        judge = judge_of(kept if kept.exists() else manifest["reward_model"])
-    found = judged_by(found, judge, manifest.get("pessimism", 0.0))
+    found, judge = as_judged(found, path, manifest)
     weight, goal = manifest.get("kl", (0.0, None))
     before = torch.get_num_threads()
     watch = None if manifest.get("watch") is None else from_json(Bounds, manifest["watch"])
@@ -350,6 +346,15 @@ def judge_of(place: str | Path) -> Any:
             "reward_model` makes one"
         )
     return model
+
+
+def as_judged(found: Found, path: str | Path, manifest: Mapping[str, Any]) -> tuple[Found, Any]:
+    """The task of the run in ``path``, its answers judged as they were there; and the reward model, if it has one."""
+    judge = None
+    if manifest.get("reward_model") is not None:
+        kept = Path(path) / JUDGE
+        judge = judge_of(kept if kept.exists() else manifest["reward_model"])
+    return judged_by(found, judge, manifest.get("pessimism", 0.0)), judge
 
 
 def judged_by(found: Found, judge: Any, pessimism: float) -> Found:

@@ -8,10 +8,14 @@ import pytest
 
 import torchward
 from torchward import cli, launch
+from torchward.cli.train import Launch
+from torchward.envs.make import EnvOptions
+from torchward.fields import settings
 from torchward.metrics import read_metrics
 from torchward.nets.language_model import LanguageModel
 from torchward.nets.reward_model import RewardModel
-from torchward.run import read_manifest
+from torchward.run import RunOptions, read_manifest
+from torchward.tasks import find, texts
 from torchward.tasks.find import LaunchError
 
 SMALL = ["--pairs", "200", "--test", "60", "--menus", "200", "--no-progress", "--no-tensorboard"]
@@ -76,6 +80,28 @@ def test_a_file_of_pairs_is_a_task(runs: Path, tmp_path: Path) -> None:
     options = ["--init", str(runs / "writer"), "--total-timesteps", "300", "--no-progress", "--no-tensorboard"]
     assert run("train", "reward_model", str(file), *options, "--validation", "0.3", "--path", str(path)) == 0
     assert isinstance(torchward.load(path), RewardModel)
+
+
+def test_what_was_judged_by_a_model_alone_is_evaluated_by_it(runs: Path, tmp_path: Path) -> None:
+    """Prompts without answers have no other reward; and no algorithm has an option that a file of text has too."""
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("\n".join(json.dumps({"prompt": f"{a}{b}:"}) for a, b in combinations("ABCDEFGH", 2)))
+    path = tmp_path / "run"
+    given = ["--init", str(runs / "writer"), "--reward-model", str(runs / "judge"), "--validation", "0.3"]
+    quiet = ["--no-progress", "--no-tensorboard", "--total-timesteps", "200", "--generation-batch-size", "16"]
+    assert run("train", "grpo", str(file), *given, *quiet, "--path", str(path)) == 0
+    assert run("evaluate", str(path), "--episodes", "3") == 0
+    assert json.loads((path / "evaluation.json").read_text())["mean"] != 0.0
+
+
+def test_options_of_one_command_line_have_names_of_their_own() -> None:
+    tasks = [find.options(name) for name in find.problems()] + [texts.Options(), EnvOptions()]
+    for name in find.algorithms():
+        config = {each.name for each in settings(find.algorithm(name).Config())}
+        shared = {each.name for options in (RunOptions(), Launch()) for each in settings(options)}
+        assert not config & shared, name
+        for options in tasks:
+            assert not (config | shared) & {each.name for each in settings(options)}, (name, type(options))
 
 
 def test_what_cannot_be_is_a_sentence(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

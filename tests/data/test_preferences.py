@@ -9,11 +9,13 @@ import torch
 from tests.language.models import WORDS, model
 from torchward.config import ConfigError
 from torchward.data.preferences import (
+    Answers,
     Pairs,
     Rated,
     Shuffled,
     answer_log_probs,
     both,
+    by_length,
     fitting,
     mismatched,
     only,
@@ -71,6 +73,19 @@ def test_an_answer_is_as_likely_in_a_batch_as_alone() -> None:
         logits = policy.body.logits(policy.body.forward(torch.tensor([ids[:-1]])))[0].log_softmax(1)
         alone = sum(float(logits[t - 1, ids[t]]) for t in range(1, len(ids)) if own[t])
         assert float(together[number]) == pytest.approx(alone, abs=1e-4)
+
+
+def test_rows_are_computed_by_their_lengths_and_come_back_in_their_order() -> None:
+    data = sequences(0, tuple(range(3, 23)))
+    rows = rows_of(data, np.random.default_rng(0).permutation(20), PAD)
+    seen = []
+
+    def of(some: Answers) -> torch.Tensor:
+        seen.append(some.tokens.shape)
+        return some.targets.clamp_min(0).sum(1)
+
+    assert torch.equal(by_length(rows, of), rows.targets.clamp_min(0).sum(1))
+    assert [rows for rows, _ in seen] == [8, 8, 4] and [time for _, time in seen] == [21, 13, 5]
 
 
 def test_a_mismatched_row_has_the_next_ones_answer() -> None:

@@ -89,9 +89,9 @@ def test_a_function_of_ones_own(tmp_path: Path) -> None:
 def test_paths_outlast_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     lasting = find.lasting(texts.Options(rewards=RewardOptions("./mine.py:vowels", similarity_model="runs/base")))
-    assert lasting.rewards.reward == f"{tmp_path}/mine.py:vowels"
+    assert lasting.rewards.reward_function == f"{tmp_path}/mine.py:vowels"
     assert lasting.rewards.similarity_model == str(tmp_path / "runs" / "base")
-    assert RewardOptions("./mine.py").lasting().reward == str(tmp_path / "mine.py")
+    assert RewardOptions("./mine.py").lasting().reward_function == str(tmp_path / "mine.py")
     assert RewardOptions().lasting() == RewardOptions()
 
 
@@ -113,7 +113,7 @@ def test_from_a_command_to_a_run_with_its_parts(
         num_hidden_layers=1, num_attention_heads=2, max_length=32, tokenizer="characters",
     )  # fmt: skip
     command = (
-        "train grpo ./pairs.jsonl --init base --path tuned --reward ./mine.py:vowels --chrf-weight 2 "
+        "train grpo ./pairs.jsonl --init base --path tuned --reward-function ./mine.py:vowels --chrf-weight 2 "
         "--length-weight 0.5 --length-most 3 --similarity-weight 1 --similarity-model base --answer-length 6 "
         "--kl-budget 100 --total-timesteps 400 --no-tensorboard --no-progress --checkpoint-freq 200 --eval-freq -1"
     )

@@ -13,7 +13,17 @@ from torch import Tensor
 
 from torchward.algorithms.pretrain import Patience, precision, schedule
 from torchward.config import ConfigError
-from torchward.data.preferences import Answers, Pairs, Preferences, PreferenceTask, Shuffled, both, pieces, prepared
+from torchward.data.preferences import (
+    Answers,
+    Pairs,
+    Preferences,
+    PreferenceTask,
+    Shuffled,
+    both,
+    by_length,
+    pieces,
+    prepared,
+)
 from torchward.data.protocols import Episode, Evaluation
 from torchward.data.random import derive, seeded
 from torchward.functional.calibration import Reliability, reliability
@@ -99,11 +109,15 @@ def loss(model: RewardModel, member: int, answers: Answers, margin: Tensor, cent
 
 def said(model: RewardModel, member: int, answers: Answers) -> Tensor:
     """What a member says of each answer ``[N]``: of the text with the last token that the answer has."""
-    steps = (answers.targets >= 0) * torch.arange(1, answers.targets.shape[1] + 1, device=answers.targets.device)
-    length = steps.amax(1) + 1
-    tokens = torch.nn.functional.pad(answers.tokens, (0, 1))
-    last = answers.targets.gather(1, (length - 2)[:, None])
-    return model.raw(tokens.scatter(1, (length - 1)[:, None], last), length, member)
+
+    def of(some: Answers) -> Tensor:
+        steps = (some.targets >= 0) * torch.arange(1, some.targets.shape[1] + 1, device=some.targets.device)
+        length = steps.amax(1) + 1
+        tokens = torch.nn.functional.pad(some.tokens, (0, 1))
+        last = some.targets.gather(1, (length - 2)[:, None])
+        return model.raw(tokens.scatter(1, (length - 1)[:, None], last), length, member)
+
+    return by_length(answers, of)
 
 
 class Learner:

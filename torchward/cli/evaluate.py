@@ -35,7 +35,7 @@ def run(args: Sequence[str]) -> int:
     import torch
 
     from torchward.checkpoint import write_json
-    from torchward.launch import in_words_of, reopen_task
+    from torchward.launch import as_judged, in_words_of, reopen_task
     from torchward.nets import saving
     from torchward.nets.masked_language_model import MaskedLanguageModel
     from torchward.nets.text_classifier import TextClassifier
@@ -45,7 +45,7 @@ def run(args: Sequence[str]) -> int:
     stored = read_manifest(path)
     found = reopen_task(path, stored["manifest"])
     policy: Any = saving.load(path, which="last" if options.which == "last" else None)
-    task = in_words_of(found, policy).task
+    task = as_judged(in_words_of(found, policy), path, stored["manifest"])[0].task
     if isinstance(policy, MaskedLanguageModel | TextClassifier):
         from torchward.cli.evaluate_encoder import evaluate
 

@@ -4,7 +4,7 @@ An algorithm draws numbers of pairs (:class:`Shuffled`), makes rows of them (:fu
 likely their answers are (:func:`answer_log_probs`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -214,7 +214,24 @@ def pieces(numbers: Numbers, steps: Numbers, rows: int) -> Iterator[NDArray[np.i
 
 def answer_log_probs(policy: LanguageModel, answers: Answers) -> Float[Tensor, " rows"]:
     """How likely each answer is behind its prompt: the sum over its tokens, without dropout."""
-    return policy.log_probs(answers.tokens, answers.targets).sum(1)
+    return by_length(answers, lambda some: policy.log_probs(some.tokens, some.targets).sum(1))
+
+
+ALIKE = 8
+"""Rows of about equal lengths that are computed at a time."""
+
+
+def by_length(answers: Answers, of: Callable[[Answers], Tensor]) -> Float[Tensor, " rows"]:
+    """What ``of`` says of each row, a number for each. Rows are given to it by their lengths, ALIKE at a time, and cut
+    to the longest of these: an answer's padding may be half of a batch, and nothing is computed of it."""
+    places = torch.arange(1, answers.targets.shape[1] + 1, device=answers.targets.device)
+    lengths = ((answers.targets != NONE) * places).amax(1)
+    order = lengths.argsort(stable=True, descending=True)
+    found = []
+    for rows in order.split(ALIKE):
+        time = int(lengths[rows[0]])
+        found.append(of(Answers(answers.tokens[rows, :time], answers.targets[rows, :time])))
+    return torch.cat(found)[order.argsort()]
 
 
 def fitting(data: "Pairs | Rated", max_length: int, skip: bool) -> Any:

@@ -21,7 +21,7 @@ from torchward.language.task import Reward
 class RewardOptions:
     """What an answer earns: the sum of all parts with a weight. With none: 1 for the column answer, to the letter."""
 
-    reward: str | None = None
+    reward_function: str | None = None
     """A function of your own, ./rewards.py:name: reward(prompts, completions, **columns) gives a number for each."""
     reward_weight: float = 1.0
     """Weight of that function."""
@@ -78,11 +78,11 @@ class RewardOptions:
 
     def lasting(self) -> "RewardOptions":
         """The same wherever a run is resumed from: with whole paths."""
-        named, model = self.reward, self.similarity_model
+        named, model = self.reward_function, self.similarity_model
         if named is not None:
             file, colon, name = named.partition(".py:")
             named = f"{_whole(file)}{colon}{name}" if colon else _whole(named)
-        return replace(self, reward=named, similarity_model=None if model is None else _whole(model))
+        return replace(self, reward_function=named, similarity_model=None if model is None else _whole(model))
 
     def build(self) -> Reward:
         """The reward. Raises ConfigError as its parts do, and LaunchError where the user's own file has none."""
@@ -90,7 +90,7 @@ class RewardOptions:
         return Sum(tuple(terms)) if terms else exact_match
 
     def _parts(self) -> list[tuple[str, float, Callable[[], Reward]]]:
-        column, named, pattern = self.reference_column, self.reward, self.pattern
+        column, named, pattern = self.reference_column, self.reward_function, self.pattern
         parts: list[tuple[str, float, Callable[[], Reward]]] = [
             ("exact", self.exact_weight, lambda: Exact(column)),
             ("numeric", self.numeric_weight, self._numeric),

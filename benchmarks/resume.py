@@ -56,6 +56,8 @@ class Case:
     """Steps between two checkpoints; 0: a twentieth of the run."""
     init: "Case | None" = None
     """The run whose policy it starts from; it lies beside the others, and is not interrupted."""
+    taught: bool = False
+    """Whether that policy is what it learns from, and not what it begins as."""
 
     def all_settings(self) -> dict[str, Any]:
         """The settings with those of the run: two short evaluations, no pictures, no progress."""
@@ -173,6 +175,12 @@ CASES = {
         {**PICKS, "data": "online", "data_generation_batch_size": 16, "precompute_ref_log_probs": False}, init=WRITER,
     ),
     "kto": Case("kto", "taste", PICKS, init=WRITER),
+    "distill": Case(
+        "distill", "reversal",
+        {"total_timesteps": 8_000, "max_length": 32, "max_position_embeddings": 32, "hidden_size": 16,
+         "num_hidden_layers": 1, "num_attention_heads": 2},
+        init=MODEL, taught=True,
+    ),
     "masked_lm": READER,
     "classify": Case("classify", "python_passages", {"total_timesteps": 4_000, "max_length": 64}, init=READER),
 }  # fmt: skip
@@ -237,8 +245,8 @@ def live(case: Case, path: str, begun: Any, over: Any, leave_after: int) -> None
         launch.resume(run)
     else:  # or it was killed before it was anything
         shutil.rmtree(run, ignore_errors=True)
-        init = None if case.init is None else _init(run)
-        launch.train(case.algorithm, case.task, path=run, init=init, threads=1, **case.all_settings())
+        beside: dict[str, Any] = {} if case.init is None else {"teacher" if case.taught else "init": _init(run)}
+        launch.train(case.algorithm, case.task, path=run, threads=1, **beside, **case.all_settings())
 
 
 def _init(path: Path) -> Path:

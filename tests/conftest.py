@@ -11,7 +11,8 @@ if "torchward" in sys.modules:
 SHAPED = ["functional", "nets.mlp", "nets.conv", "nets.recurrent", "nets.normalize"]
 SHAPED += [f"nets.{module}" for module in ("attention", "kv_cache", "positions", "transformer", "transformer_block")]
 SHAPED += [f"nets.{module}" for module in ("language_model", "lora", "sampling", "token_scores", "transformer_stack")]
-SHAPED += [f"data.{module}" for module in ("packing", "replay", "rollout", "shaping")]
+SHAPED += ["nets.token_divergences"]
+SHAPED += [f"data.{module}" for module in ("lessons", "packing", "replay", "rollout", "shaping")]
 install_import_hook([f"torchward.{module}" for module in SHAPED], "beartype.beartype")
 
 os.environ.setdefault("MPLBACKEND", "Agg")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.docs import read
-from torchward.algorithms import grpo, sft
+from torchward.algorithms import distill, dpo, grpo, kto, reward_model, sft
 from torchward.cli.export import Export
 from torchward.cli.train import Launch
 from torchward.fields import settings
@@ -77,7 +77,8 @@ def test_every_type_that_is_made_in_the_page_is_one_with_these_fields() -> None:
 
 def test_every_option_of_a_command_is_one() -> None:
     options: set[str] = set()
-    for config in (sft.Config(), grpo.Config(), RunOptions(), Launch(), Export()):
+    trained = [module.Config() for module in (distill, dpo, grpo, kto, reward_model, sft)]
+    for config in (*trained, RunOptions(), Launch(), Export()):
         options |= {f"--{setting.name.replace('_', '-')}" for setting in settings(config)}
     code = [*read(PAGE).spans, *(block.text for block in read(PAGE).blocks if block.language == "bash")]
     used = {option for text in code for option in re.findall(r"(?<!\S)--[a-z][a-z-]+", text)}

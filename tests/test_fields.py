@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from torchward.algorithms import a2c, dqn, dynamic_programming, ppo, q_learning, rainbow, reinforce, sft
+from torchward.algorithms import a2c, distill, dqn, dynamic_programming, ppo, q_learning, rainbow, reinforce, sft
 from torchward.cli.arguments import Group, read
 from torchward.config import ConfigError
 from torchward.envs.make import EnvOptions
@@ -119,6 +119,16 @@ def test_the_settings_of_a_choice_bear_its_name_once() -> None:
     changed = change(sft.Config(), {"lora": "lora", "lora_alpha": 32.0, "lora_target_modules": ("up", "down")})
     assert changed == sft.Config(lora=LoRA(8, 32.0, 0.0, ("up", "down")))
     assert change(sft.Config(), {"lora": LoRA(r=2)}).lora == LoRA(r=2)
+
+
+def test_a_choice_within_a_choice_is_set_with_it() -> None:
+    """In one go and in any order, and what is chosen there may be set too."""
+    told = {"reward_follow": "where_better", "reward": "rewarded", "reward_coef": 2.0}
+    expected = distill.Config(reward=distill.Rewarded(2.0, follow=distill.WhereBetter()))
+    assert change(distill.Config(), told) == expected
+    assert change(expected, {"reward_coef": 2.0, "reward_follow": "as_good"}).reward == distill.Rewarded(2.0)
+    with pytest.raises(ConfigError, match="where_better"):
+        change(distill.Config(), {"reward": "rewarded", "reward_follow": "where_bettr"})
 
 
 def test_adapters_are_chosen_on_the_command_line() -> None:

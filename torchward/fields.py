@@ -70,7 +70,10 @@ def choose(config: C, values: Mapping[str, Any]) -> C:
             data[name] = _plain(value)
         elif name in known and len(choices := _choices(config, known[name])) > 1:
             _put(data, known[name].path, {"type": _choose(name, value, choices)})
-    return from_json(type(config), data)
+    made = from_json(type(config), data)
+    # What was chosen may have a choice of its own.
+    within = {name: value for name, value in values.items() if name not in known and name not in fields}
+    return choose(made, within) if 0 < len(within) < len(values) else made
 
 
 def change(config: C, values: Mapping[str, Any]) -> C:

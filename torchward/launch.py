@@ -40,6 +40,8 @@ from torchward.tasks.find import Algorithm, Found, LaunchError
 RUNS = Path("runs")
 INITIAL = "initial"
 """The directory within a run of the policy that it started from."""
+TEACHER = "teacher"
+"""The directory within a run of the policy that it learns from."""
 JUDGE = "reward_model"
 """The directory within a run of the reward model that judged its answers."""
 RESULT = "result.json"
@@ -54,6 +56,7 @@ def train(
     path: str | Path | None = None,
     init: str | Path | None = None,
     policy: Any = None,
+    teacher: Any = None,
     kl_coef: float = 0.0,
     kl_target: float | None = None,
     kl_budget: float | None = None,
@@ -74,8 +77,8 @@ def train(
     `init`, or from a `policy` of your own; with `kl_coef`, each step pays so much for its log-probability's distance
     from that policy's, and with `kl_target` that weight follows the divergence of a row; with `kl_budget` the run says
     so when a text is further away than so many nats. On a task of text, answers earn what the reward model of the run
-    `reward_model` says of them, less `pessimism` of its members' standard deviations. `threads`: see
-    :func:`choose_threads`.
+    `reward_model` says of them, less `pessimism` of its members' standard deviations. `teacher` is the run,
+    or the policy, that distillation learns from; the run keeps it. `threads`: see :func:`choose_threads`.
 
     Raises LaunchError for names and spaces, ConfigError for settings, RunError for a directory that is taken."""
     found = find.algorithm(algorithm)
@@ -84,7 +87,8 @@ def train(
     chosen = change_all(start, settings)
     return begin(
         found, task, chosen, name=name, path=path, init=init, policy=policy, kl_coef=kl_coef, kl_target=kl_target,
-        kl_budget=kl_budget, reward_model=reward_model, pessimism=pessimism, threads=threads,
+        kl_budget=kl_budget, reward_model=reward_model, pessimism=pessimism, teacher=teacher,
+        threads=threads,
     ).go()  # fmt: skip
 
 
@@ -137,10 +141,13 @@ class Ready:
     threads: int
     """The number that torch had before, and has again afterwards."""
     fresh: bool
+    teacher: Any = None
 
     def go(self) -> Run:
         """Train until the end, or until a signal; return the run."""
         run, given = self.run, {} if self.policy is None else {"policy": self.policy}
+        if self.teacher is not None:
+            given["teacher"] = self.teacher
         if shaping := self._shaping():
             given["shaping"] = shaping
         generators = random_state.capture_global()
@@ -149,6 +156,8 @@ class Ready:
             _seed_global(getattr(self.config, "seed", 0))
             if self.fresh and self.policy is not None and hasattr(self.policy, "save"):
                 checkpoint.publish(run.path / INITIAL, self.policy.save)
+            if self.fresh and self.teacher is not None:
+                checkpoint.publish(run.path / TEACHER, self.teacher.save)
             if self.fresh and self.judge is not None:
                 checkpoint.publish(run.path / JUDGE, self.judge.save)
             self.algorithm.module.train(self.config, self.task.task, run, **given)
@@ -194,6 +203,7 @@ def begin(
     reward_model: str | Path | None = None,
     pessimism: float = 0.0,
     threads: int = 0,
+    teacher: Any = None,
     kl_budget: float | None = None,
 ) -> Ready:
     """Everything of :func:`train` up to the first step."""
@@ -205,9 +215,11 @@ def begin(
     found = find.task(task, start.env)
     if init is not None:
         policy = policy_of(init)
+    _check_teacher(algorithm, teacher)
+    taught_by, teacher = teacher, policy_of(teacher) if isinstance(teacher, str | Path) else teacher
     _check_words(algorithm, found, policy)
     _check_kind(algorithm, policy)
-    found = in_words_of(found, policy)
+    found = in_words_of(found, teacher if policy is None else policy)
     judge = None if reward_model is None else judge_of(reward_model)
     found = judged_by(found, judge, pessimism)
     if init is not None:
@@ -235,6 +247,7 @@ def begin(
         "watch": None if watch is None else to_json(watch),
         "init": None if init is None else str(init if _is_remote(init) else Path(init).resolve()),
         "policy": None if policy is None or init is not None else type(policy).__name__,
+        **_told_of_teacher(taught_by),
     }
     before = torch.get_num_threads()
     torch.set_num_threads(threads or choose_threads(config, found.task))
@@ -250,7 +263,7 @@ def begin(
         torch.set_num_threads(before)
         raise
     kl = kl_coef, kl_target
-    return Ready(algorithm, found, config, run, policy, kl, judge, watch, before, fresh=True)
+    return Ready(algorithm, found, config, run, policy, kl, judge, watch, before, fresh=True, teacher=teacher)
 
 
 def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None = None, policy: Any = None) -> Ready:
@@ -266,7 +279,8 @@ def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None 
             f"{path} was started with a policy of its own ({manifest['policy']}): "
             f"go on from Python, torchward.resume({str(path)!r}, policy=...), with one of the same architecture"
         )
-    found = in_words_of(found, policy)
+    teacher = policy_of(Path(path) / TEACHER) if manifest.get("teacher") is not None else None
+    found = in_words_of(found, teacher if policy is None else policy)
     judge = None
     if manifest.get("reward_model") is not None:
         kept = Path(path) / JUDGE
@@ -275,7 +289,10 @@ def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None 
     weight, goal = manifest.get("kl", (0.0, None))
     before = torch.get_num_threads()
     watch = None if manifest.get("watch") is None else from_json(Bounds, manifest["watch"])
-    return Ready(module, found, config, Run.resume(path), policy, (weight, goal), judge, watch, before, fresh=False)
+    kl = weight, goal
+    return Ready(
+        module, found, config, Run.resume(path), policy, kl, judge, watch, before, fresh=False, teacher=teacher
+    )
 
 
 def reopen(
@@ -444,6 +461,22 @@ def _watched(algorithm: Algorithm, found: Found, kl_budget: float | None) -> Bou
 
 def _takes_shaping(algorithm: Algorithm) -> bool:
     return "shaping" in inspect.signature(algorithm.module.train).parameters
+
+
+def _check_teacher(algorithm: Algorithm, teacher: Any) -> None:
+    """Raises LaunchError where an algorithm that needs a teacher has none, or one that has no use for it has one."""
+    takes = "teacher" in inspect.signature(algorithm.module.train).parameters
+    if takes and teacher is None:
+        raise LaunchError(f"{algorithm.name} learns from a teacher: give the run that has it, with teacher")
+    if teacher is not None and not takes:
+        raise LaunchError(f"{algorithm.name} learns from no teacher: its train takes no argument `teacher`")
+
+
+def _told_of_teacher(teacher: Any) -> dict[str, str]:
+    """What a run's manifest says of its teacher: where it was found, or what it is."""
+    if teacher is None:
+        return {}
+    return {"teacher": str(Path(teacher).resolve()) if isinstance(teacher, str | Path) else type(teacher).__name__}
 
 
 def _check_device(device: str) -> None:

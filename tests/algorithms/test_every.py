@@ -18,6 +18,7 @@ from tests.algorithms.worlds import Aim, Corridor, Railing, Recall, Serve
 from torchward.algorithms import (
     a2c,
     classify,
+    distill,
     dpo,
     dqn,
     dynamic_programming,
@@ -219,6 +220,18 @@ RUNS: dict[str, tuple[ModuleType, Any, Any]] = {
                                 reward_threshold=0.0, learning_rate=1e-2, start_over=True),
         tiny_text.task,
     ),
+    "distill": (
+        distill,
+        distill.Config(total_timesteps=600, generation_batch_size=16, learning_rate=1e-2, model=gpt2(8, 16, 1, 2, 32)),
+        tiny_text.task,
+    ),
+    "distill, on data, rewarded": (
+        distill,
+        distill.Config(total_timesteps=600, generation_batch_size=16, max_length=16, per_device_train_batch_size=3,
+                       learning_rate=1e-2, objective=distill.ReverseKL(0.9), data=distill.Demonstrations(),
+                       reward=distill.Rewarded(follow=distill.WhereBetter()), model=gpt2(8, 16, 1, 2, 32)),
+        lambda: tiny_text.task(graded=True),
+    ),
     "grpo, in turns": (
         grpo,
         grpo.Config(total_timesteps=600, num_generations=4, generation_batch_size=16, learning_rate=1e-2),
@@ -286,6 +299,8 @@ def given(name: str, task: Any) -> dict[str, Any]:
     if not isinstance(task, Text) or name in ("pretrain", "masked_lm", "classify"):
         return {}
     policy = tiny_text.policy(task)
+    if "distill" in name:  # the student begins from nothing
+        return {"teacher": tiny_text.policy(task, 3)}
     return {"policy": policy} | ({"shaping": [KLToReference(frozen(policy), 0.1, 1.0)]} if "ppo" in name else {})
 
 

@@ -32,7 +32,9 @@ class Launch:
     """The run lies in this directory, in place of runs/NAME."""
     init: str | None = None
     """Start from the policy of this run, which may be of another task with equal spaces, or from a pretrained model in
-    a local directory of transformers (GPT-2, Llama, Qwen2; for masked_lm and classify, BERT and RoBERTa)."""
+    a local directory of transformers (docs/pretrained-models.md says which)."""
+    teacher: str | None = None
+    """distill learns from the policy of this run, or from a pretrained model in a local directory of transformers."""
     kl_coef: float = 0.0
     """With --init: what each step pays for the distance of its log-probability from that of the policy there."""
     kl_target: float | None = None

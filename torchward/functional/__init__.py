@@ -8,6 +8,7 @@ Each module is one chapter; import the module, or the function from it.
 - `value_losses`: temporal-difference targets, squared, Huber and clipped errors, double Q, exploration probabilities,
   distributions of the return (C51, quantiles).
 - `divergences`: exact entropy and KL; the sample estimators k1, k2, k3.
+- `distillation`: how far a student lies from its teacher: forward and reverse KL, generalised Jensen-Shannon.
 - `reduction`: masked means whose total is given from outside; token, sequence and constant normalisation.
 - `bellman`: exact operators on a known Markov decision process.
 

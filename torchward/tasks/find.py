@@ -6,8 +6,9 @@ import importlib.util
 import inspect
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -47,7 +48,8 @@ class Found(NamedTuple):
     source: str | None
 
 
-def algorithms() -> dict[str, str]:
+@cache
+def algorithms() -> Mapping[str, str]:
     """The first line of the docstring of each algorithm, by name; nothing is imported."""
     found = {}
     for path in sorted(ALGORITHMS.glob("[!_]*.py")):
@@ -56,7 +58,8 @@ def algorithms() -> dict[str, str]:
     return found
 
 
-def problems() -> dict[str, str]:
+@cache
+def problems() -> Mapping[str, str]:
     """The first line of the docstring of each task of text, by name: the files here that have Options and make."""
     found = {}
     for path in sorted(TASKS.glob("[!_]*.py")):

@@ -11,6 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import (
+    generation,
     guess_number,
     language_speed,
     preference_step,
@@ -138,7 +139,7 @@ def test_a_step_of_preferences_is_of_the_pairs_that_the_other_side_is_told(case:
     if case == "dpo":
         assert found["first_loss"] == pytest.approx(math.log(2.0), abs=1e-5)
         return
-    hub.save(preference_step.model(), tmp_path)
+    hub.save(generation.model(), tmp_path)
     judge: Any = transformers.GPT2ForSequenceClassification.from_pretrained(tmp_path, num_labels=1, pad_token_id=511)
     with torch.no_grad():
         judge.score.weight.copy_(torch.tensor(told["head"]))

@@ -58,7 +58,7 @@ def told(case: str, steps: int) -> dict[str, Any]:
     drawn = Shuffled(len(there), SHAPE["batch"], derive(seed, "pairs" if case == "dpo" else "pairs 0"), "")
     begun = model()
     with seeded(seed, "reward model"):
-        (head,) = RewardModel.of(begun, {}).heads.parameters()
+        head: Any = RewardModel.of(begun, {}).heads[0].weight
     return {
         **SHAPE, **SETTINGS, "case": case, "steps": steps, "warm": WARM, "head": head.tolist(),
         "drawn": [there[number] for _ in range(steps) for number in drawn.next()],

@@ -2,7 +2,7 @@
 
     python -m benchmarks.preferences --jobs 2
     python -m benchmarks.preferences --seeds 1 --stage reward_model      a part of it
-    python -m benchmarks.preferences --figure                            docs/figures/preferences.png
+    python -m benchmarks.preferences --figure                            docs/images/preferences.png
 
 Each is `torchward train ALGORITHM taste` with the tuned settings; a seed is also that of the world. Picks are made by a
 true reward that is known, so it is known what share of them anybody could foresee, and what a menu is truly worth.
@@ -204,7 +204,7 @@ def draw(directory: Path, file: Path) -> None:
             for axis in (0, 1)
         ]
         axes.plot(*middle, color=colour, marker=mark, label=f"{name} (mean of {len(every)} seeds)")
-    axes.set(xlabel="KL divergence from the model before, nats an answer", ylabel="true reward", xlim=(0, 8))
+    axes.set(xlabel="KL divergence from the model before, nats an answer", ylabel="true reward", xlim=(0, 6))
     axes.grid(alpha=0.3)
     axes.legend()
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -217,7 +217,7 @@ def main() -> None:
     options.add_argument("--figure", action="store_true", help="draw the chart from the raw data")
     given = options.parse_args()
     if given.figure:
-        draw(given.results, Path(__file__).parents[1] / "docs" / "figures" / "preferences.png")
+        draw(given.results, Path(__file__).parents[1] / "docs" / "images" / "preferences.png")
         return
 
     def summary(result: dict[str, Any]) -> str:

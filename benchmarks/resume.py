@@ -172,7 +172,7 @@ CASES = {
     "dpo": Case("dpo", "taste", PICKS, init=WRITER),
     "dpo, online": Case(
         "dpo", "taste",
-        {**PICKS, "data": "online", "data_generation_batch_size": 16, "precompute_ref_log_probs": False}, init=WRITER,
+        {**PICKS, "data": "online", "data_generation_batch_size": 16}, init=WRITER,
     ),
     "kto": Case("kto", "taste", PICKS, init=WRITER),
     "distill": Case(

@@ -146,6 +146,16 @@ def test_the_families_of_the_chapter_are_what_its_script_prints(capsys: pytest.C
     assert any(printed == block.text.split() for block in blocks("pretrained-models", "text"))
 
 
+# The losses of dpo.md
+
+
+def test_where_the_losses_send_the_probability_is_what_the_script_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    load(DOCS / "examples" / "preference_losses.py").main()
+    quoted = [block.text.split() for block in blocks("dpo", "text")]
+    tables = [table.split() for table in capsys.readouterr().out.strip().split("\n\n")]
+    assert len(tables) == 3 and all(table in quoted for table in tables)
+
+
 # What designing-a-reward.md measures
 
 
@@ -190,8 +200,10 @@ def test_the_time_limit_of_the_chapter_on_ppo_is_worth_what_it_says(capsys: pyte
         "fine-tuning",
         "grpo",
         "language-as-control",
+        "distillation",
         "pytorch-2",
         "rewards",
+        "reward-models",
         "designing-a-reward",
     ],
 )
@@ -207,7 +219,7 @@ def test_the_code_of_a_chapter_prints_what_stands_below_it(chapter: str, capsys:
 
 FIGURES = {
     "residuals": "bellman", "gamma": None, "temperature": None, "baseline": "policy-gradient", "clipping": "ppo",
-    "triad": "q-learning-to-dqn", "transformer_cost": "transformer",
+    "triad": "q-learning-to-dqn", "transformer_cost": "transformer", "distillation": "distillation",
 }  # fmt: skip
 """The scripts that take a second or two and draw no random numbers, and the chapter that quotes what they print."""
 
@@ -228,6 +240,7 @@ def test_the_numbers_of_a_figure_are_what_its_script_computes(
 SLOW = {
     "vocabularies": "pretraining", "pretraining": "pretraining", "pretraining_faults": "pretraining",
     "fine_tuning": "fine-tuning", "language": "language-as-control", "grpo": "grpo",
+    "distillation_reward": "distillation",
 }  # fmt: skip
 """The scripts that take minutes, or measure the texts of the Python that runs, and the chapter that quotes them."""
 

@@ -299,7 +299,6 @@ def test_settings_that_cannot_be_are_told() -> None:
     for make, message in (
         (lambda: dpo.Config(loss=DPO(beta=0.0)), "beta above 0"),
         (lambda: dpo.Config(loss=DPO(label_smoothing=0.5)), "label_smoothing within"),
-        (lambda: dpo.Config(loss=SimPO(), precompute_ref_log_probs=True), "a loss with reference"),
         (lambda: dpo.Config(data=Online(num_generations=1)), "num_generations of at least 2"),
         (
             lambda: dpo.Config(data=Offline(), per_device_train_batch_size=0),

@@ -14,6 +14,7 @@ from torchward.language.documents import Completion, Document, Prompt
 from torchward.tasks import (
     addition,
     countdown,
+    dialogue,
     guess_number,
     multiplication,
     python_code,
@@ -168,6 +169,7 @@ def test_all_questions_that_there_are_can_be_asked() -> None:
         reversal,
         sorting_task,
         countdown,
+        dialogue,
         guess_number,
         python_code,
         python_topics,

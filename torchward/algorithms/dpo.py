@@ -134,7 +134,7 @@ class Config:
     """Batches to one step of the optimiser; the result is that of one large batch."""
     precompute_ref_log_probs: bool = False
     """Ask the reference about every pair once, before the first step, and forget it: less memory, and from the second
-    epoch on less time."""
+    epoch on less time. Nothing changes for a loss without a reference, nor with --data online."""
     lora: Adaptation = field(default_factory=NoLoRA)
     """Tune the model itself, or low-rank adapters beside it; the reference is then the model without them."""
     learning_rate: float = 1e-5
@@ -175,10 +175,6 @@ class Config:
             )
         if isinstance(self.loss, DPO) and not 0.0 <= self.loss.label_smoothing < 0.5:
             raise ConfigError(f"expected label_smoothing within [0, 0.5), got {self.loss.label_smoothing}")
-        if self.precompute_ref_log_probs and (isinstance(self.data, Online) or not self.has_reference):
-            raise ConfigError(
-                "expected precompute_ref_log_probs with pairs that the task has and a loss with reference"
-            )
 
     @property
     def has_reference(self) -> bool:
@@ -336,7 +332,7 @@ def train(config: Config, task: PreferenceTask, run: Run, policy: LanguageModel 
     cursor = Shuffled(len(data.train), size, derive(config.seed, "pairs"), data.train.fingerprint)
     learner, patience = Learner(policy, config), Patience(config.early_stopping_patience)
     known: tuple[Tensor | None, Tensor | None] = (None, None)
-    if config.precompute_ref_log_probs:
+    if config.precompute_ref_log_probs and config.has_reference:
         known = (learner.precompute(data.train, data.pad_id), learner.precompute(data.validation, data.pad_id))
         learner.reference = None
     run.judge_by("accuracy", lower_is_better=False)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from torchward.tasks.control import Preset
+from torchward.tasks.dialogue_presets import grpo_dialogue, ppo_dialogue, pretrain_dialogue, sft_dialogue
 
 
 def _two_digits(config: object) -> Preset:
@@ -67,6 +68,19 @@ def expert_iteration_addition() -> Preset:
     config = expert_iteration.Config(
         total_timesteps=300_000, generation_batch_size=512, num_generations=4, kept_per_prompt=1, num_train_epochs=1,
         max_length=64, per_device_train_batch_size=4, learning_rate=1e-3,
+    )  # fmt: skip
+    return _two_digits(config)
+
+
+def distill_addition() -> Preset:
+    """A student of a quarter of the size, which hears its teacher on half of its own answers and half of the teacher's:
+    each prompt once, for there are many without an answer."""
+    from torchward.algorithms import distill
+    from torchward.nets.transformer_config import gpt2
+
+    config = distill.Config(
+        total_timesteps=150_000, num_generations=1, per_device_train_batch_size=64, max_length=64, learning_rate=2e-3,
+        model=gpt2(32, 64, 2, 4, 64),
     )  # fmt: skip
     return _two_digits(config)
 
@@ -291,6 +305,7 @@ PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("grpo", "addition"): grpo_addition,
     ("ppo", "addition"): ppo_addition,
     ("expert_iteration", "addition"): expert_iteration_addition,
+    ("distill", "addition"): distill_addition,
     ("pretrain", "random_walks"): pretrain_random_walks,
     ("grpo", "random_walks"): grpo_random_walks,
     ("pretrain", "python_topics"): pretrain_python_topics,
@@ -301,6 +316,10 @@ PRESETS: dict[tuple[str, str], Callable[[], Preset]] = {
     ("grpo", "guess_number"): grpo_guess_number,
     ("ppo", "guess_number"): ppo_guess_number,
     ("expert_iteration", "guess_number"): expert_iteration_guess_number,
+    ("pretrain", "dialogue"): pretrain_dialogue,
+    ("sft", "dialogue"): sft_dialogue,
+    ("grpo", "dialogue"): grpo_dialogue,
+    ("ppo", "dialogue"): ppo_dialogue,
     ("pretrain", "taste"): pretrain_taste,
     ("reward_model", "taste"): reward_model_taste,
     ("dpo", "taste"): dpo_taste,

@@ -1,0 +1,239 @@
+"""What a student of a quarter of the size has from its teacher: sums that were held out.
+
+    python -m benchmarks.distillation                        all of it
+    python -m benchmarks.distillation --seeds 1              a part of it
+    python -m benchmarks.distillation --figure               draws what is there
+
+The task is addition as it is tuned: two digits, 400 sums with their answers, 4,100 more without, 500 held out; a seed
+is also that of the sums. The teacher has 2 layers of 128, and is made as the tuned settings say: pretrained, fine-tuned
+on the 400, then rewarded (GRPO) on all 4,500. The student has 2 layers of 64, a quarter of the parameters. Every arm
+begins from the same one, pretrained on the 400, and learns the same number of tokens of answers, 150,000:
+
+    alone      fine-tuned on the 400 right answers
+    rewarded   that one, rewarded for as many tokens of its own answers again (GRPO): it gets twice the tokens
+    words      fine-tuned on what the teacher writes to the 4,500 prompts (sequence level)
+    distilled  the generalised Jensen-Shannon divergence, on half the teacher's answers and half its own
+
+No arm but the rewarded one is told whether its answers are right. The learning rate of fine-tuning alone and of
+distillation is chosen from one grid, by the sums held out for a seed that is in no figure; the words' is that of
+distillation, the reward's that which is tuned for GRPO. Of fine-tuning alone the better one of the last policy and the
+best counts, else the last. Reported is the share of the gap between teacher and student alone that an arm closes:
+(arm - alone) / (teacher - alone), of the means of a seed's, with the bootstrap interval over seeds. One thread a run.
+"""
+
+import shutil
+import statistics
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import MISSING, ROOT, RUNS, Failed, Results, Row, Work, child, conduct, options_of_runs, verdict
+from benchmarks.defaults import interval
+from benchmarks.stages import reopened
+
+NAME, TASK = "distillation", "addition"
+SEEDS, TUNING = 5, 100
+ASKED, AIM = 0.5, 0.8
+TOKENS = 150_000
+GRID = (1e-3, 2e-3, 4e-3, 8e-3)
+SMALL = {"hidden_size": 64}
+ALGORITHMS = {
+    "pretrain": "pretrain", "sft": "sft", "teacher": "grpo", "student": "pretrain", "alone": "sft", "rewarded": "grpo",
+    "words": "distill", "distilled": "distill",
+}  # fmt: skip
+BEGINS = {"sft": "pretrain", "teacher": "sft", "alone": "student", "words": "student", "distilled": "student",
+          "rewarded": "alone"}  # fmt: skip
+"""From what each begins; `words` and `distilled` learn from `teacher`."""
+CHANGES: dict[str, dict[str, Any]] = {
+    "student": SMALL,
+    "rewarded": {"total_timesteps": TOKENS},
+    "words": {"total_timesteps": TOKENS, "objective": "sequence", "lmbda": 0.0},
+    "distilled": {"total_timesteps": TOKENS},
+}
+TUNED = {"alone": "alone", "words": "distilled", "distilled": "distilled"}
+"""Whose learning rate an arm has."""
+TOLD = {
+    "teacher": "the teacher", "alone": "its student alone", "rewarded": "that one by reward, twice the tokens",
+    "words": "on the teacher's words", "distilled": "distilled",
+}  # fmt: skip
+
+
+def settings(stage: str, rate: float | None = None) -> dict[str, Any]:
+    """The tuned settings and what is changed; of all that it began from too. A rate of None is chosen by the grid."""
+    from torchward import launch
+    from torchward.config import to_json
+    from torchward.tasks import find
+
+    start = launch.defaults(find.algorithm(ALGORITHMS[stage]), TASK)
+    before = [BEGINS[stage]] if stage in BEGINS else []
+    before += ["teacher"] if ALGORITHMS[stage] == "distill" else []
+    told = {"config": to_json(start.config), "task": to_json(start.env), "changes": CHANGES.get(stage, {})}
+    if stage in TUNED:
+        told["tokens"] = TOKENS
+        told["learning_rate"] = list(GRID) if rate is None else rate
+    return {**told, "from": {name: settings(name) for name in before}}
+
+
+def key(stage: str, seed: int, rate: float | None = None) -> str:
+    """What a result, and the run, is called."""
+    return f"{stage}-seed-{seed}" + ("" if rate is None else f"-rate-{rate:g}")
+
+
+def chosen(results: Results, stage: str) -> float:
+    """The learning rate that the grid chose."""
+    found = {rate: results.read(key(TUNED[stage], TUNING, rate), settings(TUNED[stage], rate)) for rate in GRID}
+    scores = {rate: score(TUNED[stage], one) for rate, one in found.items() if one is not None}
+    if len(scores) < len(GRID):
+        raise Failed(f"{TUNED[stage]} is not tuned yet: {len(scores)} of {len(GRID)} rates are measured")
+    return max(scores, key=scores.__getitem__)
+
+
+def one(stage: str, seed: int, rate: float | None) -> dict[str, Any]:
+    """A run in this process, judged on every sum that was held out."""
+    import torch
+
+    from torchward import launch
+    from torchward.tasks import find
+
+    torch.set_num_threads(1)
+    name = key(stage, seed, rate if seed == TUNING else None)
+    place = RUNS / NAME / name
+    shutil.rmtree(place, ignore_errors=True)
+    told = {"seed": seed, "data_seed": seed, "tensorboard": False, "progress": False, **CHANGES.get(stage, {})}
+    told |= {} if rate is None else {"learning_rate": rate}
+    algorithm = find.algorithm(ALGORITHMS[stage])
+    start = launch.change_all(launch.defaults(algorithm, TASK), told)
+    given: dict[str, Any] = {}
+    if stage in BEGINS:
+        given["init"] = RUNS / NAME / key(BEGINS[stage], seed)
+    if ALGORITHMS[stage] == "distill":
+        given["teacher"] = RUNS / NAME / key("teacher", seed)
+    if stage == "alone":
+        tokens = tokens_of_rows(start, given["init"])
+        start = launch.change_all(start, {"total_timesteps": tokens, "eval_freq": tokens // 20})
+    ready = launch.begin(algorithm, TASK, start, path=place, threads=1, **given)
+    before = time.process_time()
+    run = ready.go()
+    seconds = time.process_time() - before
+    if not (place / launch.RESULT).exists():
+        raise SystemExit(130)  # a signal came
+    right = {}
+    for which in ("last", "best"):
+        policy, task = reopened(place, which)
+        right[which] = statistics.fmean(task.evaluate(policy, len(task.problems.test), 0).returns)
+    size = sum(parameter.numel() for parameter in policy.parameters())
+    return {"right": right, "steps": run.step, "seconds": round(seconds, 2), "learning_rate": rate, "parameters": size}
+
+
+def tokens_of_rows(start: Any, init: Path) -> int:
+    """The tokens of rows, prompts and padding included, in which fine-tuning learns TOKENS of answers."""
+    from torchward import launch
+    from torchward.data.packing import Whole, plan
+    from torchward.nets import saving
+    from torchward.tasks import find
+
+    task: Any = launch.in_words_of(find.task(TASK, start.env), saving.load(init, which="last")).task
+    sums = task.demonstrations().train
+    rows = len(plan(sums, start.config.max_length, Whole(), None).rows) - 1
+    return round(TOKENS * rows * start.config.max_length / sums.learnt)
+
+
+def score(stage: str, result: dict[str, Any]) -> float:
+    """The share of right answers: the last policy's; of fine-tuning alone, the better one's."""
+    last, best = result["right"]["last"], result["right"]["best"]
+    return float(max(last, best) if stage == "alone" else last)
+
+
+def scores(directory: Path | None, stage: str) -> dict[int, float]:
+    """By seed, as far as it is measured."""
+    results = Results(NAME, *([directory] if directory else []))
+    found = {seed: results.read(key(stage, seed), settings(stage)) for seed in range(SEEDS)}
+    return {seed: score(stage, one) for seed, one in found.items() if one is not None}
+
+
+def shares(directory: Path | None, stage: str) -> list[float]:
+    """Of each seed, the share of the gap that an arm closes."""
+    teacher, alone, arm = (scores(directory, name) for name in ("teacher", "alone", stage))
+    return [
+        (arm[seed] - alone[seed]) / (teacher[seed] - alone[seed]) for seed in arm if seed in teacher and seed in alone
+    ]
+
+
+def rows(directory: Path | None = None) -> list[Row]:
+    """The row of the table, from the raw data."""
+    parts = []
+    for stage, says in TOLD.items():
+        if found := list(scores(directory, stage).values()):
+            middle, low, high = interval(found)
+            parts.append(f"{says} {middle:.1%} [{low:.1%}, {high:.1%}]")
+    measured, found = "; ".join(parts) or MISSING, shares(directory, "distilled")
+    if found:
+        middle, low, high = interval(found)
+        measured += f"; the gap is closed by {middle:.0%} [{low:.0%}, {high:.0%}], {len(found)} seeds"
+        measured += f"; {verdict(low >= ASKED, middle >= AIM)}"
+    what = (
+        "distillation of a student of a quarter of the size, sums held out: share of the gap to the teacher, IQM [95 %]"
+    )
+    return [Row(what, "a half", "80 %", measured, f"python -m benchmarks.{NAME}")]
+
+
+def figure(directory: Path | None = None) -> Path:
+    """What every seed came to."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    drawn, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
+    for number, (stage, says) in enumerate(TOLD.items()):
+        if found := list(scores(directory, stage).values()):
+            middle, low, high = interval(found)
+            axes.barh(number, middle, color=f"C{number}", alpha=0.35)
+            axes.plot([low, high], [number, number], color=f"C{number}", linewidth=3)
+            axes.plot(found, [number] * len(found), "o", color=f"C{number}", markersize=5)
+            axes.text(0.02, number, says, va="center")
+    axes.set(xlim=(0, 1.02), xlabel="held-out sums answered rightly", yticks=[])
+    axes.invert_yaxis()
+    out = ROOT / "docs" / "images" / "distillation_sums.png"
+    drawn.savefig(out, dpi=130)
+    return out
+
+
+def main() -> None:
+    options = options_of_runs(NAME, __doc__ or "", SEEDS)
+    options.add_argument("--stage", nargs="+", choices=list(ALGORITHMS), default=list(ALGORITHMS))
+    options.add_argument("--rate", type=float, default=0.0, help="of a run that tunes")
+    options.add_argument("--figure", action="store_true", help="draw what is there")
+    given = options.parse_args()
+    if given.figure:
+        print(figure(given.results))
+        return
+    results = Results(NAME, given.results)
+
+    def process(stage: str, seed: int, rate: float | None) -> dict[str, Any]:
+        if rate is None and stage in TUNED:
+            rate = chosen(results, stage)
+        words = ["--one", "--stage", stage, "--seed", seed, "--rate", rate or 0.0]
+        return child([sys.executable, "-m", f"benchmarks.{NAME}", *map(str, words)], 1)
+
+    def work(stage: str, seed: int, rate: float | None = None) -> Work:
+        return Work(
+            key(stage, seed, rate), settings(stage, rate), partial(process, stage, seed, rate),
+            lambda result: f"{score(stage, result):.1%} right",
+        )  # fmt: skip
+
+    def works() -> list[Work]:
+        made = ["pretrain", "sft", "teacher", "student"]
+        found = [work(stage, TUNING) for stage in made if stage in given.stage]
+        found += [work(arm, TUNING, rate) for arm in ("alone", "distilled") if arm in given.stage for rate in GRID]
+        for order in ([*made, "alone", "distilled"], ["words"], ["rewarded"]):
+            found += [work(stage, seed) for seed in range(given.seeds) for stage in order if stage in given.stage]
+        return found
+
+    conduct(given, NAME, rows, works, lambda: one(given.stage[0], given.seed, given.rate or None))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Dialogue: somebody wants a table booked or a device mended, and says so over several turns, each in its own manner.
+
+The assistant asks, may confirm, and ends by an action in text: `book place: rome date: 3 may people: four price: 35` or
+`fix device: router by: reset`. It is a success where that is what the user wants at that moment, to the letter. Who the
+users are is said in `dialogue_user`, what they want in `dialogue_goals`, how they put it in `dialogue_words`. The goals
+and phrasings of the test are none of those that are learnt from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, get_args
+
+from torchward.data.random import derive
+from torchward.language.bpe import BPE
+from torchward.language.documents import Content, Dialogue, Document, Message, Prompt
+from torchward.language.task import Problems, TokenizerChoice
+from torchward.tasks.dialogue_goals import Goals, Kind
+from torchward.tasks.dialogue_rewards import Parts, Reward, register, success
+from torchward.tasks.dialogue_teacher import QUESTIONS, taught
+from torchward.tasks.dialogue_user import Mode, User, Users
+from torchward.tasks.questions import between
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Who talks, how patiently, and how well the demonstrations are made."""
+
+    patience: int = 9
+    """The most turns of the assistant that a user goes along with. How many, from ``hurry`` on, each draws."""
+    hurry: int = 6
+    """The fewest."""
+    careless: float = 0.25
+    """In how many of its turns the demonstrations' assistant asks again what it was told, or acts on guesses; and in
+    how many conversations it overlooks that somebody changed their mind."""
+    cooperative: float = 0.8
+    """How many of the demonstrations' users are cooperative; the others are of all modes alike. Where it is learnt by
+    reward, and in the test, all modes are equally frequent."""
+    demonstrations: int = 3_000
+    """How many conversations are learnt from as they are."""
+    problems: int = 9_000
+    """How many users are learnt from, those of the demonstrations included."""
+    test: int = 400
+    """How many users are held out, with their goals and phrasings."""
+    reward: Parts = field(default_factory=Parts)
+    """The weights of what a conversation earns."""
+    tokenizer: TokenizerChoice = field(default_factory=lambda: BPE(640, split_digits=False))
+    """The tokenizer of a model that is made for it."""
+    data_seed: int = 0
+    """Everything random follows from it."""
+
+    def __post_init__(self) -> None:
+        between("hurry", self.hurry, 2)
+        between("patience", self.patience, self.hurry)
+        between("careless", self.careless, 0.0, 1.0)
+        between("cooperative", self.cooperative, 0.0, 1.0)
+        between("problems", self.problems, 1)
+        between("demonstrations", self.demonstrations, 1, self.problems)
+        between("test", self.test, 1)
+
+
+def make(options: Options) -> Problems:
+    """The conversations. The metric is success alone."""
+    goals = Goals(options.data_seed, held_out=False)
+    random = Random(derive(options.data_seed, "dialogue train"))
+    train = []
+    for i in range(options.problems):
+        shown = i < options.demonstrations
+        mode = "cooperative" if shown and random.random() < options.cooperative else random.choice(MODES)
+        columns = _somebody(random, goals, mode, options, held_out=False)
+        content: Content = Prompt((Message("user", User(columns).opening()),))
+        if shown:
+            content = Dialogue(tuple(taught(random, columns, goals, options.careless)))
+        train.append(Document(content, f"dialogue {i}", columns))
+    known = register(message.content for document in train for message in _assistants(document))
+    return Problems(
+        name="dialogue",
+        train=train,
+        test=held_out(options),
+        reward=Reward(known | register(words for each in QUESTIONS.values() for words in each), options.reward),
+        metric=success,
+        partner=Users(),
+        turns=options.patience,
+        tokenizer=options.tokenizer,
+        max_completion_length=24,
+    )
+
+
+def held_out(options: Options) -> list[Document]:
+    """The test's users: each mode as often as the others, by turns."""
+    goals = Goals(options.data_seed, held_out=True)
+    random = Random(derive(options.data_seed, "dialogue test"))
+    test = []
+    for i in range(options.test):
+        mode = MODES[i % len(MODES)]
+        columns = _somebody(random, goals, mode, options, held_out=True)
+        test.append(Document(Prompt((Message("user", User(columns).opening()),)), f"dialogue test {i} {mode}", columns))
+    return test
+
+
+def _somebody(random: Random, goals: Goals, mode: Mode, options: Options, held_out: bool) -> Mapping[str, Any]:
+    goal = goals.draw(random, random.choice(KINDS))
+    return {
+        "goal": goal,
+        "change": list(goals.change(random, goal)),
+        "mode": mode,
+        "patience": random.randint(options.hurry, options.patience),
+        "seed": random.getrandbits(32),
+        "held_out": held_out,
+    }
+
+
+def _assistants(document: Document) -> list[Message]:
+    if not isinstance(document.content, Dialogue):
+        return []
+    return [message for message in document.content.messages if message.role == "assistant"]

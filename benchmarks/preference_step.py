@@ -111,7 +111,8 @@ def ours(case: str, threads: int, steps: int) -> dict[str, Any]:
             centre = SETTINGS["center_rewards_coefficient"]
             reward_model.train(reward_model.Config(center_rewards_coefficient=centre, **same), task(), run, policy)
         losses = [row["loss"] for row in read_metrics(run.path)]
-        return {**of_a_run(run.path, before, torch.get_num_threads()), "loss": statistics.fmean(losses)}
+        found = of_a_run(run.path, before, torch.get_num_threads())
+        return {**found, "loss": statistics.fmean(losses), "first_loss": losses[0]}
 
 
 def one_round(case: str, number: int, steps: int) -> dict[str, Any]:

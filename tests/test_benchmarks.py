@@ -1,6 +1,7 @@
 """The benchmarks' own arithmetic: what is counted, what stands in the table, and that the table is that of the data."""
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,18 +12,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import (
     distillation,
+    generation,
     guess_number,
     language_speed,
+    preference_step,
     random_walks,
     replay,
     sac_update,
+    steps,
     table,
     time_to_475,
     valid_python,
 )
-from benchmarks.common import Results
+from benchmarks.common import Failed, Results
 from benchmarks.stages import key
 from tests.language import letters
+from torchward.language import hub
 from torchward.language.documents import Document, Prompt
 from torchward.language.text_task import Text
 from torchward.nets.tabular import TabularPolicy
@@ -135,6 +140,64 @@ def test_a_measurement_of_training_becomes_four_rows(tmp_path: Path) -> None:
     )
     assert "asked for is reached" in one.measured and "**missed**" in two.measured
     assert "3.00 (3.00 to 3.00) x transformers is the limit" in limit.measured, "200 * 0.9 / 0.6 of 100"
+
+
+# A step of preferences
+
+
+@pytest.mark.parametrize("case", preference_step.CASES)
+def test_a_step_of_preferences_is_of_the_pairs_that_the_other_side_is_told(case: str, tmp_path: Path) -> None:
+    """By transformers: what the first step costs where a new head judges, and that of DPO, which begins as the
+    reference."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install -e '.[hf]'")
+    found, told = preference_step.ours(case, 1, 2), preference_step.told(case, 1)
+    assert found["steps"] == 2 and found["peak_mb"] >= 0.0
+    assert len(told["drawn"]) == 32 and {len(pair["prompt"]) for pair in told["drawn"]} == {16}
+    if case == "dpo":
+        assert found["first_loss"] == pytest.approx(math.log(2.0), abs=1e-5)
+        return
+    hub.save(generation.model(), tmp_path)
+    judge: Any = transformers.GPT2ForSequenceClassification.from_pretrained(tmp_path, num_labels=1, pad_token_id=511)
+    with torch.no_grad():
+        judge.score.weight.copy_(torch.tensor(told["head"]))
+        chosen, rejected = (
+            torch.stack([judge(torch.tensor([pair["prompt"] + pair[side]])).logits[0, 0] for pair in told["drawn"]])
+            for side in ("chosen", "rejected")
+        )
+    cost = (1 + (rejected - chosen).exp()).log() + told["center_rewards_coefficient"] * (chosen + rejected) ** 2
+    assert float(cost.std()) > 0.01, "another pair is another cost"
+    assert found["first_loss"] == pytest.approx(float(cost.mean()), abs=1e-4)
+
+
+def test_steps_that_are_not_the_same_on_both_sides_do_not_count() -> None:
+    def sides(loss: float, steps: int) -> dict[str, Any]:
+        return {"ours": [{"loss": 0.7, "steps": 9}] * 2, "trl": [{"loss": loss, "steps": steps}] * 2}
+
+    assert preference_step.agreed(sides(0.7002, 9)) == sides(0.7002, 9)
+    for other in (sides(0.71, 9), sides(0.7, 8)):
+        with pytest.raises(Failed, match="the same mean loss on both sides"):
+            preference_step.agreed(other)
+
+
+def test_a_round_of_steps_becomes_a_row_of_time_and_one_of_memory(tmp_path: Path) -> None:
+    assert [row.measured for row in preference_step.rows(tmp_path)] == ["not measured yet"] * 4
+    ours = [{"seconds": 0.6, "peak_mb": 150.0}, {"seconds": 0.5, "peak_mb": 160.0}]
+    theirs = [{"seconds": 1.0, "peak_mb": 200.0}, {"seconds": 1.2, "peak_mb": 180.0}]
+    result = {"ours": ours, "trl": theirs, "ratio": 0.5, "memory": 0.8}
+    Results(preference_step.NAME, tmp_path).write(
+        preference_step.key("dpo", 0), preference_step.settings("dpo"), result
+    )
+    time, memory, *others = preference_step.rows(tmp_path)
+    assert time.measured.startswith("0.50 (0.50 to 0.50) x in 1 rounds: 0.50 (0.50 to 0.50) against 1.00 (")
+    assert time.measured.endswith("aim reached") and (time.asked, time.aim) == ("0.8 x", "0.6 x")
+    assert "160 (160 to 160) against 200 (200 to 200) MB; asked for is reached" in memory.measured
+    assert [row.measured for row in others] == ["not measured yet"] * 2
+
+
+def test_the_first_three_steps_do_not_count() -> None:
+    moments = [0.0, 9.0, 18.0, 27.0, 28.0, 30.0, 33.0]
+    assert steps.measured(moments, 6, steps.peak(), 1)["seconds"] == 2.0
+    assert steps.measured(moments[1:], 6, steps.peak(), 1)["seconds"] == 2.0, "where the first one's begin is not known"
 
 
 # Seconds to a return of 475

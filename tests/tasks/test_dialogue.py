@@ -45,9 +45,9 @@ from torchward.tasks.dialogue_script import Script, converse, evaluate
 from torchward.tasks.dialogue_user import MANNERS, Conversation, User, Users
 
 TABLE = {"place": "rome", "date": "3 may", "people": "four", "price": "35"}
-BOOKED = "book place: rome date: 3 may people: four price: 35"
+BOOKED = "book place rome date 3 may people four price 35"
 FAULT = {"device": "router", "symptom": "slow", "tried": "restart"}
-FIXED = "fix device: router by: update"
+FIXED = "fix device router by update"
 QUESTIONS = ("which city ?", "what date ?", "how many people ?", "at what price ?")
 
 
@@ -125,9 +125,9 @@ def test_one_seed_one_dialogue() -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        "", "book", "book ", "book place:", "book place: ", "book rome", "book place:  rome", "BOOK place: rome",
-        " book place: rome", "book place: rome place: rome", "book device: router", "fix place: rome", "fix : router",
-        "please book place: rome", "book place: date: 3 may", "which city ?", "book\nplace: rome",
+        "", "book", "book ", "book place", "book place ", "book rome", "book place: rome", "BOOK place rome",
+        " book place rome", "book place rome place rome", "book device router", "fix place rome", "fix : router",
+        "please book place rome", "book place date 3 may", "which city ?", "book\nplace rome",
     ],
 )  # fmt: skip
 def test_what_is_no_action_is_read_as_none(said: str) -> None:
@@ -138,9 +138,9 @@ def test_what_is_no_action_is_read_as_none(said: str) -> None:
 
 def test_what_is_written_is_read() -> None:
     assert read(BOOKED) == Action("book", TABLE)
-    assert read("book date: 3 may place: rome people: four price: 35") == Action("book", TABLE), "in any order"
-    assert read("fix device: router by: reset") == Action("fix", {"device": "router", "by": "reset"})
-    assert read("right? tried: restart and reset") == Action("right?", {"tried": "restart and reset"})
+    assert read("book date 3 may place rome people four price 35") == Action("book", TABLE), "in any order"
+    assert read("fix device router by reset") == Action("fix", {"device": "router", "by": "reset"})
+    assert read("right? tried restart and reset") == Action("right?", {"tried": "restart and reset"})
     assert right(TABLE) == BOOKED and right(FAULT) == FIXED and read(written("book", TABLE)) == Action("book", TABLE)
 
 
@@ -252,7 +252,7 @@ def test_who_is_asked_whether_it_is_right_says_so_or_corrects() -> None:
     ]
     for said in answers("cooperative", written("right?", {**TABLE, "date": "4 may", "price": "30"}), 20):
         assert said.startswith("no ") and {"3", "may"} <= set(said.split()) and "35" not in said
-    assert set(answers("cooperative", "right? device: router", 20)) <= set(words.LEARNT.puzzled)
+    assert set(answers("cooperative", "right? device router", 20)) <= set(words.LEARNT.puzzled)
 
 
 def test_a_conversation_follows_from_its_words() -> None:
@@ -296,7 +296,7 @@ HACKS: dict[str, Callable[[Sequence[str], Sequence[str]], str]] = {
     "repeat": lambda heard, said: "which city ?",
     "commonest": lambda heard, said: commonest(),
     "echo": lambda heard, said: heard[-1],
-    "book the echo": lambda heard, said: f"book place: {heard[-1]}",
+    "book the echo": lambda heard, said: f"book place {heard[-1]}",
     "ask for ever": lambda heard, said: QUESTIONS[len(said) % 4],
     "confirm for ever": lambda heard, said: written("right?", TABLE),
     "all verbs": lambda heard, said: "book fix right?",
@@ -441,7 +441,7 @@ def test_the_metric_is_success_alone() -> None:
         ({"hurry": 1}, "expected hurry of at least 2, got 1"),
         ({"patience": 5}, "expected patience of at least 6, got 5"),
         ({"careless": 1.5}, "expected careless from 0.0 to 1.0, got 1.5"),
-        ({"demonstrations": 0}, "expected demonstrations from 1 to 9000, got 0"),
+        ({"demonstrations": 0}, "expected demonstrations from 1 to 12000, got 0"),
     ],
 )
 def test_what_cannot_be_is_said(changes: dict[str, float], sentence: str) -> None:

@@ -1,7 +1,7 @@
 """Dialogue: somebody wants a table booked or a device mended, and says so over several turns, each in its own manner.
 
-The assistant asks, may confirm, and ends by an action in text: `book place: rome date: 3 may people: four price: 35` or
-`fix device: router by: reset`. It is a success where that is what the user wants at that moment, to the letter. Who the
+The assistant asks, may confirm, and ends by an action in text: `book place rome date 3 may people four price 35` or
+`fix device router by reset`. It is a success where that is what the user wants at that moment, to the letter. Who the
 users are is said in `dialogue_user`, what they want in `dialogue_goals`, how they put it in `dialogue_words`. The goals
 and phrasings of the test are none of those that are learnt from.
 """
@@ -39,9 +39,9 @@ class Options:
     cooperative: float = 0.8
     """How many of the demonstrations' users are cooperative; the others are of all modes alike. Where it is learnt by
     reward, and in the test, all modes are equally frequent."""
-    demonstrations: int = 3_000
+    demonstrations: int = 10_000
     """How many conversations are learnt from as they are."""
-    problems: int = 9_000
+    problems: int = 12_000
     """How many users are learnt from, those of the demonstrations included."""
     test: int = 400
     """How many users are held out, with their goals and phrasings."""

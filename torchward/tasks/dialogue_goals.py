@@ -80,17 +80,17 @@ FIELDS: dict[str, tuple[str, ...]] = {
 
 
 def read(words: str) -> Action | None:
-    """The action that is written so, such as `fix device: router by: reset`; None for anything else. Each field stands
-    at most once, its value behind it; the verb comes first."""
+    """The action that is written so, such as `fix device router by reset`; None for anything else. The verb comes
+    first; each field stands at most once, its value behind it."""
     verb, *rest = words.split(" ")
-    if verb not in FIELDS or not rest or not rest[0].endswith(":"):
+    names = FIELDS.get(verb, ())
+    if not rest or rest[0] not in names:
         return None
     fields: dict[str, list[str]] = {}
-    name = ""
     for word in rest:
-        if word.endswith(":"):
-            name = word[:-1]
-            if name not in FIELDS[verb] or name in fields:
+        if word in names:
+            name = word
+            if name in fields:
                 return None
             fields[name] = []
         else:
@@ -102,7 +102,7 @@ def read(words: str) -> Action | None:
 
 def written(verb: str, fields: Mapping[str, str]) -> str:
     """An action as :func:`read` reads it."""
-    return " ".join([verb, *(f"{name}: {value}" for name, value in fields.items())])
+    return " ".join([verb, *(f"{name} {value}" for name, value in fields.items())])
 
 
 def kind_of(goal: Goal) -> Kind:

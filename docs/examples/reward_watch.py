@@ -24,8 +24,8 @@ OWN = """def reward(prompts, completions, completion, **columns):
 REWARDS: dict[str, dict[str, Any]] = {
     "exact": {"exact_weight": 1.0},
     "chrf": {"chrf_weight": 1.0},
-    "own": {"reward": "mentions.py"},
-    "own + length": {"reward": "mentions.py", "length_weight": 1.0, "length_most": 3},
+    "own": {"reward_function": "mentions.py"},
+    "own + length": {"reward_function": "mentions.py", "length_weight": 1.0, "length_most": 3},
 }
 QUIET = RunOptions(tensorboard=False, progress=False, eval_freq=-1, checkpoint_freq=-1)
 
@@ -42,8 +42,8 @@ def main(place: Path, pretrain: int = 30_000, tokens: int = 15_000) -> dict[str,
     )  # fmt: skip
     found = {"before": (judged(torchward.load(base.path), file), list[str]())}
     for name, settings in REWARDS.items():
-        if "reward" in settings:
-            settings = {**settings, "reward": str(place / settings["reward"])}
+        if "reward_function" in settings:
+            settings = {**settings, "reward_function": str(place / settings["reward_function"])}
         said = io.StringIO()
         with contextlib.redirect_stderr(said):
             run = torchward.train(

@@ -475,8 +475,6 @@ def test_what_cannot_be_is_said(taught: LanguageModel, tmp_path: Path) -> None:
     fails("expected max_length of at most 32", rows, teacher=taught)
     for wrong, message in (
         ({"objective": Sequence()}, "expected lmbda=0 with the objective Sequence"),
-        ({"reward": Rewarded(), "lmbda": 0.0}, "expected lmbda above 0 and num_generations of at least 2"),
-        ({"reward": Rewarded(), "num_generations": 1}, "expected lmbda above 0 and num_generations of at least 2"),
         ({"num_generations": 5}, "a multiple of num_generations=5"),
         ({"lmbda": 1.5}, r"expected lmbda within \[0, 1\], got 1.5"),
         ({"max_length": 0}, "expected max_length of at least 1"),
@@ -492,3 +490,9 @@ def test_what_cannot_be_is_said(taught: LanguageModel, tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match="expected"):
             make()
+
+
+@pytest.mark.parametrize("changes", [{"lmbda": 0.0}, {"num_generations": 1}])
+def test_a_reward_that_nothing_would_earn_is_told(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="expected lmbda above 0 and num_generations of at least 2"):
+        distill.check_reward(distill.Config(reward=Rewarded(), **changes))

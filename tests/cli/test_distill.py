@@ -31,7 +31,7 @@ def teacher(command: Command, place: Path) -> Path:
 def test_a_run_keeps_its_teacher(command: Command, teacher: Path, place: Path) -> None:
     asked = ("train", "distill", "addition", *SUMS, *SHORT, "--teacher", "runs/teacher")
     chosen = ("--objective", "reversekl", "--objective-gamma", "0.5", "--data", "demonstrations", "--max-length", "16")
-    reward = ("--reward", "rewarded", "--reward-follow", "where_better")
+    reward = ("--reward", "rewarded", "--reward-follow", "where_better", "--num-generations", "2")
     assert command(*asked, *chosen, *reward, "--name", "one").code == 0
     run = place / "runs" / "one"
     manifest = json.loads((run / "config.json").read_text())["manifest"]

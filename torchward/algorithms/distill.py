@@ -215,11 +215,6 @@ class Config:
                 f"expected lmbda=0 with the objective Sequence, got {self.lmbda}: a student learns nothing from being "
                 "shown its own answers; take a divergence for those"
             )
-        if isinstance(self.reward, Rewarded) and (self.lmbda == 0.0 or self.num_generations < 2):
-            raise ConfigError(
-                "expected lmbda above 0 and num_generations of at least 2 with a reward, which the student's own "
-                f"answers earn and are compared by, got {self.lmbda} and {self.num_generations}"
-            )
         Sampling(self.temperature)  # raises where it cannot be
 
     @property
@@ -451,6 +446,16 @@ def check_teacher(policy: LanguageModel, teacher: LanguageModel) -> None:
         )
 
 
+def check_reward(config: Config) -> None:
+    """Raises ConfigError for a reward that nothing would earn: said before the first step and not when the settings are
+    made, for they come one after the other."""
+    if isinstance(config.reward, Rewarded) and (config.lmbda == 0.0 or config.num_generations < 2):
+        raise ConfigError(
+            "expected lmbda above 0 and num_generations of at least 2 with a reward, which the student's own "
+            f"answers earn and are compared by, got {config.lmbda} and {config.num_generations}"
+        )
+
+
 def train(
     config: Config,
     task: TextTask,
@@ -461,6 +466,7 @@ def train(
     """Teach ``policy``, or a new student, what ``teacher`` says on ``task``; return it."""
     if teacher is None:
         raise ConfigError("expected a teacher to learn from: give a run's, with teacher")
+    check_reward(config)
     keep_freed()
     teacher = on_device(frozen(teacher), config.device)
     policy = on_device(student_of(config, teacher) if policy is None else policy, config.device)

@@ -29,7 +29,7 @@ def sft_dialogue() -> Preset:
     from torchward.algorithms import sft
 
     config = sft.Config(
-        total_timesteps=1_500_000, max_length=192, per_device_train_batch_size=4, learning_rate=3e-3
+        total_timesteps=1_000_000, max_length=192, per_device_train_batch_size=4, learning_rate=3e-3
     )  # fmt: skip
     return _users(config)
 

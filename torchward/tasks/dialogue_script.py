@@ -44,10 +44,11 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         rf"\b(?P<d>{_any(DAYS)}) (?:of )?(?P<m>{_any(MONTHS)})\b", rf"\b(?P<m>{_any(MONTHS)}) (?P<d>{_any(DAYS)})\b",
     ),
     "people": (
-        rf"\b(?P<v>{_any(PEOPLE)}) (?:people|of us)\b", rf"\b(?:we are|table for) (?P<v>{_any(PEOPLE)})\b",
+        rf"\b(?P<v>{_any(PEOPLE)}) (?:people|of us)\b", rf"\b(?:we are|table for|will be) (?P<v>{_any(PEOPLE)})\b",
     ),
     "price": (
         rf"\b(?P<v>{_any(PRICES)}) euros\b", rf"\b(?:at most|up to|price is|more than) (?P<v>{_any(PRICES)})\b",
+        rf"\b(?P<v>{_any(PRICES)}) at most\b",
     ),
     "device": (rf"\b(?P<v>{_any(DEVICES)})\b",),
     "symptom": (rf"\b(?P<v>{_any(tuple(REMEDIES))})\b",),
@@ -96,7 +97,7 @@ class Script:
                 groups = max(found, key=lambda match: match.end()).groupdict()
                 filled[slot] = groups.get("v") or f"{groups['d']} {groups['m']}"
         for slot, values in BARE.items():
-            if words in values:
+            if words.removesuffix(" please") in values:
                 filled[slot] = words
 
 

@@ -31,36 +31,62 @@ class Phrases:
 
 LEARNT = Phrases(
     openings={
-        "booking": ("i want a table", "book a table please", "i need a table", "can you book for me"),
-        "repair": ("i need help", "something is broken", "can you help me", "it does not work"),
+        "booking": (
+            "i want a table", "book a table please", "i need a table", "can you book for me", "hello a table",
+            "hello can you book a table", "i want to book", "please book me a table", "is there a table",
+        ),
+        "repair": (
+            "i need help", "something is broken", "can you help me", "it does not work", "hello i need help",
+            "please help", "hello it is broken", "my thing does not work", "help me please",
+        ),
     },
     values={
-        "place": ("in {}", "{} please", "it is in {}", "a table in {}", "in {} please", "the city is {}"),
+        "place": (
+            "in {}", "{} please", "it is in {}", "a table in {}", "in {} please", "the city is {}", "for {}",
+            "{} is the place", "we are in {}", "somewhere in {}", "it has to be {}",
+        ),
         "date": (
             "on {d} {m}", "on {m} {d}", "the {d} of {m}", "{d} {m} please", "for the {d} of {m}", "it is {m} {d}",
+            "{m} {d} is the day", "we come on {m} {d}", "on the {d} of {m}", "the date is {d} {m}",
+            "for {m} {d} please",
         ),
-        "people": ("for {} people", "we are {}", "{} of us", "{} people", "it is for {} people", "a table for {}"),
+        "people": (
+            "for {} people", "we are {}", "{} of us", "{} people", "it is for {} people", "a table for {}",
+            "there are {} people", "we are {} of us", "there will be {}", "{} please", "it is {} of us",
+        ),
         "price": (
             "for {} euros", "at most {} euros", "{} euros", "up to {} euros each", "the price is {} at most",
-            "{} euros each please",
+            "{} euros each please", "not more than {}", "it is {} euros", "{} at most please", "up to {} each",
+            "more than {} euros is too much",
         ),
-        "device": ("it is my {}", "my {}", "the {}", "i have a {}", "it is the {}", "with my {}"),
-        "symptom": ("it is {}", "it is very {}", "{} all day", "it has been {}", "so {} again", "it gets {}"),
-        "tried": ("i tried {}", "{} so far", "we did {}", "only {}", "i have tried {}", "{} was tried"),
+        "device": (
+            "it is my {}", "my {}", "the {}", "i have a {}", "it is the {}", "with my {}", "a {} i have",
+            "the {} here", "this is a {}", "it is a {} again",
+        ),
+        "symptom": (
+            "it is {}", "it is very {}", "{} all day", "it has been {}", "so {} again", "it gets {}",
+            "very {} again", "so it gets {}", "it was {} all day", "{} it is",
+        ),
+        "tried": (
+            "i tried {}", "{} so far", "we did {}", "only {}", "i have tried {}", "{} was tried",
+            "i have only tried {}", "so far i tried {}", "it was {}", "{} i did",
+        ),
     },
     changes=(
         "make it {} , not {old}", "no , not {old} but {}", "sorry , {} instead of {old}", "actually {}",
-        "wait , {} and not {old}", "instead of {old} it is {}",
+        "wait , {} and not {old}", "instead of {old} it is {}", "actually not {old} , {}", "wait , not {old} but {}",
+        "sorry , make it {}",
     ),
     remarks=(
         "what a day", "my dog is here", "it is raining", "my sister is in {place}", "last time we were {people}",
-        "i am late", "a friend has a {device}",
+        "i am late", "a friend has a {device}", "my dog is in {place}", "a friend is late",
+        "we were {people} last time",
     ),
-    unsure=("i do not know yet", "let me think", "ask me later"),
-    useless=("why do you ask", "just do it", "that is not important", "hurry up"),
+    unsure=("i do not know yet", "let me think", "ask me later", "i have to ask", "i do not think so"),
+    useless=("why do you ask", "just do it", "that is not important", "hurry up", "do not ask", "is that important"),
     puzzled=("sorry ?", "what do you mean ?"),
-    yes=("yes", "yes please"),
-    no=("no", "no sorry"),
+    yes=("yes", "yes please", "yes it is right"),
+    no=("no", "no sorry", "no , sorry", "no no"),
 )  # fmt: skip
 
 HELD_OUT = Phrases(

@@ -76,7 +76,7 @@ def settings(stage: str, rate: float | None = None) -> dict[str, Any]:
     told: dict[str, Any] = {
         "config": to_json(start.config),
         "task": to_json(start.env),
-        "changes": CHANGES.get(stage, {}),
+        "changes": {**SUMS, **CHANGES.get(stage, {})},
     }
     if stage == "sft":
         told["until"] = ENOUGH

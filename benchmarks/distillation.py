@@ -184,7 +184,8 @@ def rows(directory: Path | None = None) -> list[Row]:
     if found:
         middle, low, high = interval(found)
         measured += f"; the gap is closed by {middle:.0%} [{low:.0%}, {high:.0%}], {len(found)} seeds"
-        measured += f"; {verdict(low >= ASKED, middle >= AIM)}"
+        told = verdict(low >= ASKED, middle >= AIM)
+        measured += f"; {told}" if len(found) >= SEEDS else f" of {SEEDS}"
     what = (
         "distillation of a student of a quarter of the size, sums held out: share of the gap to the teacher, IQM [95 %]"
     )

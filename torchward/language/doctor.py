@@ -103,7 +103,7 @@ def asking(task: Text, context: int, count: int) -> Problems:
 def demonstrations(task: Text, count: int) -> Sequences | None:
     """The first ``count`` texts that the task gives to imitate: those with an answer, else plain ones, cut to a page;
     None where there are only prompts. Raises TextError as encoding does."""
-    given = task.problems.train
+    given = task.problems.imitated
     some = [shown for each in given if (shown := imitated(each)) is not None][:count]
     if not some:
         some = [Document(each.content[:4000], each.origin) for each in given if isinstance(each.content, str)][:count]

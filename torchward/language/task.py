@@ -87,12 +87,19 @@ class Problems:
     bootstrap_cut: bool = False
     """Whether an answer that its length cut is worth what the policy expects behind it. Its reward is paid where it was
     cut, and nothing comes later: a policy that were promised more would learn never to end."""
+    shown: Sequence[Document] | None = None
+    """What is imitated, where others are learnt from by reward; None: those of ``train`` that hold an answer."""
     corpus: Sequence[Document] | None = None
-    """What a model for this task is pretrained on; None: ``train``."""
+    """What a model for this task is pretrained on; None: what is imitated."""
     split: Split = field(default_factory=Split)
     """Which of the texts that are imitated validate, where none are held out."""
 
     @property
+    def imitated(self) -> Sequence[Document]:
+        """What supervised fine-tuning learns from, prompts without an answer among it."""
+        return self.train if self.shown is None else self.shown
+
+    @property
     def demonstrations(self) -> list[Document]:
-        """Those of ``train`` that hold an answer: what supervised fine-tuning learns from."""
-        return [document for document in self.train if not isinstance(document.content, Prompt)]
+        """Those of it that hold an answer."""
+        return [document for document in self.imitated if not isinstance(document.content, Prompt)]

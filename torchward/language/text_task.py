@@ -79,9 +79,7 @@ class Text:
     def _corpus(self) -> Sequence[Document]:
         if self.problems.corpus is not None:
             return self.problems.corpus
-        return [
-            each for each in self.problems.train if not isinstance(each.content, Prompt)
-        ]  # a question is half a text
+        return self.problems.demonstrations  # a question is half a text
 
     @property
     def observation_space(self) -> Space:
@@ -113,11 +111,11 @@ class Text:
         where there is none."""
         answered, held_out = (
             [shown for each in documents if (shown := imitated(each)) is not None]
-            for documents in (self.problems.train, self.problems.test)
+            for documents in (self.problems.imitated, self.problems.test)
         )
         if not answered:
-            asks = any(isinstance(each.content, Prompt) for each in self.problems.train)
-            wrong = any(each.columns.get("label") is False for each in self.problems.train)
+            asks = any(isinstance(each.content, Prompt) for each in self.problems.imitated)
+            wrong = any(each.columns.get("label") is False for each in self.problems.imitated)
             what = "prompts alone: train it by reward" if asks else "texts that ask nothing: pretrain on it"
             what = "answers that are all labelled False: none is to be imitated" if wrong and not asks else what
             raise TextError(

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from torchward.data.random import derive
 from torchward.language.bpe import BPE
-from torchward.language.documents import Content, Dialogue, Document, Message, Prompt
+from torchward.language.documents import Dialogue, Document, Message, Prompt
 from torchward.language.task import Problems, TokenizerChoice
 from torchward.tasks.dialogue_goals import Goals, Kind
 from torchward.tasks.dialogue_rewards import Parts, Reward, register, success
@@ -37,12 +37,12 @@ class Options:
     """In how many of its turns the demonstrations' assistant asks again what it was told, or acts on guesses; and in
     how many conversations it overlooks that somebody changed their mind."""
     cooperative: float = 0.8
-    """How many of the demonstrations' users are cooperative; the others are of all modes alike. Where it is learnt by
-    reward, and in the test, all modes are equally frequent."""
+    """How many of the demonstrations' users are cooperative; the others are of all modes alike, as those are whom it
+    talks to where it learns by reward, and in the test."""
     demonstrations: int = 10_000
     """How many conversations are learnt from as they are."""
     problems: int = 12_000
-    """How many users are learnt from, those of the demonstrations included."""
+    """How many users it talks to where it learns by reward: others than the demonstrations'."""
     test: int = 400
     """How many users are held out, with their goals and phrasings."""
     reward: Parts = field(default_factory=Parts)
@@ -58,7 +58,7 @@ class Options:
         between("careless", self.careless, 0.0, 1.0)
         between("cooperative", self.cooperative, 0.0, 1.0)
         between("problems", self.problems, 1)
-        between("demonstrations", self.demonstrations, 1, self.problems)
+        between("demonstrations", self.demonstrations, 1)
         between("test", self.test, 1)
 
 
@@ -66,20 +66,22 @@ def make(options: Options) -> Problems:
     """The conversations. The metric is success alone."""
     goals = Goals(options.data_seed, held_out=False)
     random = Random(derive(options.data_seed, "dialogue train"))
+    shown = []
+    for i in range(options.demonstrations):
+        mode = "cooperative" if random.random() < options.cooperative else random.choice(MODES)
+        columns = _somebody(random, goals, mode, options, held_out=False)
+        talk = Dialogue(tuple(taught(random, columns, goals, options.careless)))
+        shown.append(Document(talk, f"dialogue shown {i}", columns))
     train = []
     for i in range(options.problems):
-        shown = i < options.demonstrations
-        mode = "cooperative" if shown and random.random() < options.cooperative else random.choice(MODES)
-        columns = _somebody(random, goals, mode, options, held_out=False)
-        content: Content = Prompt((Message("user", User(columns).opening()),))
-        if shown:
-            content = Dialogue(tuple(taught(random, columns, goals, options.careless)))
-        train.append(Document(content, f"dialogue {i}", columns))
-    known = register(message.content for document in train for message in _assistants(document))
+        columns = _somebody(random, goals, random.choice(MODES), options, held_out=False)
+        train.append(Document(_opening(columns), f"dialogue {i}", columns))
+    known = register(message.content for document in shown for message in _assistants(document))
     return Problems(
         name="dialogue",
         train=train,
         test=held_out(options),
+        shown=shown,
         reward=Reward(known | register(words for each in QUESTIONS.values() for words in each), options.reward),
         metric=success,
         partner=Users(),
@@ -97,7 +99,7 @@ def held_out(options: Options) -> list[Document]:
     for i in range(options.test):
         mode = MODES[i % len(MODES)]
         columns = _somebody(random, goals, mode, options, held_out=True)
-        test.append(Document(Prompt((Message("user", User(columns).opening()),)), f"dialogue test {i} {mode}", columns))
+        test.append(Document(_opening(columns), f"dialogue test {i} {mode}", columns))
     return test
 
 
@@ -111,6 +113,10 @@ def _somebody(random: Random, goals: Goals, mode: Mode, options: Options, held_o
         "seed": random.getrandbits(32),
         "held_out": held_out,
     }
+
+
+def _opening(columns: Mapping[str, Any]) -> Prompt:
+    return Prompt((Message("user", User(columns).opening()),))
 
 
 def _assistants(document: Document) -> list[Message]:

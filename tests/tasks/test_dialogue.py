@@ -1,6 +1,7 @@
 """Dialogues: what is held out, what each manner does, who is paid and how much, the scripted baseline, and the rows."""
 
 import re
+import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, fields, replace
@@ -42,7 +43,8 @@ from torchward.tasks.dialogue_goals import (
 )
 from torchward.tasks.dialogue_rewards import Parts, Reward, pairs, register, success
 from torchward.tasks.dialogue_script import Script, converse, evaluate
-from torchward.tasks.dialogue_user import MANNERS, Conversation, User, Users
+from torchward.tasks.dialogue_teacher import Faults
+from torchward.tasks.dialogue_user import ASKED, MANNERS, Conversation, User, Users
 
 TABLE = {"place": "rome", "date": "3 may", "people": "four", "price": "35"}
 BOOKED = "book place rome date 3 may people four price 35"
@@ -319,7 +321,7 @@ HACKS: dict[str, Callable[[Sequence[str], Sequence[str]], str]] = {
 def test_what_is_no_conversation_earns_little(name: str) -> None:
     reward, earned = problems().reward, []
     assert isinstance(reward, Reward)
-    for document in problems().test[:100]:
+    for document in problems().test:
         user, _, said = converse(HACKS[name], document.columns)
         columns = {key: [value] for key, value in document.columns.items()}
         earned += reward([document.question], ["\n".join(said)], **columns)
@@ -374,13 +376,40 @@ def test_demonstrations_are_conversations_with_their_users() -> None:
         assert [Users()(said[: n + 1], document.columns).text for n in range(len(said))] == [*heard[1:], None]
         won[Conversation(document.columns, said).user.success] += 1
     assert 0.5 < won[True] / won.total() < 0.85, "they leave something to be gained"
-    modes = Counter(document.columns["mode"] for document in problems().demonstrations)
-    assert 0.8 < modes["cooperative"] / modes.total() < 0.9
-    careful = make(Options(demonstrations=300, problems=300, careless=0.0, cooperative=1.0))
-    for document in careful.demonstrations:
+
+
+def shown(**faults: float) -> dict[str, list[Conversation]]:
+    """The conversations of clerks with these faults and no other, by the user's mode."""
+    chosen = Faults(**{"overlooks": 0.0, "hasty": 0.0, "careless": 0.0, **faults})
+    found: dict[str, list[Conversation]] = {mode: [] for mode in MODES}
+    for document in make(Options(demonstrations=300, problems=1, test=1, faults=chosen)).demonstrations:
         assert isinstance(document.content, Dialogue)
         said = [one.content for one in document.content.messages if one.role == "assistant"]
-        assert Conversation(document.columns, said).user.success
+        found[document.columns["mode"]].append(Conversation(document.columns, said))
+    return found
+
+
+def won(conversations: Sequence[Conversation]) -> float:
+    return statistics.fmean(each.user.success for each in conversations)
+
+
+def test_a_clerk_without_faults_fails_for_want_of_patience_alone() -> None:
+    found = shown()
+    assert won(found["cooperative"]) == won(found["changing"]) == 1.0
+    for each in found["noisy"] + found["uncooperative"]:
+        assert each.user.success or each.user.turns == each.user.patience
+
+
+def test_each_fault_of_the_clerks_costs_those_it_is_about() -> None:
+    careful, overlooks, hasty, careless = shown(), shown(overlooks=1.0), shown(hasty=1.0), shown(careless=0.5)
+    assert won(overlooks["changing"]) < 0.2
+    assert all(won(overlooks[mode]) == won(careful[mode]) for mode in ("cooperative", "noisy", "uncooperative"))
+    assert won(hasty["uncooperative"]) < won(careful["uncooperative"]) - 0.3
+    assert won(hasty["cooperative"]) == 1.0 and won(careless["cooperative"]) < 0.8
+    for each in hasty["uncooperative"]:
+        asked = [words for words in each.said if words.endswith("?")]
+        about = [slot for words in asked for slot, heard in ASKED.items() if heard & set(words.split())]
+        assert len(about) == len(set(about)), "it asks for nothing twice"
 
 
 # As rows to learn from
@@ -452,13 +481,14 @@ def test_the_metric_is_success_alone() -> None:
     [
         ({"hurry": 1}, "expected hurry of at least 2, got 1"),
         ({"patience": 5}, "expected patience of at least 6, got 5"),
-        ({"careless": 1.5}, "expected careless from 0.0 to 1.0, got 1.5"),
         ({"demonstrations": 0}, "expected demonstrations of at least 1, got 0"),
     ],
 )
 def test_what_cannot_be_is_said(changes: dict[str, float], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         Options(**changes)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"expected hasty from 0\.0 to 1\.0, got 1\.5"):
+        Faults(hasty=1.5)
 
 
 def test_a_manner_is_named_for_every_mode() -> None:

@@ -17,7 +17,7 @@ from torchward.language.documents import Dialogue, Document, Message, Prompt
 from torchward.language.task import Problems, TokenizerChoice
 from torchward.tasks.dialogue_goals import Goals, Kind
 from torchward.tasks.dialogue_rewards import Parts, Reward, register, success
-from torchward.tasks.dialogue_teacher import QUESTIONS, taught
+from torchward.tasks.dialogue_teacher import QUESTIONS, Faults, taught
 from torchward.tasks.dialogue_user import Mode, User, Users
 from torchward.tasks.questions import between
 
@@ -33,12 +33,8 @@ class Options:
     """The most turns of the assistant that a user goes along with. How many, from ``hurry`` on, each draws."""
     hurry: int = 6
     """The fewest."""
-    careless: float = 0.25
-    """In how many of its turns the demonstrations' assistant asks again what it was told, or acts on guesses; and in
-    how many conversations it overlooks that somebody changed their mind."""
-    cooperative: float = 0.8
-    """How many of the demonstrations' users are cooperative; the others are of all modes alike, as those are whom it
-    talks to where it learns by reward, and in the test."""
+    faults: Faults = field(default_factory=Faults)
+    """How often the clerks have which fault that the demonstrations show."""
     demonstrations: int = 10_000
     """How many conversations are learnt from as they are."""
     problems: int = 12_000
@@ -55,8 +51,6 @@ class Options:
     def __post_init__(self) -> None:
         between("hurry", self.hurry, 2)
         between("patience", self.patience, self.hurry)
-        between("careless", self.careless, 0.0, 1.0)
-        between("cooperative", self.cooperative, 0.0, 1.0)
         between("problems", self.problems, 1)
         between("demonstrations", self.demonstrations, 1)
         between("test", self.test, 1)
@@ -68,9 +62,8 @@ def make(options: Options) -> Problems:
     random = Random(derive(options.data_seed, "dialogue train"))
     shown = []
     for i in range(options.demonstrations):
-        mode = "cooperative" if random.random() < options.cooperative else random.choice(MODES)
-        columns = _somebody(random, goals, mode, options, held_out=False)
-        talk = Dialogue(tuple(taught(random, columns, goals, options.careless)))
+        columns = _somebody(random, goals, random.choice(MODES), options, held_out=False)
+        talk = Dialogue(tuple(taught(random, columns, goals, options.faults)))
         shown.append(Document(talk, f"dialogue shown {i}", columns))
     train = []
     for i in range(options.problems):

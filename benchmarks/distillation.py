@@ -4,11 +4,12 @@
     python -m benchmarks.distillation --seeds 1              a part of it
     python -m benchmarks.distillation --figure               draws what is there
 
-The task is addition as it is tuned, but for fewer answers, since a student alone learns nearly all there is from 400:
-two digits, 300 sums with their answers, 4,200 more without, 500 held out; a seed is also that of the sums. The teacher
-has 2 layers of 128, and is made as in benchmarks/addition.py: pretrained, fine-tuned on the 300 until 40 % of other
-sums are right, then rewarded (GRPO) on all 4,500. The student has 2 layers of 64, a quarter of the parameters. Every
-arm begins from the same one, pretrained on the 300, and learns as many tokens of answers, 150,000:
+The task is addition as it is tuned: sums of two digits, 4,500 prompts, the first 400 of them with answers, 500 held
+out; a seed is also that of the sums. The teacher has 2 layers of 128, and is made as in benchmarks/addition.py: pretrained,
+fine-tuned on the 400 until 40 % of other sums are right, then rewarded (GRPO) on all 4,500. The student has 2 layers of
+64, a quarter of the parameters, and 300 of the 400: from all a student alone learns nearly all there is, and from 300 a
+teacher is not made with every seed. Every arm begins from the same one, pretrained on the 300, and learns as many
+tokens of answers, 150,000:
 
     alone      fine-tuned on the 300 right answers
     rewarded   that one, rewarded for as many tokens of its own answers again (GRPO): it gets twice the tokens
@@ -41,7 +42,7 @@ ASKED, AIM = 0.5, 0.8
 TOKENS = 150_000
 GRID = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 SMALL = {"hidden_size": 64}
-SUMS = {"demonstrations": 300}
+FEW = {"demonstrations": 300}
 ALGORITHMS = {
     "pretrain": "pretrain", "sft": "sft", "teacher": "grpo", "student": "pretrain", "alone": "sft", "rewarded": "grpo",
     "words": "distill", "distilled": "distill",
@@ -50,11 +51,14 @@ BEGINS = {"sft": "pretrain", "teacher": "sft", "alone": "student", "words": "stu
           "rewarded": "alone"}  # fmt: skip
 """From what each begins; `words` and `distilled` learn from `teacher`."""
 CHANGES: dict[str, dict[str, Any]] = {
+    "pretrain": {},
     "sft": {"total_timesteps": MOST, "eval_freq": EVERY},
-    "student": SMALL,
-    "rewarded": {"total_timesteps": TOKENS},
-    "words": {"total_timesteps": TOKENS, "objective": "sequence", "lmbda": 0.0},
-    "distilled": {"total_timesteps": TOKENS},
+    "teacher": {},
+    "student": {**FEW, **SMALL},
+    "alone": FEW,
+    "rewarded": {**FEW, "total_timesteps": TOKENS},
+    "words": {**FEW, "total_timesteps": TOKENS, "objective": "sequence", "lmbda": 0.0},
+    "distilled": {**FEW, "total_timesteps": TOKENS},
 }
 TUNED = {"alone": "alone", "words": "distilled", "distilled": "distilled"}
 """Whose learning rate an arm has."""
@@ -76,7 +80,7 @@ def settings(stage: str, rate: float | None = None) -> dict[str, Any]:
     told: dict[str, Any] = {
         "config": to_json(start.config),
         "task": to_json(start.env),
-        "changes": {**SUMS, **CHANGES.get(stage, {})},
+        "changes": CHANGES[stage],
     }
     if stage == "sft":
         told["until"] = ENOUGH
@@ -111,7 +115,7 @@ def one(stage: str, seed: int, rate: float | None) -> dict[str, Any]:
     name = key(stage, seed, rate if seed == TUNING else None)
     place = RUNS / NAME / name
     shutil.rmtree(place, ignore_errors=True)
-    told = {"seed": seed, "data_seed": seed, "tensorboard": False, "progress": False, **SUMS, **CHANGES.get(stage, {})}
+    told = {"seed": seed, "data_seed": seed, "tensorboard": False, "progress": False, **CHANGES[stage]}
     told |= {} if rate is None else {"learning_rate": rate}
     algorithm = find.algorithm(ALGORITHMS[stage])
     start = launch.change_all(launch.defaults(algorithm, TASK), told)

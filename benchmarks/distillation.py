@@ -5,11 +5,11 @@
     python -m benchmarks.distillation --figure               draws what is there
 
 The task is addition as it is tuned: sums of two digits, 4,500 prompts, the first 400 of them with answers, 500 held
-out; a seed is also that of the sums. The teacher has 2 layers of 128, and is made as in benchmarks/addition.py: pretrained,
-fine-tuned on the 400 until 40 % of other sums are right, then rewarded (GRPO) on all 4,500. The student has 2 layers of
-64, a quarter of the parameters, and 300 of the 400: from all a student alone learns nearly all there is, and from 300 a
-teacher is not made with every seed. Every arm begins from the same one, pretrained on the 300, and learns as many
-tokens of answers, 150,000:
+out; a seed is also that of the sums. The teacher has 2 layers of 128, and is made as in benchmarks/addition.py:
+pretrained, fine-tuned on the 400 until 40 % of other sums are right, then rewarded (GRPO) on all 4,500. The student has
+2 layers of 64, a quarter of the parameters, and 300 of the 400: from all a student alone learns nearly all there is,
+and from 300 a teacher is not made with every seed. Every arm begins from the same one, pretrained on the 300, and
+learns as many tokens of answers, 150,000:
 
     alone      fine-tuned on the 300 right answers
     rewarded   that one, rewarded for as many tokens of its own answers again (GRPO): it gets twice the tokens

@@ -2,7 +2,7 @@
 
     python -m benchmarks.dialogue                              script, pretrain, sft and ppo, with each seed
     python -m benchmarks.dialogue --seeds 1 --stage sft ppo    a part of it
-    python -m benchmarks.dialogue --figure                     draws what is there
+    python -m benchmarks.dialogue --figure                     draws what is there, and prints it for each mode
 
 Each is `torchward train ALGORITHM dialogue` with no flag but seeds and what it begins from: the tuned settings. A seed
 is also that of the users, so that the script meets the very users that the policies of its seed are judged by. Reported
@@ -124,6 +124,24 @@ def rows(directory: Path | None = None) -> list[Row]:
     return [Row(what, "+ 25 points", "above the script", measured, f"python -m benchmarks.{NAME}")]
 
 
+def groups() -> tuple[str, ...]:
+    """Whose success is told: of all users, and of those of each mode."""
+    from torchward.tasks.dialogue import MODES
+
+    return ("all", *MODES)
+
+
+def of_modes(directory: Path | None = None) -> str:
+    """The mean success of each with each mode of users, and its turns, over the seeds that are there."""
+    lines = [f"| | {' | '.join(groups())} | turns |", "|---" * (len(groups()) + 2) + "|"]
+    for stage, says in TOLD.items():
+        if there := list(found(directory, stage).values()):
+            means = [statistics.fmean(each["success"][group] for each in there) for group in groups()]
+            turns = statistics.fmean(each["turns"] for each in there)
+            lines.append(f"| {says} | {' | '.join(f'{mean:.1%}' for mean in means)} | {turns:.1f} |")
+    return "\n".join(lines)
+
+
 def figure(directory: Path | None = None) -> Path:
     """The success of each with each mode of users, a bar for the mean and a dot for each seed."""
     import matplotlib
@@ -131,20 +149,17 @@ def figure(directory: Path | None = None) -> Path:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from torchward.tasks.dialogue import MODES
-
     drawn, axes = plt.subplots(figsize=(8.4, 3.6), layout="constrained")
-    groups = ("all", *MODES)
     for number, (stage, says) in enumerate(TOLD.items()):
         there = list(found(directory, stage).values())
-        for place, group in enumerate(groups):
+        for place, group in enumerate(groups()):
             scores = [each["success"][group] for each in there]
             if scores:
                 x = place + 0.27 * (number - 1)
                 label = says if place == 0 else None
                 axes.bar(x, statistics.fmean(scores), 0.25, color=f"C{number}", alpha=0.75, label=label)
                 axes.plot([x] * len(scores), scores, "k.", markersize=4)
-    axes.set_xticks(range(len(groups)), groups)
+    axes.set_xticks(range(len(groups())), groups())
     axes.set(ylim=(0, 1.02), ylabel="success, held out")
     drawn.legend(loc="outside right center", frameon=False)
     out = ROOT / "docs" / "images" / f"{NAME}.png"
@@ -159,6 +174,7 @@ def main() -> None:
     given_options.add_argument("--figure", action="store_true", help="draw what is there")
     given = given_options.parse_args()
     if given.figure:
+        print(of_modes(given.results))
         print(figure(given.results))
         return
 

@@ -4,12 +4,12 @@
     python -m benchmarks.distillation --seeds 1              a part of it
     python -m benchmarks.distillation --figure               draws what is there
 
-The task is addition as it is tuned: sums of two digits, 4,500 prompts, the first 400 of them with answers, 500 held
-out; a seed is also that of the sums. The teacher has 2 layers of 128, and is made as in benchmarks/addition.py:
-pretrained, fine-tuned on the 400 until 40 % of other sums are right, then rewarded (GRPO) on all 4,500. The student has
-2 layers of 64, a quarter of the parameters, and 300 of the 400: from all a student alone learns nearly all there is,
-and from 300 a teacher is not made with every seed. Every arm begins from the same one, pretrained on the 300, and
-learns as many tokens of answers, 150,000:
+The task is addition as it is tuned: sums of two digits, 4,500 prompts, 500 held out; a seed is also that of the sums.
+The teacher has 2 layers of 128 and the answers to 1,500 sums, and is made as in benchmarks/addition.py: pretrained,
+fine-tuned on those until 40 % of other sums are right, then rewarded (GRPO) on all 4,500. From fewer answers not every
+seed makes a teacher. The student has 2 layers of 64, a quarter of the parameters, and 300 of the answers: from 400 a
+student alone learns nearly all there is. Every arm begins from the same one, pretrained on the 300, and learns as many
+tokens of answers, 150,000:
 
     alone      fine-tuned on the 300 right answers
     rewarded   that one, rewarded for as many tokens of its own answers again (GRPO): it gets twice the tokens
@@ -42,7 +42,7 @@ ASKED, AIM = 0.5, 0.8
 TOKENS = 150_000
 GRID = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 SMALL = {"hidden_size": 64}
-FEW = {"demonstrations": 300}
+MANY, FEW = {"demonstrations": 1_500}, {"demonstrations": 300}
 ALGORITHMS = {
     "pretrain": "pretrain", "sft": "sft", "teacher": "grpo", "student": "pretrain", "alone": "sft", "rewarded": "grpo",
     "words": "distill", "distilled": "distill",
@@ -51,9 +51,9 @@ BEGINS = {"sft": "pretrain", "teacher": "sft", "alone": "student", "words": "stu
           "rewarded": "alone"}  # fmt: skip
 """From what each begins; `words` and `distilled` learn from `teacher`."""
 CHANGES: dict[str, dict[str, Any]] = {
-    "pretrain": {},
-    "sft": {"total_timesteps": MOST, "eval_freq": EVERY},
-    "teacher": {},
+    "pretrain": MANY,
+    "sft": {**MANY, "total_timesteps": MOST, "eval_freq": EVERY},
+    "teacher": MANY,
     "student": {**FEW, **SMALL},
     "alone": FEW,
     "rewarded": {**FEW, "total_timesteps": TOKENS},

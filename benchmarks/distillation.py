@@ -42,6 +42,8 @@ ASKED, AIM = 0.5, 0.8
 TOKENS = 150_000
 GRID = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 SMALL = {"hidden_size": 64}
+LAST = "policy/last"
+"""What of a run another begins from, or learns from."""
 MANY, FEW = {"demonstrations": 1_500}, {"demonstrations": 300}
 ALGORITHMS = {
     "pretrain": "pretrain", "sft": "sft", "teacher": "grpo", "student": "pretrain", "alone": "sft", "rewarded": "grpo",
@@ -87,7 +89,7 @@ def settings(stage: str, rate: float | None = None) -> dict[str, Any]:
     if stage in TUNED:
         told["tokens"] = TOKENS
         told["learning_rate"] = list(GRID) if rate is None else rate
-    return {**told, "from": {name: settings(name) for name in before}}
+    return {**told, "from": {name: {**settings(name), "which": LAST} for name in before}}
 
 
 def key(stage: str, seed: int, rate: float | None = None) -> str:
@@ -121,9 +123,9 @@ def one(stage: str, seed: int, rate: float | None) -> dict[str, Any]:
     start = launch.change_all(launch.defaults(algorithm, TASK), told)
     given: dict[str, Any] = {}
     if stage in BEGINS:
-        given["init"] = RUNS / NAME / key(BEGINS[stage], seed)
+        given["init"] = RUNS / NAME / key(BEGINS[stage], seed) / LAST
     if ALGORITHMS[stage] == "distill":
-        given["teacher"] = RUNS / NAME / key("teacher", seed)
+        given["teacher"] = RUNS / NAME / key("teacher", seed) / LAST
     if stage == "alone":
         tokens = tokens_of_rows(start, given["init"])
         start = launch.change_all(start, {"total_timesteps": tokens, "eval_freq": tokens // 20})

@@ -28,6 +28,7 @@ from benchmarks.steps import PLAIN, START, WARM, WORDS, Numbers, both_sides, of_
 NAME = "preference_step"
 CASES = {"dpo": "a DPO step, with a reference", "reward_model": "a step of a reward model"}
 TIME, MEMORY = (0.8, 0.6), (0.8, 0.6)
+STEPS = 20
 """What is asked, and the aim."""
 SHAPE = {**WORDS, "pairs": 512, "prompt": 16, "shortest": 8, "longest": 64, "batch": 32}
 SETTINGS = {"beta": 0.1, "center_rewards_coefficient": 0.01, "learning_rate": 1e-4, "max_grad_norm": 1.0}
@@ -145,8 +146,8 @@ def rows(directory: Path | None = None) -> list[Row]:
     return found
 
 
-def settings(case: str) -> dict[str, Any]:
-    return {**SHAPE, **SETTINGS, "case": case}
+def settings(case: str, steps: int = STEPS) -> dict[str, Any]:
+    return {**SHAPE, **SETTINGS, "case": case, "steps": steps}
 
 
 def key(case: str, number: int) -> str:
@@ -156,7 +157,7 @@ def key(case: str, number: int) -> str:
 def main() -> None:
     options = parser(NAME, __doc__ or "")
     options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--steps", type=int, default=20)
+    options.add_argument("--steps", type=int, default=STEPS)
     options.add_argument("--case", choices=CASES, default="dpo", help=argparse.SUPPRESS)
     options.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
     options.add_argument("--ours", action="store_true", help=argparse.SUPPRESS)
@@ -173,7 +174,7 @@ def main() -> None:
         results.clear()
     works = [
         Work(
-            key(case, number), settings(case), partial(one_round, case, number, given.steps),
+            key(case, number), settings(case, given.steps), partial(one_round, case, number, given.steps),
             lambda result: f"{result['ratio']:.2f} x the time, {result['memory']:.2f} x the memory",
         )
         for number in range(given.rounds)

@@ -90,13 +90,29 @@ def test_rows_are_computed_by_their_lengths_and_come_back_in_their_order() -> No
 
 def test_a_mismatched_row_has_the_next_ones_answer() -> None:
     data, numbers = sequences(), np.array([4, 1, 0])
-    rows = mismatched(data, numbers, PAD)
+    rows = mismatched(data, numbers, PAD, longest=64)
     for row, (one, other) in enumerate(((4, 1), (1, 0), (0, 4))):
         prompt = [i for i, own in zip(*data[one], strict=True) if not own]
         answer = [i for i, own in zip(*data[other], strict=True) if own]
         ids = prompt + answer
         assert rows.tokens[row].tolist() == ids[:-1] + [PAD] * (rows.tokens.shape[1] - len(ids) + 1)
         assert [t for t in rows.targets[row].tolist() if t != NONE] == answer
+
+
+def test_a_mismatched_row_is_cut_where_both_were_long() -> None:
+    asks_much = TokenSequence(list(range(28)), [False] * 25 + [True] * 3)
+    says_much = TokenSequence(list(range(28)), [False] * 3 + [True] * 25)
+    rows = mismatched(Sequences.of([asks_much, says_much], 32), np.array([0, 1]), PAD, longest=28)
+    assert rows.tokens.shape == (2, 27)
+    assert rows.lengths.tolist() == [3.0, 3.0], "25 words to ask leave 3 to answer; the other answer has no more"
+
+
+def test_other_labels_and_other_margins_are_other_data() -> None:
+    data = sequences()
+    good = np.arange(len(data)) % 2 == 0
+    assert Rated(data, good).fingerprint == Rated(data, good.copy()).fingerprint != Rated(data, ~good).fingerprint
+    even = np.zeros(len(data), np.float32)
+    assert Pairs(data, data, even).fingerprint != Pairs(data, data, even + 1.0).fingerprint
 
 
 def test_each_number_comes_once_an_epoch_and_a_place_is_resumed() -> None:

@@ -242,7 +242,7 @@ def train(
             if run.due("evaluate"):
                 judged = judge(made, held_out, config)
                 told = {"eval/loss": judged.loss, "eval/f1_macro": judged.f1}
-                patience.saw(run.evaluation(Evaluation([judged.accuracy], [len(texts.validation)]), made, told))
+                patience.saw(run.evaluation(Evaluation([judged.accuracy], [int(judged.confusion.sum())]), made, told))
             if run.due("checkpoint"):
                 run.save()
         run.finish(made.eval())

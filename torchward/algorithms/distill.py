@@ -271,8 +271,15 @@ class Lessons:
         if isinstance(self.config.data, TeacherSamples):
             with writing(self.teacher, self.config.data.temperature):
                 rollout = self.sources["teacher"].collect(self.teacher, self.config.max_completion_length)
+            self.sources["teacher"].episodes()  # nobody asks for the teacher's
             earns = earned(rollout)[0].mean()
-            rows = rows_of(rollout, self.policy.config.max_position_embeddings)
+            longest = self.policy.config.max_position_embeddings
+            rows = rows_of(rollout, longest)
+            if not bool(rows.loss_mask.any()):
+                raise ConfigError(
+                    f"expected prompts that leave room for an answer in the {longest} tokens that the student reads, "
+                    "got none of a whole rollout: give the student more max_position_embeddings"
+                )
             return self.of_data(rows), [], {"teacher_reward": earns}
         assert self.cursor is not None
         batches = [self.cursor.next() for _ in range(self.config.gradient_accumulation_steps)]
@@ -296,6 +303,7 @@ class Lessons:
             advantage = config.reward.coef * group_relative(reward, group, config.reward.scale_rewards)
             if "asked" in self.sources:
                 taught = earned(self.sources["asked"].collect(self.teacher, config.max_completion_length))[0]
+                self.sources["asked"].episodes()
                 same = (group[:, None] == group).float()
                 own, others = ((same @ x) / same.sum(1) for x in (reward, taught))
                 follows = isinstance(config.reward.follow, AsGood)

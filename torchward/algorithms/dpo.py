@@ -215,6 +215,7 @@ class Learner:
             decayed(policy.parameters(), config.weight_decay), config.learning_rate,
             (config.adam_beta1, config.adam_beta2),
         )  # fmt: skip
+        policy.eval()  # without dropout: a log-ratio is of two policies, not of two draws of one
         policy.body.checkpointing = config.gradient_checkpointing
 
     def precompute(self, pairs: Pairs, pad_id: int) -> Tensor:
@@ -268,7 +269,6 @@ class Learner:
     @torch.no_grad()
     def judge(self, pairs: Pairs, pad_id: int, known: Tensor | None) -> tuple[Evaluation, dict[str, float]]:
         """The share of held-out pairs whose chosen answer gained more, a tie counting half; loss and margin of them."""
-        self.policy.eval()
         numbers = np.arange(min(self.config.eval_pairs, len(pairs)))
         cost, margin, right = 0.0, 0.0, 0.0
         for places in pieces(numbers, pairs.steps, self.config.per_device_train_batch_size):
@@ -340,7 +340,6 @@ def train(config: Config, task: PreferenceTask, run: Run, policy: LanguageModel 
         run.track(policy=policy, learner=learner, cursor=cursor, patience=patience)
         while not run.done and not patience.lost:
             learner.optimizer.lr = config.learning_rate * schedule(config, run.step / run.total)
-            policy.train()
             metrics = learner.update(data.train, cursor.next(), data.pad_id, known[0])
             run.advance(size, [Episode(float(metrics["accuracy"]), 2 * size)])
             run.log({**metrics, "epochs": cursor.epochs})
@@ -349,20 +348,19 @@ def train(config: Config, task: PreferenceTask, run: Run, policy: LanguageModel 
                 patience.saw(run.evaluation(judged, policy, more))
             if run.due("checkpoint"):
                 run.save()
-        run.finish(policy.eval())
+        run.finish(policy)
     return policy
 
 
 def _online(config: Config, data: Online, task: PreferenceTask, run: Run, policy: LanguageModel) -> LanguageModel:
     """The loop on pairs of the policy's own answers, judged by what they earn. It is evaluated by what it earns."""
-    policy.eval()
     source: Source = task.source(
         data.generation_batch_size, config.seed, config.device, num_generations=data.num_generations
     )
-    learner = Learner(policy, config)
+    learner, patience = Learner(policy, config), Patience(config.early_stopping_patience)
     with run:
-        run.track(policy=policy, learner=learner, source=source)
-        while not run.done:
+        run.track(policy=policy, learner=learner, source=source, patience=patience)
+        while not run.done and not patience.lost:
             learner.optimizer.lr = config.learning_rate * schedule(config, run.step / run.total)
             policy.sampling = Sampling(data.temperature)
             rollout = source.collect(policy, data.max_completion_length)
@@ -375,10 +373,10 @@ def _online(config: Config, data: Online, task: PreferenceTask, run: Run, policy
             run.log(metrics)
             if run.due("evaluate"):
                 seed = derive(config.seed, "evaluation")
-                run.evaluation(task.evaluate(policy, run.options.n_eval_episodes, seed), policy)
+                patience.saw(run.evaluation(task.evaluate(policy, run.options.n_eval_episodes, seed), policy))
             if run.due("checkpoint"):
                 source.cut()
                 run.save()
-        run.finish(policy.eval())
+        run.finish(policy)
     source.close()
     return policy

@@ -118,6 +118,7 @@ class Learner:
             decayed(policy.parameters(), config.weight_decay), config.learning_rate,
             (config.adam_beta1, config.adam_beta2),
         )  # fmt: skip
+        policy.eval()  # without dropout: a log-ratio is of two policies, not of two draws of one
         policy.body.checkpointing = config.gradient_checkpointing
 
     @torch.no_grad()
@@ -126,7 +127,8 @@ class Learner:
         (Ethayarajh et al. 2024, section 4.1)."""
         gained = torch.zeros(())
         order = numbers[np.argsort(-rated.steps[numbers], kind="stable")]
-        answers = mismatched(rated.answers, order, pad_id, self.config.device)
+        longest = min(self.config.max_length, self.policy.config.max_position_embeddings)
+        answers = mismatched(rated.answers, order, pad_id, longest, self.config.device)
         for rows in torch.arange(len(order)).split(self.config.per_device_train_batch_size):
             some = type(answers)(answers.tokens[rows], answers.targets[rows])
             with precision(self.config):
@@ -144,7 +146,7 @@ class Learner:
         config, n = self.config, len(numbers)
         point = self.reference_point(rated, numbers, pad_id)
         self.optimizer.zero_grad()
-        cost, gain, count = torch.zeros(()), torch.zeros(2), torch.zeros(2)
+        cost, gains = torch.zeros(()), torch.zeros(n)
         for places in pieces(numbers, rated.steps, config.per_device_train_batch_size):
             some = numbers[places]
             good = torch.from_numpy(rated.desirable[some]).to(config.device)
@@ -154,16 +156,15 @@ class Learner:
             )
             (each.sum() / n).backward()
             cost = cost + each.detach().sum().cpu()
-            for side, mask in enumerate((good, ~good)):
-                gain[side] += gained.detach()[mask].sum().cpu()
-                count[side] += mask.sum().cpu()
+            gains[torch.from_numpy(places)] = gained.detach().cpu()
         norm = self.optimizer.step(config.max_grad_norm)
-        mean = config.beta * gain / count.clamp_min(1)
+        desirable = torch.from_numpy(rated.desirable[numbers])
+        sides = {"rewards/desirable": gains[desirable], "rewards/undesirable": gains[~desirable]}
         return {
             "loss": cost / n,
             "kl": point,
-            "rewards/desirable": mean[0],
-            "rewards/undesirable": mean[1],
+            "accuracy": ordered(gains, desirable),
+            **{name: config.beta * side.mean() for name, side in sides.items() if len(side)},
             "grad_norm": norm,
             "learning_rate": self.optimizer.lr,
         }
@@ -172,7 +173,6 @@ class Learner:
     def judge(self, rated: Rated, pad_id: int) -> Evaluation:
         """How often a held-out desirable answer gained more than an undesirable one, over all such pairs; a tie counts
         half. It is the area under the curve of telling them apart."""
-        self.policy.eval()
         numbers = np.arange(min(self.config.eval_answers, len(rated)))
         gained = torch.zeros(len(numbers))
         for places in pieces(numbers, rated.steps, self.config.per_device_train_batch_size):
@@ -217,13 +217,12 @@ def train(config: Config, task: PreferenceTask, run: Run, policy: LanguageModel 
         run.track(policy=policy, learner=learner, cursor=cursor, patience=patience)
         while not run.done and not patience.lost:
             learner.optimizer.lr = config.learning_rate * schedule(config, run.step / run.total)
-            policy.train()
             metrics = learner.update(data.train, cursor.next(), data.pad_id)
-            run.advance(size, [Episode(float(metrics["rewards/desirable"] > metrics["rewards/undesirable"]), size)])
+            run.advance(size, [Episode(float(metrics["accuracy"]), size)])
             run.log({**metrics, "epochs": cursor.epochs})
             if run.due("evaluate"):
                 patience.saw(run.evaluation(learner.judge(data.validation, data.pad_id), policy))
             if run.due("checkpoint"):
                 run.save()
-        run.finish(policy.eval())
+        run.finish(policy)
     return policy

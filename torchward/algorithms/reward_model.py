@@ -236,9 +236,11 @@ def train(
         while not run.done and not patience.lost:
             rate = learner.anneal(run.step / run.total)
             model.train()
-            metrics: dict[str, Tensor | float] = {}
-            for member, cursor in enumerate(cursors.values()):
-                metrics = learner.update(member, data.train, cursor.next(), data.pad_id)
+            each = [
+                learner.update(member, data.train, cursor.next(), data.pad_id)
+                for member, cursor in enumerate(cursors.values())
+            ]
+            metrics = {name: sum(float(one[name]) for one in each) / len(each) for name in each[0]}
             run.advance(size, [Episode(float(metrics["accuracy"]), 2 * size)])
             run.log({**metrics, "learning_rate": rate, "epochs": cursors["cursor0"].epochs})
             if run.due("evaluate"):

@@ -4,6 +4,7 @@ An algorithm draws numbers of pairs (:class:`Shuffled`), makes rows of them (:fu
 likely their answers are (:func:`answer_log_probs`).
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -38,7 +39,7 @@ class Pairs:
     @property
     def fingerprint(self) -> str:
         """A hash of all of it."""
-        return f"{self.chosen.fingerprint}/{self.rejected.fingerprint}"
+        return f"{self.chosen.fingerprint}/{self.rejected.fingerprint}/{hashed(self.margin)}"
 
     @property
     def steps(self) -> Numbers:
@@ -63,7 +64,7 @@ class Rated:
     @property
     def fingerprint(self) -> str:
         """A hash of all of it."""
-        return f"{self.answers.fingerprint}/{int(self.desirable.sum())}"
+        return f"{self.answers.fingerprint}/{hashed(self.desirable)}"
 
     @property
     def steps(self) -> Numbers:
@@ -106,6 +107,11 @@ class PreferenceTask(TextTask, Protocol):
     def judgements(self) -> Judgements:
         """Answers that were judged alone; of a pair, the chosen one is desirable and the other is not."""
         ...
+
+
+def hashed(numbers: NDArray[Any]) -> str:
+    """A hash of some numbers."""
+    return hashlib.blake2b(np.ascontiguousarray(numbers).tobytes(), digest_size=16).hexdigest()
 
 
 class Shuffled:
@@ -187,13 +193,17 @@ def both(pairs: Pairs, numbers: Numbers, pad_id: int, device: str | torch.device
     return stacked(chosen, rejected, pad_id)
 
 
-def mismatched(sequences: Sequences, numbers: Numbers, pad_id: int, device: str | torch.device = "cpu") -> Answers:
-    """Each prompt with the answer to the next one, the last with the first's: what no one would have written there."""
+def mismatched(
+    sequences: Sequences, numbers: Numbers, pad_id: int, longest: int, device: str | torch.device = "cpu"
+) -> Answers:
+    """Each prompt with the answer to the next one, the last with the first's: what no one would have written there.
+    A long answer behind a long prompt is cut, so that no row has more than ``longest`` tokens."""
     made = []
     for one, other in zip(numbers, np.roll(numbers, -1), strict=True):
         prompt, answer = sequences[int(one)], sequences[int(other)]
         asked, begins = prompt.own.index(True), answer.own.index(True)
-        made.append(([*prompt.ids[:asked], *answer.ids[begins:]], [*prompt.own[:asked], *answer.own[begins:]]))
+        ids, own = [*prompt.ids[:asked], *answer.ids[begins:]], [*prompt.own[:asked], *answer.own[begins:]]
+        made.append((ids[:longest], own[:longest]))
     time = max(len(ids) for ids, _ in made) - 1
     tokens = torch.full((len(made), time), pad_id)
     targets = torch.full((len(made), time), NONE)

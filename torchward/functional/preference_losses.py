@@ -29,8 +29,8 @@ def centring(chosen: Each, rejected: Each) -> Each:
 def dpo(chosen_log_ratio: Each, rejected_log_ratio: Each, beta: float, label_smoothing: float = 0.0) -> Each:
     """``-log sigmoid(beta (log pi/ref of chosen - log pi/ref of rejected))`` (Rafailov et al. 2023, equation 7).
 
-    ``label_smoothing`` is the probability that a label is the wrong way round: the loss is then the unbiased one of
-    conservative DPO (Mitchell 2023), ``-(1 - e) log sigmoid(x) - e log sigmoid(-x)``."""
+    ``label_smoothing`` is the probability that a label is the wrong way round: the loss is then that of conservative
+    DPO (Mitchell 2023), ``-(1 - e) log sigmoid(x) - e log sigmoid(-x)``, whose minimum is at a finite ``x``."""
     logit = beta * (chosen_log_ratio - rejected_log_ratio)
     if label_smoothing == 0.0:
         return -F.logsigmoid(logit)

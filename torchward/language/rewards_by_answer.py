@@ -13,6 +13,8 @@ from torchward.language.documents import TextError
 from torchward.language.rewards import column, references
 
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?")
+_WITHIN = re.compile(rf"(?:(?<![0-9.])[-+])?{_NUMBER.pattern.removeprefix('[-+]?')}")
+"""Within other words, where a sign behind a digit is that of a difference."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Numeric:
     relative: float = 0.0
     """How far from it, as a part of it."""
     last: bool = False
-    """The last number that stands in an answer counts, whatever stands around it; else the answer is a number and
-    nothing more, but for white space around it."""
+    """The last number that stands in an answer counts, whatever stands around it (of `1,234` that is 234); else the
+    answer is a number and nothing more, but for white space around it."""
 
     def __post_init__(self) -> None:
         if not (0.0 <= self.absolute < math.inf and 0.0 <= self.relative < math.inf):
@@ -66,11 +68,15 @@ class Numeric:
         ]
 
     def _agrees(self, said: str, right: Any) -> bool:
-        wanted = float(right) if isinstance(right, int | float) and not isinstance(right, bool) else _whole(str(right))
+        try:
+            number = isinstance(right, int | float) and not isinstance(right, bool)
+            wanted = float(right) if number else _whole(str(right))
+        except OverflowError:
+            wanted = None
         if wanted is None or not math.isfinite(wanted):
             raise TextError(f"expected a finite number as {self.column!r}, to judge by, got {right!r:.80}")
         if self.last:
-            found = _NUMBER.findall(said)
+            found = _WITHIN.findall(said)
             got = float(found[-1]) if found else None
         else:
             got = _whole(said)

@@ -86,7 +86,8 @@ class HubModel(nn.Module):
 
     @property
     def checkpointing(self) -> bool:
-        """Compute layers again in the backward pass instead of keeping what they computed."""
+        """Compute layers again in the backward pass instead of keeping what they computed. transformers does so in
+        training mode alone: it saves nothing where an algorithm learns without dropout, as those by reward do."""
         return self._checkpointing
 
     @checkpointing.setter

@@ -40,7 +40,7 @@ NAME, TASK = "distillation", "addition"
 SEEDS, TUNING = 5, 100
 ASKED, AIM = 0.5, 0.8
 TOKENS = 150_000
-GRID = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+GRID = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
 SMALL = {"hidden_size": 64}
 LAST = "policy/last"
 """What of a run another begins from, or learns from."""

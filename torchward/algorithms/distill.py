@@ -210,11 +210,6 @@ class Config:
                 f"expected ce_coef of at least 0 and a model of kind 'decoder', got {self.ce_coef} and "
                 f"{self.model.kind!r}"
             )
-        if isinstance(self.objective, Sequence) and self.lmbda > 0.0:
-            raise ConfigError(
-                f"expected lmbda=0 with the objective Sequence, got {self.lmbda}: a student learns nothing from being "
-                "shown its own answers; take a divergence for those"
-            )
         Sampling(self.temperature)  # raises where it cannot be
 
     @property
@@ -454,9 +449,15 @@ def check_teacher(policy: LanguageModel, teacher: LanguageModel) -> None:
         )
 
 
-def check_reward(config: Config) -> None:
-    """Raises ConfigError for a reward that nothing would earn: said before the first step and not when the settings are
-    made, for they come one after the other."""
+def check_together(config: Config) -> None:
+    """Raises ConfigError for an objective that has nothing to teach the student's own answers, and for a reward that
+    nothing would earn: said before the first step and not when the settings are made, for they come one after the
+    other."""
+    if isinstance(config.objective, Sequence) and config.lmbda > 0.0:
+        raise ConfigError(
+            f"expected lmbda=0 with the objective Sequence, got {config.lmbda}: a student learns nothing from being "
+            "shown its own answers; take a divergence for those"
+        )
     if isinstance(config.reward, Rewarded) and (config.lmbda == 0.0 or config.num_generations < 2):
         raise ConfigError(
             "expected lmbda above 0 and num_generations of at least 2 with a reward, which the student's own "
@@ -474,7 +475,7 @@ def train(
     """Teach ``policy``, or a new student, what ``teacher`` says on ``task``; return it."""
     if teacher is None:
         raise ConfigError("expected a teacher to learn from: give a run's, with teacher")
-    check_reward(config)
+    check_together(config)
     keep_freed()
     teacher = on_device(frozen(teacher), config.device)
     policy = on_device(student_of(config, teacher) if policy is None else policy, config.device)

@@ -25,7 +25,10 @@ class Trained(NamedTuple):
 
 @dataclass(frozen=True)
 class Stages:
-    """The stages of a benchmark that has the name of its task. Each is `torchward train` with the tuned settings."""
+    """The stages of a benchmark that has the name of its task. Each is `torchward train` with the tuned settings.
+
+    As for anybody who gives `--init RUN`, a stage begins from the best policy of the run before, by the text that is
+    held out, where that was watched; what is reported of a run is its last."""
 
     name: str
     begins: Mapping[str, str]

@@ -50,13 +50,15 @@ def test_the_table_has_every_benchmark() -> None:
 
 
 def test_the_share_of_a_gap_is_that_of_one_seed(tmp_path: Path) -> None:
-    """Fine-tuning alone counts by its better policy; a seed without a teacher or a student alone is left out."""
+    """A student alone counts by the better policy of its best rate; a seed without one, or a teacher, is left out."""
     results = Results(distillation.NAME, tmp_path)
     for stage, seed, last, best in (
         ("teacher", 0, 0.9, 0.95), ("alone", 0, 0.4, 0.5), ("distilled", 0, 0.8, 0.9), ("distilled", 1, 0.1, 0.1),
     ):  # fmt: skip
         found = {"right": {"last": last, "best": best}}
-        results.write(distillation.key(stage, seed), distillation.settings(stage), found)
+        for rate in distillation.ALONE if stage == "alone" else (None,):
+            results.write(distillation.key(stage, seed, rate), distillation.settings(stage, rate), found)
+            found = {"right": {"last": 0.1, "best": 0.2}}
     assert distillation.shares(tmp_path, "distilled") == [pytest.approx(0.75)]
     told = distillation.rows(tmp_path)[0].measured
     assert "its student alone 50.0%" in told and "closed by 75% [75%, 75%], 1 seeds" in told

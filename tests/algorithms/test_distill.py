@@ -474,7 +474,6 @@ def test_what_cannot_be_is_said(taught: LanguageModel, tmp_path: Path) -> None:
     rows = replace(SMALL, lmbda=0.0, data=Corpus(), max_length=64)
     fails("expected max_length of at most 32", rows, teacher=taught)
     for wrong, message in (
-        ({"objective": Sequence()}, "expected lmbda=0 with the objective Sequence"),
         ({"num_generations": 5}, "a multiple of num_generations=5"),
         ({"lmbda": 1.5}, r"expected lmbda within \[0, 1\], got 1.5"),
         ({"max_length": 0}, "expected max_length of at least 1"),
@@ -495,4 +494,10 @@ def test_what_cannot_be_is_said(taught: LanguageModel, tmp_path: Path) -> None:
 @pytest.mark.parametrize("changes", [{"lmbda": 0.0}, {"num_generations": 1}])
 def test_a_reward_that_nothing_would_earn_is_told(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="expected lmbda above 0 and num_generations of at least 2"):
-        distill.check_reward(distill.Config(reward=Rewarded(), **changes))
+        distill.check_together(distill.Config(reward=Rewarded(), **changes))
+
+
+def test_an_objective_without_a_word_on_the_students_answers_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"expected lmbda=0 with the objective Sequence, got 0\.25"):
+        distill.check_together(distill.Config(objective=Sequence(), lmbda=0.25))
+    distill.check_together(distill.Config(objective=Sequence(), lmbda=0.0))

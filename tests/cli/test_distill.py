@@ -51,6 +51,14 @@ def test_a_run_keeps_its_teacher(command: Command, teacher: Path, place: Path) -
     assert same(kept, run)
 
 
+def test_a_student_may_learn_from_the_teachers_words_alone(command: Command, teacher: Path, place: Path) -> None:
+    """Both options are needed, whichever comes first."""
+    asked = ("train", "distill", "addition", *SUMS, *SHORT, "--teacher", "runs/teacher")
+    assert command(*asked, "--lmbda", "0", "--objective", "sequence", "--name", "one").code == 0
+    refused = command(*asked, "--objective", "sequence", "--name", "two")
+    assert refused.code == 2 and "expected lmbda=0 with the objective Sequence, got 0.5" in refused.err
+
+
 def test_a_teacher_may_be_a_policy(teacher: Path, place: Path) -> None:
     policy = torchward.load(teacher)
     settings: dict[str, Any] = {

@@ -60,6 +60,8 @@ def test_json_lines_come_back(texts: list[str], ascii_only: bool, tmp_path_facto
         ({"promt": "2"}, "got promt. Did you mean 'prompt'?"),
         ({}, "got nothing"),
         ({"text": 3}, "expected text, messages"),
+        ({"prompt": "2", "chosen": "4"}, "expected chosen and rejected at .*:1, got prompt, chosen: a pair is both"),
+        ({"prompt": "2", "rejected": "4"}, "got prompt, rejected: a pair is both"),
         ({"prompt": 3}, "as prompt at"),
         ({"messages": []}, "list of messages as messages"),
         ({"messages": [{"role": "asistant", "content": "4"}]}, "got 'asistant'. Did you mean 'assistant'?"),

@@ -7,7 +7,6 @@ import torch
 
 from tests.algorithms import tiny_text
 from torchward.data.random import seeded
-from torchward.language.documents import TextError
 from torchward.language.model_judge import Judge
 from torchward.language.play import judged
 from torchward.language.task import ReadsTokens
@@ -68,7 +67,7 @@ def test_a_task_is_still_evaluated_by_what_it_is_about() -> None:
     assert by_model.problems.reward is not on.problems.reward
 
 
-def test_a_text_that_the_model_cannot_read_is_told() -> None:
+def test_of_a_text_that_is_too_long_the_begin_is_judged() -> None:
     judge: Any = Judge(model())
-    with pytest.raises(TextError, match="at most 32 tokens, got 3"):
-        judge(["ab="], ["a" * 30])
+    tokens = judge.tokenizer.encode("ab=" + "a" * 60)[: judge.model.config.max_position_embeddings]
+    assert judge(["ab=", "ab="], ["a" * 60, "b"]) == pytest.approx([*judge.of_tokens([tokens]), *judge(["ab="], ["b"])])

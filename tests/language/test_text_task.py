@@ -12,7 +12,7 @@ from torchward.config import ConfigError
 from torchward.data.sequences import Sequences
 from torchward.data.texts import GroupTask, TextTask
 from torchward.language.chat import Template
-from torchward.language.documents import Completion, Document, Prompt, Split, TextError
+from torchward.language.documents import Completion, Document, Preference, Prompt, Split, TextError
 from torchward.language.play import spoken
 from torchward.language.rewards import exact_match
 from torchward.language.task import Problems
@@ -176,3 +176,17 @@ def test_a_reward_is_told_all_that_was_said() -> None:
 
     Text(problems(reward=reward), LETTERS).source(8, 0).collect(policy(ends=0.0), None)
     assert heard and any("\ufffd" in each for each in heard)
+
+
+@pytest.mark.parametrize("margin", ["big", float("nan"), float("inf"), True])
+def test_a_margin_that_is_no_number_is_told_with_its_line(margin: Any) -> None:
+    pair = Document(Preference("2", "4", "5"), "pairs.jsonl:7", {"margin": margin})
+    made = Problems("pairs", [pair] * 20, (), reward=lambda *_, **__: [], tokenizer=Bytes())
+    with pytest.raises(TextError, match=r"expected a finite number as margin at pairs\.jsonl:7, got"):
+        Text(made).preferences()
+
+
+def test_a_margin_is_kept_and_none_is_0() -> None:
+    said = [Document(Preference("2", "4", "5"), f"{i}", columns) for i, columns in enumerate([{"margin": 2}, {}] * 20)]
+    found = Text(Problems("pairs", said, (), reward=lambda *_, **__: [], tokenizer=Bytes())).preferences()
+    assert set(found.train.margin.tolist()) == {0.0, 2.0}

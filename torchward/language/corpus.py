@@ -253,6 +253,8 @@ def _from_columns(line: str, origin: str) -> Document:
             used = {"prompt", "completion"}
         case {"messages": messages}:
             content, used = Dialogue(_messages(messages, "messages", origin)), {"messages"}
+        case {"chosen": _} | {"rejected": _}:
+            raise TextError(f"expected chosen and rejected at {origin}, got {', '.join(columns)}: a pair is both")
         case {"prompt": prompt}:
             content, used = Prompt(_words(prompt, "prompt", origin)), {"prompt"}
         case {"text": str(text)}:

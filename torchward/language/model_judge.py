@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from torchward.language.chat import encode
+from torchward.language.chat import CutEnd, encode
 from torchward.language.documents import Completion, Document
 from torchward.language.hub_template import template_of
 from torchward.language.tokenizer import described
@@ -30,12 +30,13 @@ class Judge:
         self.template = template_of(self.tokenizer)
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
-        """What each answer is worth behind its prompt. Raises TextError for one that is longer than the model reads."""
+        """What each answer is worth behind its prompt. Of one that is longer than the model reads, its begin is judged:
+        a run is not to end by one long answer."""
         limit = self.model.config.max_position_embeddings
         texts = []
         for prompt, completion in zip(prompts, completions, strict=True):
             document = Document(Completion(prompt, completion), "what the reward model reads")
-            sequence, _ = encode(document, self.tokenizer, self.template, max_length=limit)
+            sequence, _ = encode(document, self.tokenizer, self.template, max_length=limit, truncation=CutEnd())
             assert sequence is not None
             texts.append(sequence.ids)
         return self.of_tokens(texts)

@@ -1,5 +1,6 @@
 """Problems of text as a task: to be imitated, to be learnt by reward, and judged on what was held out."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -164,7 +165,7 @@ class Text:
 
     def _pairs(self, documents: Sequence[Document]) -> Pairs:
         pairs = [encode_pair(each, self.tokenizer, self.template) for each in documents]
-        margin = np.array([float(each.columns.get("margin") or 0.0) for each in documents], np.float32)
+        margin = np.array([margin_of(each) for each in documents], np.float32)
         sides = zip(*(pair for pair in pairs if pair is not None), strict=True)
         chosen, rejected = (Sequences.of(side, self.tokenizer.vocab_size) for side in sides)
         return Pairs(chosen, rejected, margin)
@@ -239,6 +240,17 @@ class Text:
 
 LABEL = "label"
 """The column that says whether an answer is good."""
+
+
+def margin_of(document: Document) -> float:
+    """By how much the better answer of a pair is better; 0 where nobody said so. Raises TextError for what is no finite
+    number."""
+    margin = document.columns.get("margin")
+    if margin is None:
+        return 0.0
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or not math.isfinite(margin):
+        raise TextError(f"expected a finite number as margin at {document.origin}, got {margin!r:.80}")
+    return float(margin)
 
 
 def rated(documents: Sequence[Document]) -> list[Document]:

@@ -7,6 +7,8 @@ import torch
 
 from tests.algorithms import tiny_text
 from torchward.data.random import seeded
+from torchward.language.chat import encode
+from torchward.language.documents import Completion, Document
 from torchward.language.model_judge import Judge
 from torchward.language.play import judged
 from torchward.language.task import ReadsTokens
@@ -69,5 +71,7 @@ def test_a_task_is_still_evaluated_by_what_it_is_about() -> None:
 
 def test_of_a_text_that_is_too_long_the_begin_is_judged() -> None:
     judge: Any = Judge(model())
-    tokens = judge.tokenizer.encode("ab=" + "a" * 60)[: judge.model.config.max_position_embeddings]
+    whole, _ = encode(Document(Completion("ab=", "a" * 60), "long"), judge.tokenizer, judge.template)
+    assert whole is not None
+    tokens = whole.ids[: judge.model.config.max_position_embeddings]
     assert judge(["ab=", "ab="], ["a" * 60, "b"]) == pytest.approx([*judge.of_tokens([tokens]), *judge(["ab="], ["b"])])

@@ -181,12 +181,12 @@ def test_a_reward_is_told_all_that_was_said() -> None:
 @pytest.mark.parametrize("margin", ["big", float("nan"), float("inf"), True])
 def test_a_margin_that_is_no_number_is_told_with_its_line(margin: Any) -> None:
     pair = Document(Preference("2", "4", "5"), "pairs.jsonl:7", {"margin": margin})
-    made = Problems("pairs", [pair] * 20, (), reward=lambda *_, **__: [], tokenizer=Bytes())
+    made = Problems("pairs", [pair], [pair], reward=lambda *_, **__: [], tokenizer=Bytes())
     with pytest.raises(TextError, match=r"expected a finite number as margin at pairs\.jsonl:7, got"):
         Text(made).preferences()
 
 
 def test_a_margin_is_kept_and_none_is_0() -> None:
-    said = [Document(Preference("2", "4", "5"), f"{i}", columns) for i, columns in enumerate([{"margin": 2}, {}] * 20)]
-    found = Text(Problems("pairs", said, (), reward=lambda *_, **__: [], tokenizer=Bytes())).preferences()
-    assert set(found.train.margin.tolist()) == {0.0, 2.0}
+    said = [Document(Preference("2", "4", "5"), "pairs.jsonl", columns) for columns in ({"margin": 2}, {})]
+    found = Text(Problems("pairs", said, said, reward=lambda *_, **__: [], tokenizer=Bytes())).preferences()
+    assert found.train.margin.tolist() == [2.0, 0.0]

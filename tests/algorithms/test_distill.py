@@ -491,6 +491,13 @@ def test_what_cannot_be_is_said(taught: LanguageModel, tmp_path: Path) -> None:
             make()
 
 
+def test_a_student_that_cannot_read_the_prompts_is_told(taught: LanguageModel, tmp_path: Path) -> None:
+    """And does not wait for ever for an answer that has room."""
+    config = replace(SMALL, lmbda=0.0, model=gpt2(8, 12, 1, 2, 2))
+    with pytest.raises(ConfigError, match="leave room for an answer in the 2 tokens that the student reads"):
+        distill.train(config, task(), start(tmp_path / "run", distill, config, task()), teacher=taught)
+
+
 @pytest.mark.parametrize("changes", [{"lmbda": 0.0}, {"num_generations": 1}])
 def test_a_reward_that_nothing_would_earn_is_told(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="expected lmbda above 0 and num_generations of at least 2"):

@@ -278,6 +278,22 @@ def test_pairs_of_its_own_answers_teach_a_policy_what_earns(tmp_path: Path) -> N
     assert earned[0] < 0.7 and earned[-1] > 0.85
 
 
+@pytest.mark.parametrize("adapters", [False, True])
+@pytest.mark.parametrize("module", [dpo, kto])
+def test_layers_may_be_computed_twice_where_there_is_dropout(module: Any, adapters: bool, tmp_path: Path) -> None:
+    """Without and with it the run is the same: a log-ratio is of two policies without dropout."""
+    on, found = task(), []
+    for twice in (False, True):
+        policy = tiny_text.policy(on, dropout=0.0 if adapters else 0.5)
+        lora = {"lora": LoRA(lora_dropout=0.5)} if adapters else {}
+        config = module.Config(total_timesteps=42, gradient_checkpointing=twice, **FAST, **lora)
+        path = tmp_path / str(twice)
+        made = module.train(config, on, start(path, module, config, on), policy)
+        found.append((figures(path, "loss"), torch.cat([p.flatten() for p in made.parameters()])))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-3, atol=1e-4)
+
+
 # What cannot be
 
 

@@ -63,11 +63,11 @@ def labelled() -> Text:
     return Text(Problems("letters", train, test, exact_match, tokenizer=Characters(), corpus=every))
 
 
-def policy(of: Text, seed: int = 0) -> LanguageModel:
+def policy(of: Text, seed: int = 0, dropout: float = 0.0) -> LanguageModel:
     """An untrained one."""
     made = TransformerConfig(
         vocab_size=of.tokenizer.vocab_size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=32, value_head=True, initializer_range=0.2,
+        max_position_embeddings=32, value_head=True, initializer_range=0.2, dropout=dropout,
     )  # fmt: skip
     with seeded(seed, "tiny"):
         return LanguageModel(Transformer(made), of.tokenizer.description())

@@ -45,6 +45,12 @@ def test_a_reward_model_is_evaluated_by_the_pairs_it_orders(runs: Path, capsys: 
     assert mean == pytest.approx(best)
 
 
+def test_what_a_reward_model_does_not_do_is_a_sentence(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judge = runs / "judge"
+    assert run("export", str(judge)) == 2
+    assert f"{judge} has a reward model, which export does not write" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
 def test_a_policy_learns_from_a_reward_model_and_goes_on_without_it(algorithm: str, runs: Path, tmp_path: Path) -> None:
     """The run keeps what judged it, so that it can be resumed where the reward model's own run is gone."""

@@ -49,6 +49,10 @@ def test_what_a_reward_model_does_not_do_is_a_sentence(runs: Path, capsys: pytes
     judge = runs / "judge"
     assert run("export", str(judge)) == 2
     assert f"{judge} has a reward model, which export does not write" in capsys.readouterr().err
+    for command in ("chat", "serve"):
+        assert run(command, str(judge)) == 2
+        said = capsys.readouterr().err
+        assert f"a RewardModel, which judges and does not talk: `torchward evaluate {judge}` says how often" in said
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])

@@ -79,7 +79,7 @@ def _check(options: Serve) -> None:
 
 def _server(path: Path, options: Serve) -> "Server":
     """The page of a run. Raises UsageError for a run that cannot talk, and StoreError for a file that is another's."""
-    from torchward.cli.chat import learnt_messages
+    from torchward.cli.chat import learnt_messages, silent
     from torchward.language.tokenizer import described
     from torchward.nets import saving
     from torchward.nets.language_model import LanguageModel
@@ -92,9 +92,7 @@ def _server(path: Path, options: Serve) -> "Server":
 
     policy = saving.load(path, which="last" if options.which == "last" else None)
     if not isinstance(policy, LanguageModel):
-        raise UsageError(
-            f"{path} has a {type(policy).__name__}, which does not talk: `torchward watch {path}` shows it"
-        )
+        raise silent(path, policy)
     policy.sampling = Sampling(options.temperature or 1.0, options.top_k, options.top_p)
     converses = options.mode == "messages" or (options.mode == "auto" and learnt_messages(path))
     speaker = Speaker(

@@ -68,6 +68,21 @@ def save(model: Transformer, directory: Path | str, *, model_type: str | None = 
     (directory / CONFIG).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
+def described(directory: Path | str) -> Json:
+    """What the config.json in a directory says; nothing where there is none. Raises ConfigError for one that is no
+    object in JSON."""
+    path = Path(directory) / CONFIG
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"expected JSON in {path}, got what cannot be read ({error}): write it anew") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"expected an object in {path}, got a {type(data).__name__}: let transformers save it anew")
+    return data
+
+
 def from_transformers(model: Any, *, value_head: bool = False) -> Transformer:
     """A transformer with the weights of one of transformers' models, as :func:`load` gives it.
 

@@ -63,9 +63,9 @@ def load(directory: Path | str, *, sampling: Sampling | None = None, dtype: torc
 
 
 def lies_in(directory: Path | str) -> bool:
-    """Whether a directory says that it holds a model of transformers."""
-    described = Path(directory) / "config.json"
-    return described.is_file() and json.loads(described.read_text()).get("model_type") is not None
+    """Whether a directory says that it holds a model of transformers. Raises ConfigError where what it says cannot be
+    read."""
+    return hub.described(directory).get("model_type") is not None
 
 
 def load_encoder(directory: Path | str, *, dtype: torch.dtype = torch.float32) -> Encoder:

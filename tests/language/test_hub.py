@@ -268,6 +268,14 @@ def test_a_directory_that_does_not_fit_is_refused(
         hub.load(tmp_path)
 
 
+def test_a_file_is_not_written_over_by_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    for place in (tmp_path / "notes", tmp_path / "notes" / "model"):
+        with pytest.raises(ConfigError, match=r"expected a directory at .*notes.*, got a file"):
+            hub.save(Transformer(PRESETS["gpt2"]), place)
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
 def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected config.json and model.safetensors in .*, got no such files"):
         hub.load(tmp_path)

@@ -69,6 +69,8 @@ def run(args: Sequence[str]) -> int:
     if missing:
         raise UsageError(f"an export needs {' and '.join(missing)}: pip install 'torchward[export]'")
     out = Path(options.out) if options.out is not None else path / "policy.onnx"
+    if out.is_dir():
+        raise UsageError(f"expected a file to write at {out}, got a directory: give {out / 'policy.onnx'}")
     inputs, outputs = export(policy, out)
     if importlib.util.find_spec("onnxruntime") is None:
         checked = "not checked, because onnxruntime is not installed"

@@ -38,11 +38,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_reward_model_is_evaluated_by_the_pairs_it_orders(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(torchward.load(runs / "judge"), RewardModel)
-    assert run("evaluate", str(runs / "judge"), "--episodes", "60") == 0
-    assert "over 60 episodes" in capsys.readouterr().out
-    mean = json.loads((runs / "judge" / "evaluation.json").read_text())["mean"]
-    best = max(row["eval/accuracy"] for row in read_metrics(runs / "judge") if "eval/accuracy" in row)
-    assert mean == pytest.approx(best)
+    capsys.readouterr()
+    assert run("evaluate", str(runs / "judge")) == 0
+    out = capsys.readouterr().out
+    kept = json.loads((runs / "judge" / "evaluation.json").read_text())
+    assert out.startswith(f"accuracy {kept['accuracy']:.3f} on 60 held-out pairs, calibration error ")
+    best = max((r for r in read_metrics(runs / "judge") if "eval/accuracy" in r), key=lambda r: r["eval/accuracy"])
+    assert kept["pairs"] == 60 and kept["which"] == "best"
+    for name in ("accuracy", "loss", "calibration_error", "disagreement"):
+        assert kept[name] == pytest.approx(best[f"eval/{name}"], abs=1e-5)
 
 
 def test_what_a_reward_model_does_not_do_is_a_sentence(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,8 @@ from torchward.cli import UsageError, arguments, positional
 @dataclass(frozen=True)
 class Evaluate:
     """Play whole episodes with the policy of a run; prints their returns and writes evaluation.json into the run. An
-    encoder or a classifier is judged by all texts that were held out, in place of episodes."""
+    encoder or a classifier is judged by the texts that were held out, and a reward model by the pairs, in place of
+    episodes."""
 
     episodes: int = 20
     """Whole episodes that are played."""
@@ -38,6 +39,7 @@ def run(args: Sequence[str]) -> int:
     from torchward.launch import as_judged, in_words_of, reopen_task
     from torchward.nets import saving
     from torchward.nets.masked_language_model import MaskedLanguageModel
+    from torchward.nets.reward_model import RewardModel
     from torchward.nets.text_classifier import TextClassifier
     from torchward.run import read_manifest
 
@@ -46,11 +48,12 @@ def run(args: Sequence[str]) -> int:
     found = reopen_task(path, stored["manifest"])
     policy: Any = saving.load(path, which="last" if options.which == "last" else None)
     task = as_judged(in_words_of(found, policy), path, stored["manifest"])[0].task
-    if isinstance(policy, MaskedLanguageModel | TextClassifier):
-        from torchward.cli.evaluate_encoder import evaluate
+    if isinstance(policy, MaskedLanguageModel | TextClassifier | RewardModel):
+        from torchward.cli import evaluate_encoder, evaluate_reward_model
 
+        judge = evaluate_reward_model if isinstance(policy, RewardModel) else evaluate_encoder
         torch.set_num_threads(int(stored["threads"]))
-        lines, values = evaluate(path, policy, task, stored["manifest"])
+        lines, values = judge.evaluate(path, policy, task, stored["manifest"])
         write_json(path / "evaluation.json", {"which": options.which, **values})
         print(lines)
         return 0

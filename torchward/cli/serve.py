@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import re
 import secrets
 import signal
@@ -132,8 +133,9 @@ async def _serve(server: "Server", options: Serve) -> int:
     try:
         await server.serve(host, options.port, stop, ready)
     except OSError as error:
+        helps = "; --port 0 finds one that is free" if error.errno == errno.EADDRINUSE else ""
         raise UsageError(
-            f"cannot listen on {options.host}, port {options.port}: {error.strerror or error}; --port 0 finds one"
+            f"cannot listen on {options.host}, port {options.port}: {error.strerror or error}{helps}"
         ) from error
     comparisons, ratings = server.store.counts()
     say(f"{options.feedback} holds {comparisons:,} comparisons and {ratings:,} ratings")

@@ -85,7 +85,7 @@ def test_a_policy_learns_from_picks_alone(algorithm: str, runs: Path, tmp_path: 
     assert run("evaluate", str(path), "--episodes", "6", "--stochastic") == 0
 
 
-def test_a_file_of_pairs_is_a_task(runs: Path, tmp_path: Path) -> None:
+def test_a_file_of_pairs_is_a_task(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "picks.jsonl"
     tables = list(combinations("ABCDEFGH", 2))
     lines = [{"prompt": f"{a}{b}:", "chosen": "abcd"[: i % 4 + 1], "rejected": "ff"} for i, (a, b) in enumerate(tables)]
@@ -94,6 +94,16 @@ def test_a_file_of_pairs_is_a_task(runs: Path, tmp_path: Path) -> None:
     options = ["--init", str(runs / "writer"), "--total-timesteps", "300", "--no-progress", "--no-tensorboard"]
     assert run("train", "reward_model", str(file), *options, "--validation", "0.3", "--path", str(path)) == 0
     assert isinstance(torchward.load(path), RewardModel)
+
+    for algorithm, figure in (("dpo", "eval/accuracy"), ("sft", "eval/bits_per_byte")):
+        path = tmp_path / algorithm
+        given = [*options, "--max-length", "64", "--validation", "0.3", "--path", str(path)]
+        assert run("train", algorithm, str(file), *given) == 0
+        capsys.readouterr()
+        assert run("evaluate", str(path)) == 2
+        said = capsys.readouterr().err
+        assert f"expected a column 'answer' in picks to judge what {path} writes by, got none" in said
+        assert f"its own figure is {figure} in {path}" in said and f"`torchward serve {path}`" in said
 
 
 def test_what_was_judged_by_a_model_alone_is_evaluated_by_it(runs: Path, tmp_path: Path) -> None:

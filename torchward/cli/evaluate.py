@@ -36,8 +36,10 @@ def run(args: Sequence[str]) -> int:
     import torch
 
     from torchward.checkpoint import write_json
+    from torchward.language.text_task import Text
     from torchward.launch import as_judged, in_words_of, reopen_task
     from torchward.nets import saving
+    from torchward.nets.language_model import LanguageModel
     from torchward.nets.masked_language_model import MaskedLanguageModel
     from torchward.nets.reward_model import RewardModel
     from torchward.nets.text_classifier import TextClassifier
@@ -57,6 +59,11 @@ def run(args: Sequence[str]) -> int:
         write_json(path / "evaluation.json", {"which": options.which, **values})
         print(lines)
         return 0
+    if isinstance(policy, LanguageModel) and isinstance(task, Text) and task.problems.test and not task.knows_answers:
+        raise UsageError(
+            f"expected a column 'answer' in {task.name} to judge what {path} writes by, got none: {_instead(path)}, "
+            f"and `torchward serve {path}` lets people compare its answers"
+        )
     how = {}
     if options.stochastic:
         if "deterministic" not in inspect.signature(task.evaluate).parameters:
@@ -87,6 +94,15 @@ def run(args: Sequence[str]) -> int:
         f"of {length:.0f} steps on average"
     )
     return 0
+
+
+def _instead(path: Path) -> str:
+    """Where the figure stands by which a run judged itself."""
+    from torchward.metrics import METRICS_FILE, read_metrics
+
+    names = (name for row in read_metrics(path) for name in row if name.startswith("eval/") and f"{name}_std" in row)
+    figure = next(names, None)
+    return f"its own figure is {figure} in {path / METRICS_FILE}" if figure else "its training has no figure of its own"
 
 
 def _finite(value: float) -> float | None:

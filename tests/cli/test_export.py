@@ -120,6 +120,8 @@ def test_export_of_a_run(command: Command, trained: Path, place: Path) -> None:
     assert about["torchward"] == torchward.__version__
     assert json.loads(about["action_space"]) == {"type": "Discrete", "n": 2, "start": 0}
     assert not any("critic" in tensor.name for tensor in model.graph.initializer)
+    code, _, err = command("export", trained, "--out", "deep")
+    assert (code, err.count("\n")) == (2, 1) and "expected a file to write at deep, got a directory" in err
 
 
 def test_an_export_without_its_packages_names_the_extra(

@@ -38,11 +38,25 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_reward_model_is_evaluated_by_the_pairs_it_orders(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(torchward.load(runs / "judge"), RewardModel)
-    assert run("evaluate", str(runs / "judge"), "--episodes", "60") == 0
-    assert "over 60 episodes" in capsys.readouterr().out
-    mean = json.loads((runs / "judge" / "evaluation.json").read_text())["mean"]
-    best = max(row["eval/accuracy"] for row in read_metrics(runs / "judge") if "eval/accuracy" in row)
-    assert mean == pytest.approx(best)
+    capsys.readouterr()
+    assert run("evaluate", str(runs / "judge")) == 0
+    out = capsys.readouterr().out
+    kept = json.loads((runs / "judge" / "evaluation.json").read_text())
+    assert out.startswith(f"accuracy {kept['accuracy']:.3f} on 60 held-out pairs, calibration error ")
+    best = max((r for r in read_metrics(runs / "judge") if "eval/accuracy" in r), key=lambda r: r["eval/accuracy"])
+    assert kept["pairs"] == 60 and kept["which"] == "best"
+    for name in ("accuracy", "loss", "calibration_error", "disagreement"):
+        assert kept[name] == pytest.approx(best[f"eval/{name}"], abs=1e-5)
+
+
+def test_what_a_reward_model_does_not_do_is_a_sentence(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judge = runs / "judge"
+    assert run("export", str(judge)) == 2
+    assert f"{judge} has a reward model, which export does not write" in capsys.readouterr().err
+    for command in ("chat", "serve"):
+        assert run(command, str(judge)) == 2
+        said = capsys.readouterr().err
+        assert f"a RewardModel, which judges and does not talk: `torchward evaluate {judge}` says how often" in said
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
@@ -71,7 +85,7 @@ def test_a_policy_learns_from_picks_alone(algorithm: str, runs: Path, tmp_path: 
     assert run("evaluate", str(path), "--episodes", "6", "--stochastic") == 0
 
 
-def test_a_file_of_pairs_is_a_task(runs: Path, tmp_path: Path) -> None:
+def test_a_file_of_pairs_is_a_task(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "picks.jsonl"
     tables = list(combinations("ABCDEFGH", 2))
     lines = [{"prompt": f"{a}{b}:", "chosen": "abcd"[: i % 4 + 1], "rejected": "ff"} for i, (a, b) in enumerate(tables)]
@@ -80,6 +94,16 @@ def test_a_file_of_pairs_is_a_task(runs: Path, tmp_path: Path) -> None:
     options = ["--init", str(runs / "writer"), "--total-timesteps", "300", "--no-progress", "--no-tensorboard"]
     assert run("train", "reward_model", str(file), *options, "--validation", "0.3", "--path", str(path)) == 0
     assert isinstance(torchward.load(path), RewardModel)
+
+    for algorithm, figure in (("dpo", "eval/accuracy"), ("sft", "eval/bits_per_byte")):
+        path = tmp_path / algorithm
+        given = [*options, "--max-length", "64", "--validation", "0.3", "--path", str(path)]
+        assert run("train", algorithm, str(file), *given) == 0
+        capsys.readouterr()
+        assert run("evaluate", str(path)) == 2
+        said = capsys.readouterr().err
+        assert f"expected a column 'answer' in picks to judge what {path} writes by, got none" in said
+        assert f"its own figure is {figure} in {path}" in said and f"`torchward serve {path}`" in said
 
 
 def test_what_was_judged_by_a_model_alone_is_evaluated_by_it(runs: Path, tmp_path: Path) -> None:

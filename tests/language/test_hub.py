@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torchward.config import ConfigError
 from torchward.language import hub
+from torchward.launch import policy_of
 from torchward.nets.positions import Relative, Sinusoidal, buckets
 from torchward.nets.transformer import Transformer
 from torchward.nets.transformer_config import TransformerConfig, bert, gpt2, llama, t5
@@ -267,6 +268,14 @@ def test_a_directory_that_does_not_fit_is_refused(
         hub.load(tmp_path)
 
 
+def test_a_file_is_not_written_over_by_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    for place in (tmp_path / "notes", tmp_path / "notes" / "model"):
+        with pytest.raises(ConfigError, match=r"expected a directory at .*notes.*, got a file"):
+            hub.save(Transformer(PRESETS["gpt2"]), place)
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
 def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected config.json and model.safetensors in .*, got no such files"):
         hub.load(tmp_path)
@@ -280,6 +289,15 @@ def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[1, 2]")
     with pytest.raises(ConfigError, match="damaged or foreign"):
         hub.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"), [("{", r"expected JSON in .*config\.json"), ("[1, 2]", r"expected an object in .*got a list")]
+)
+def test_a_config_that_cannot_be_read_is_named(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=sentence):
+        policy_of(tmp_path)
 
 
 def test_what_a_file_lacks_is_named(tmp_path: Path) -> None:

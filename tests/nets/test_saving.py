@@ -96,6 +96,11 @@ def test_the_best_policy_of_a_run_else_the_last(tmp_path: Path) -> None:
         load(tmp_path)
     with pytest.raises(PolicyError, match="no such directory"):
         load(tmp_path / "nowhere")
+    (tmp_path / "gpt2").mkdir()
+    for text, sentence in (("{", "it holds no policy yet"), ('{"model_type": "gpt2"}', "from it with --init .*gpt2")):
+        (tmp_path / "gpt2" / "config.json").write_text(text)
+        with pytest.raises(PolicyError, match=sentence):
+            load(tmp_path / "gpt2")
     for name, width in (("last", 3), ("best", 5)):
         if name == "best":
             assert load(tmp_path).network == Network(net_arch=(3,))

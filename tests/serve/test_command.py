@@ -181,7 +181,9 @@ def test_wrong_options_are_told(
 def test_a_port_that_is_taken_is_told(capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path) -> None:
     with serving(tmp_path / "feedback.db") as place:
         said = refused(capsys, model, "--port", place.port, "--feedback", tmp_path / "feedback.db")
-        assert f"cannot listen on 127.0.0.1, port {place.port}" in said
+        assert f"cannot listen on 127.0.0.1, port {place.port}" in said and "--port 0 finds one" in said
+    said = refused(capsys, model, "--host", "300.1.1.1", "--feedback", tmp_path / "feedback.db")
+    assert "cannot listen on 300.1.1.1, port 8000" in said and "--port 0" not in said
 
 
 def test_the_file_is_read_while_it_is_written(tmp_path: Path) -> None:

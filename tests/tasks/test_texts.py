@@ -11,6 +11,7 @@ from torchward.language.documents import TextError
 from torchward.nets.language_model import LanguageModel
 from torchward.run import RunOptions
 from torchward.tasks import find, texts
+from torchward.tasks.find import LaunchError
 
 QUIET = RunOptions(tensorboard=False, progress=False)
 
@@ -27,6 +28,17 @@ def test_answers_of_ones_own_are_tuned_on_and_some_are_held_out(tmp_path: Path) 
     assert len(shown) + len(held_out) == 60 and held_out and not shown & held_out
     learnt = task.demonstrations()
     assert (len(learnt.train), len(learnt.validation)) == (len(shown), len(held_out))
+
+
+def test_a_file_that_is_not_read_is_told_what_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("picks").write_text("[]")
+    for name in ("./array.json", "pairs.csv", "picks"):
+        with pytest.raises(LaunchError, match=rf"ends in \.txt, \.md, \.jsonl or \.db, got '{name}'"):
+            find.task(name)
+    for name in ("CartPole.v1", "CartPol-v1"):
+        with pytest.raises(LaunchError, match="expected the id of a registered environment"):
+            find.task(name)
 
 
 def test_from_a_file_to_a_model_that_was_tuned(tmp_path: Path) -> None:

@@ -207,6 +207,16 @@ def calibration(said: Tensor) -> Reliability:
     return reliability(torch.cat([better, -better]).sigmoid(), torch.cat([picked, ~picked]))
 
 
+def compared(
+    config: Config, task: PreferenceTask, model: LanguageModel | MaskedLanguageModel | RewardModel
+) -> Preferences:
+    """The pairs that a model learns from and is judged by. Raises ConfigError where their words are not the model's, or
+    answers are too long for it."""
+    longest = min(config.max_length, model.config.max_position_embeddings)
+    found: Preferences = prepared(task.preferences(), model.vocabulary, longest, config.skip_too_long)
+    return found
+
+
 def train(
     config: Config, task: PreferenceTask, run: Run, policy: LanguageModel | MaskedLanguageModel | None = None
 ) -> RewardModel:
@@ -215,10 +225,7 @@ def train(
     if policy is None:
         raise ConfigError("expected a model that knows the language, to judge it: give a pretrained run's, with init")
     keep_freed()
-    data: Preferences = prepared(
-        task.preferences(), policy.vocabulary, min(config.max_length, policy.config.max_position_embeddings),
-        config.skip_too_long,
-    )  # fmt: skip
+    data = compared(config, task, policy)
     with seeded(config.seed, "reward model"):
         model = RewardModel.of(merged(policy).body, policy.vocabulary, config.num_members)
         if isinstance(config.lora, LoRA):

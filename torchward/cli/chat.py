@@ -43,27 +43,32 @@ def run(args: Sequence[str]) -> int:
     from torchward.language.tokenizer import described
     from torchward.nets import saving
     from torchward.nets.language_model import LanguageModel
-    from torchward.nets.masked_language_model import MaskedLanguageModel
     from torchward.nets.sampling import Sampling
-    from torchward.nets.text_classifier import TextClassifier
 
     path = Path(words[0])
     policy: Any = saving.load(path, which="last" if options.which == "last" else None)
-    if isinstance(policy, MaskedLanguageModel | TextClassifier):
-        raise UsageError(
-            f"{path} has a {type(policy).__name__}, which reads and does not write: `torchward predict {path}` shows "
-            "what it makes of a text"
-        )
     if not isinstance(policy, LanguageModel):
-        raise UsageError(
-            f"{path} has a {type(policy).__name__}, which does not talk: `torchward watch {path}` shows it"
-        )
+        raise silent(path, policy)
     policy.sampling = Sampling(options.temperature or 1.0, options.top_k, options.top_p)
     converses = options.mode == "messages" or (options.mode == "auto" and learnt_messages(path))
     speaker = Speaker(policy, described(policy.vocabulary), options, converses)
     if sys.stdin.isatty():
         say(f"{'a conversation' if converses else 'text to go on with'}; an empty line ends it, /new begins anew")
     return talk(speaker, _lines(), sys.stdout.write)
+
+
+def silent(path: Path, policy: Any) -> UsageError:
+    """What is said of a policy that does not talk, and what shows it."""
+    from torchward.nets.masked_language_model import MaskedLanguageModel
+    from torchward.nets.reward_model import RewardModel
+    from torchward.nets.text_classifier import TextClassifier
+
+    does, shows = "does not talk", f"`torchward watch {path}` shows it"
+    if isinstance(policy, MaskedLanguageModel | TextClassifier):
+        does, shows = "reads and does not write", f"`torchward predict {path}` shows what it makes of a text"
+    elif isinstance(policy, RewardModel):
+        does, shows = "judges and does not talk", f"`torchward evaluate {path}` says how often it is right"
+    return UsageError(f"{path} has a {type(policy).__name__}, which {does}: {shows}")
 
 
 class Speaker:

@@ -14,7 +14,8 @@ from torchward.cli import UsageError, arguments, positional
 @dataclass(frozen=True)
 class Evaluate:
     """Play whole episodes with the policy of a run; prints their returns and writes evaluation.json into the run. An
-    encoder or a classifier is judged by all texts that were held out, in place of episodes."""
+    encoder or a classifier is judged by the texts that were held out, and a reward model by the pairs, in place of
+    episodes."""
 
     episodes: int = 20
     """Whole episodes that are played."""
@@ -35,9 +36,12 @@ def run(args: Sequence[str]) -> int:
     import torch
 
     from torchward.checkpoint import write_json
+    from torchward.language.text_task import Text
     from torchward.launch import as_judged, in_words_of, reopen_task
     from torchward.nets import saving
+    from torchward.nets.language_model import LanguageModel
     from torchward.nets.masked_language_model import MaskedLanguageModel
+    from torchward.nets.reward_model import RewardModel
     from torchward.nets.text_classifier import TextClassifier
     from torchward.run import read_manifest
 
@@ -46,14 +50,20 @@ def run(args: Sequence[str]) -> int:
     found = reopen_task(path, stored["manifest"])
     policy: Any = saving.load(path, which="last" if options.which == "last" else None)
     task = as_judged(in_words_of(found, policy), path, stored["manifest"])[0].task
-    if isinstance(policy, MaskedLanguageModel | TextClassifier):
-        from torchward.cli.evaluate_encoder import evaluate
+    if isinstance(policy, MaskedLanguageModel | TextClassifier | RewardModel):
+        from torchward.cli import evaluate_encoder, evaluate_reward_model
 
+        judge = evaluate_reward_model if isinstance(policy, RewardModel) else evaluate_encoder
         torch.set_num_threads(int(stored["threads"]))
-        lines, values = evaluate(path, policy, task, stored["manifest"])
+        lines, values = judge.evaluate(path, policy, task, stored["manifest"])
         write_json(path / "evaluation.json", {"which": options.which, **values})
         print(lines)
         return 0
+    if isinstance(policy, LanguageModel) and isinstance(task, Text) and task.problems.test and not task.knows_answers:
+        raise UsageError(
+            f"expected a column 'answer' in {task.name} to judge what {path} writes by, got none: {_instead(path)}, "
+            f"and `torchward serve {path}` lets people compare its answers"
+        )
     how = {}
     if options.stochastic:
         if "deterministic" not in inspect.signature(task.evaluate).parameters:
@@ -84,6 +94,15 @@ def run(args: Sequence[str]) -> int:
         f"of {length:.0f} steps on average"
     )
     return 0
+
+
+def _instead(path: Path) -> str:
+    """Where the figure stands by which a run judged itself."""
+    from torchward.metrics import METRICS_FILE, read_metrics
+
+    names = (name for row in read_metrics(path) for name in row if name.startswith("eval/") and f"{name}_std" in row)
+    figure = next(names, None)
+    return f"its own figure is {figure} in {path / METRICS_FILE}" if figure else "its training has no figure of its own"
 
 
 def _finite(value: float) -> float | None:

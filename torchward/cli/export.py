@@ -42,6 +42,7 @@ def run(args: Sequence[str]) -> int:
     from torchward.nets import saving
     from torchward.nets.language_model import LanguageModel
     from torchward.nets.masked_language_model import MaskedLanguageModel
+    from torchward.nets.reward_model import RewardModel
     from torchward.nets.text_classifier import TextClassifier
 
     path = Path(words[0])
@@ -51,6 +52,11 @@ def run(args: Sequence[str]) -> int:
     if isinstance(policy, MaskedLanguageModel):
         raise UsageError(
             f"{path} has an encoder: torchward.language.hub.save writes it for transformers, export does not"
+        )
+    if isinstance(policy, RewardModel):
+        raise UsageError(
+            f"{path} has a reward model, which export does not write: torchward.load reads it, in Python, and "
+            f"`torchward train ... --reward-model {path}` learns from it"
         )
     if isinstance(policy, LanguageModel):
         from torchward.language import pretrained
@@ -63,6 +69,8 @@ def run(args: Sequence[str]) -> int:
     if missing:
         raise UsageError(f"an export needs {' and '.join(missing)}: pip install 'torchward[export]'")
     out = Path(options.out) if options.out is not None else path / "policy.onnx"
+    if out.is_dir():
+        raise UsageError(f"expected a file to write at {out}, got a directory: give {out / 'policy.onnx'}")
     inputs, outputs = export(policy, out)
     if importlib.util.find_spec("onnxruntime") is None:
         checked = "not checked, because onnxruntime is not installed"

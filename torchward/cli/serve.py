@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import re
 import secrets
 import signal
@@ -79,7 +80,7 @@ def _check(options: Serve) -> None:
 
 def _server(path: Path, options: Serve) -> "Server":
     """The page of a run. Raises UsageError for a run that cannot talk, and StoreError for a file that is another's."""
-    from torchward.cli.chat import learnt_messages
+    from torchward.cli.chat import learnt_messages, silent
     from torchward.language.tokenizer import described
     from torchward.nets import saving
     from torchward.nets.language_model import LanguageModel
@@ -92,9 +93,7 @@ def _server(path: Path, options: Serve) -> "Server":
 
     policy = saving.load(path, which="last" if options.which == "last" else None)
     if not isinstance(policy, LanguageModel):
-        raise UsageError(
-            f"{path} has a {type(policy).__name__}, which does not talk: `torchward watch {path}` shows it"
-        )
+        raise silent(path, policy)
     policy.sampling = Sampling(options.temperature or 1.0, options.top_k, options.top_p)
     converses = options.mode == "messages" or (options.mode == "auto" and learnt_messages(path))
     speaker = Speaker(
@@ -134,8 +133,9 @@ async def _serve(server: "Server", options: Serve) -> int:
     try:
         await server.serve(host, options.port, stop, ready)
     except OSError as error:
+        helps = "; --port 0 finds one that is free" if error.errno == errno.EADDRINUSE else ""
         raise UsageError(
-            f"cannot listen on {options.host}, port {options.port}: {error.strerror or error}; --port 0 finds one"
+            f"cannot listen on {options.host}, port {options.port}: {error.strerror or error}{helps}"
         ) from error
     comparisons, ratings = server.store.counts()
     say(f"{options.feedback} holds {comparisons:,} comparisons and {ratings:,} ratings")

@@ -58,14 +58,39 @@ def save(model: Transformer, directory: Path | str, *, model_type: str | None = 
     ``eos_token_id``, for example. Of several kinds that it could be written as, a RoBERTa being also a BERT, it is the
     one named ``model_type``, or else the best known.
 
-    A value head is left out, for transformers has none. Raises ConfigError for a model that is none of its kinds."""
+    A value head is left out, for transformers has none. Raises ConfigError for a model that is none of its kinds, and
+    where there is a file in place of a directory."""
     from safetensors.torch import save_file
 
     data, tensors = _written(model, extra, model_type)
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = made(directory)
     save_file({name: tensor.cpu() for name, tensor in tensors.items()}, directory / WEIGHTS, metadata={"format": "pt"})
     (directory / CONFIG).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def made(directory: Path | str) -> Path:
+    """The directory, which is made where there is none. Raises ConfigError where there is a file."""
+    directory = Path(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(f"expected a directory at {directory}, got a file: give another place to write to") from error
+    return directory
+
+
+def described(directory: Path | str) -> Json:
+    """What the config.json in a directory says; nothing where there is none. Raises ConfigError for one that is no
+    object in JSON."""
+    path = Path(directory) / CONFIG
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"expected JSON in {path}, got what cannot be read ({error}): write it anew") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"expected an object in {path}, got a {type(data).__name__}: let transformers save it anew")
+    return data
 
 
 def from_transformers(model: Any, *, value_head: bool = False) -> Transformer:

@@ -63,9 +63,9 @@ def load(directory: Path | str, *, sampling: Sampling | None = None, dtype: torc
 
 
 def lies_in(directory: Path | str) -> bool:
-    """Whether a directory says that it holds a model of transformers."""
-    described = Path(directory) / "config.json"
-    return described.is_file() and json.loads(described.read_text()).get("model_type") is not None
+    """Whether a directory says that it holds a model of transformers. Raises ConfigError where what it says cannot be
+    read."""
+    return hub.described(directory).get("model_type") is not None
 
 
 def load_encoder(directory: Path | str, *, dtype: torch.dtype = torch.float32) -> Encoder:
@@ -83,7 +83,8 @@ def save(policy: LanguageModel, directory: Path | str) -> None:
     """Write a policy as a directory that transformers loads, and :func:`load`: its adapters merged, with its tokenizer
     where that came from transformers, and without its value head, for which transformers has no place.
 
-    Raises ConfigError for a model that transformers has nothing like."""
+    Raises ConfigError for a model that transformers has nothing like, and where there is a file in place of a
+    directory."""
     directory = Path(directory)
     body, tokenizer = merged(policy).body, described(policy.vocabulary, "the policy")
     ends: Json = {"eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
@@ -97,7 +98,7 @@ def save(policy: LanguageModel, directory: Path | str) -> None:
                 starts["forced_bos_token_id"] = behind[0]
             (directory / GENERATION).write_text(json.dumps({**ends, **starts}, indent=2) + "\n", encoding="utf-8")
         case HubModel():
-            body.model.save_pretrained(str(directory))
+            body.model.save_pretrained(str(hub.made(directory)))
         case _:
             raise ConfigError(f"expected a model that transformers has something like, got {type(body).__name__}")
     if isinstance(tokenizer, HubTokenizer):

@@ -1,6 +1,5 @@
 """A pretrained encoder in a local directory of transformers, as a model that fills gaps, with its tokenizer."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -14,11 +13,9 @@ KINDS = ("bert", "roberta")
 
 
 def is_encoder(directory: Path | str) -> bool:
-    """Whether the config.json in ``directory`` is that of an encoder; False where there is none."""
-    path = Path(directory) / hub.CONFIG
-    if not path.is_file():
-        return False
-    data = json.loads(path.read_text(encoding="utf-8"))
+    """Whether the config.json in ``directory`` is that of an encoder; False where there is none. Raises ConfigError
+    where it cannot be read."""
+    data = hub.described(directory)
     return data.get("model_type") in KINDS and not data.get("is_decoder", False)
 
 

@@ -153,14 +153,19 @@ class Text:
                 )
         return Judgements(self._rated(train), self._rated(test), self.tokenizer.pad_id, self.tokenizer.description())
 
+    @property
+    def knows_answers(self) -> bool:
+        """Whether it can say what an answer is worth: by a metric, a reward, or the column ``answer``."""
+        problems = self.problems
+        documents = problems.test or problems.train
+        told = problems.reward is not exact_match or any("answer" in each.columns for each in documents)
+        return told or problems.metric is not None
+
     def judged_by(self, model: RewardModel, pessimism: float = 0.0) -> "Text":
         """The same problems, whose answers earn what a reward model says of them. They are evaluated as before, where
         that can be: by the metric, or by the reward that they had."""
         problems, judge = self.problems, Judge(model, pessimism, self.tokenizer.description())
-        told = problems.reward is not exact_match or any(
-            "answer" in each.columns for each in problems.test or problems.train
-        )
-        metric = problems.metric or (problems.reward if told else None)
+        metric = problems.metric or (problems.reward if self.knows_answers else None)
         return Text(replace(problems, reward=judge, metric=metric), self._tokenizer, self._template)
 
     def _pairs(self, documents: Sequence[Document]) -> Pairs:

@@ -121,8 +121,22 @@ def find(path: Path, which: str | None = None) -> Path:
     for candidate in candidates:
         if (candidate / "policy.json").is_file():
             return candidate
+    if _is_of_transformers(path):
+        raise PolicyError(
+            f"expected a run or a policy directory at {path}, but it holds a model of transformers: begin a run from "
+            f"it with --init {path}"
+        )
     what = "no such directory" if not path.exists() else "it holds no policy yet"
     raise PolicyError(f"expected a run or a policy directory at {path}, but {what}; `torchward train` makes one")
+
+
+def _is_of_transformers(path: Path) -> bool:
+    """Whether a directory says that it holds a model of transformers. A run has a config.json too, without this."""
+    try:
+        data = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and "model_type" in data
 
 
 def name_of(encoder: nn.Module | None) -> str | None:

@@ -4,6 +4,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import zlib
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from torchward.tasks.control import PRESETS, Preset
 
 ALGORITHMS = Path(__file__).resolve().parents[1] / "algorithms"
 TASKS = Path(__file__).resolve().parent
+TEXTS = (".txt", ".md", ".jsonl", ".db")
+"""What the name of a file of text ends in."""
 
 
 class LaunchError(ValueError):
@@ -86,7 +89,7 @@ def is_text(named: Any) -> bool:
     if not isinstance(named, str | Path) or (isinstance(named, str) and is_file(named)):
         return False
     path = Path(named)
-    return path.suffix in (".txt", ".md", ".jsonl", ".db") or (path.is_dir() and len(str(named)) > 0)
+    return path.suffix in TEXTS or (path.is_dir() and len(str(named)) > 0)
 
 
 def algorithm(named: str | Path | ModuleType) -> Algorithm:
@@ -146,8 +149,21 @@ def task(named: Any, env: Any = None) -> Found:
     try:
         control = Control(environment, env)
     except WorldError as error:
+        if source is not None and name is None and _is_other_file(source):
+            raise LaunchError(
+                f"expected a file of text whose name ends in {', '.join(TEXTS[:-1])} or {TEXTS[-1]}, got {source!r}: "
+                "rows of a table or of an array go into a .jsonl, one JSON object a line"
+            ) from error
         raise LaunchError(str(error)) from error
     return Found(control, control.name, source)
+
+
+def _is_other_file(named: str) -> bool:
+    """Whether a file is meant that is not read, and no environment: ./picks.csv."""
+    import gymnasium as gym
+
+    ends_like_one = re.fullmatch(r"\.(?!v\d)[A-Za-z]\w*", Path(named).suffix) is not None
+    return named not in gym.registry and (ends_like_one or Path(named).is_file())
 
 
 def _text(named: str, given: Any) -> Found:

@@ -10,7 +10,6 @@ import contextlib
 import inspect
 import random
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -163,7 +162,7 @@ class Ready:
             self.algorithm.module.train(self.config, self.task.task, run, **given)
         except Exception:
             if self.fresh and _is_untouched(run.path):
-                shutil.rmtree(run.path, ignore_errors=True)
+                run.discard()
             raise
         finally:
             random_state.restore_global(generators)
@@ -262,6 +261,7 @@ def begin(
     except BaseException:
         torch.set_num_threads(before)
         raise
+    run.made_directory |= name is None and path is None  # _place has made it
     kl = kl_coef, kl_target
     return Ready(algorithm, found, config, run, policy, kl, judge, watch, before, fresh=True, teacher=teacher)
 

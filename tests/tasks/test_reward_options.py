@@ -142,6 +142,10 @@ def test_from_a_command_to_a_run_with_its_parts(
         "pretrain", str(file), path=tmp_path / "base", options=QUIET, total_timesteps=2048, hidden_size=16,
         num_hidden_layers=1, num_attention_heads=2, max_length=32, tokenizer="characters",
     )  # fmt: skip
+    wrong = "train grpo ./pairs.jsonl --init base --path tuned --answer-length 6 --total-timesteps 400 --no-progress"
+    assert main(wrong.split()) == 2
+    told = capsys.readouterr().err
+    assert "expected a column 'answer'" in told and "the run failed" not in told and not (tmp_path / "tuned").exists()
     command = (
         "train grpo ./pairs.jsonl --init base --path tuned --reward-function ./mine.py:vowels --chrf-weight 2 "
         "--length-weight 0.5 --length-most 3 --similarity-weight 1 --similarity-model base --answer-length 6 "

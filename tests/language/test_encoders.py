@@ -10,6 +10,7 @@ import torch
 
 import torchward
 from tests.language.test_hub_tokenizer import byte_level
+from torchward import checkpoint
 from torchward.config import ConfigError
 from torchward.language import encoder_texts, hub, pretrained_encoder
 from torchward.language.bpe import BPE
@@ -26,6 +27,7 @@ from torchward.nets.text_classifier import TextClassifier
 from torchward.nets.transformer import Transformer
 from torchward.nets.transformer_config import bert, gpt2
 from torchward.run import RunOptions
+from torchward.tasks.reward_options import RewardOptions
 
 QUIET = RunOptions(tensorboard=False, progress=False)
 WORDS = ["one two three", "two three four, and five"]
@@ -215,6 +217,21 @@ def test_an_encoder_without_a_mask_is_refused(tmp_path: Path) -> None:
     plain = described(_hub(place))
     with pytest.raises(TextError, match="take an encoder's own"):
         with_mask(plain)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_an_encoder_tells_how_alike_texts_are(tmp_path: Path, own: bool) -> None:
+    if own:
+        words = with_mask(Characters().build(WORDS))
+        place = tmp_path / "gaps"
+        checkpoint.publish(
+            place, MaskedLanguageModel(Transformer(bert(words.vocab_size, 16, 1, 2, 24)), words.description()).save
+        )
+    else:
+        place = directory(tmp_path / "bert")
+    reward = RewardOptions(similarity_weight=1.0, similarity_model=str(place)).build()
+    same, other = reward(["", ""], ["one two", "one two"], answer=["one two", "five"])
+    assert same == pytest.approx(1.0, abs=1e-5) and other < 0.999
 
 
 def _hub(place: Path) -> Any:

@@ -117,18 +117,25 @@ class RewardOptions:
         return Length(self.length_least, self.length_most, self.length_margin)
 
     def _similarity(self) -> Reward:
-        from torchward.language import pretrained
+        from torchward.language import pretrained, pretrained_encoder
         from torchward.language.tokenizer import described
         from torchward.nets import saving
         from torchward.nets.language_model import LanguageModel
+        from torchward.nets.masked_language_model import MaskedLanguageModel
 
         assert self.similarity_model is not None
         place = Path(self.similarity_model)
-        policy: Any = pretrained.load(place).policy if pretrained.lies_in(place) else saving.load(place)
-        if not isinstance(policy, LanguageModel):
-            raise ConfigError(f"expected a language model at {place}, to embed texts, got a {type(policy).__name__}")
-        assert isinstance(policy.body, nn.Module)
-        encoder = BodyEncoder(policy.body, described(policy.vocabulary, str(place)))
+        if pretrained_encoder.is_encoder(place):  # its tokenizer needs no token for gaps here
+            read = pretrained.load_encoder(place)
+            encoder = BodyEncoder(read.body, read.tokenizer)
+        else:
+            policy: Any = pretrained.load(place).policy if pretrained.lies_in(place) else saving.load(place)
+            if not isinstance(policy, LanguageModel | MaskedLanguageModel):
+                raise ConfigError(
+                    f"expected a language model at {place}, to embed texts, got a {type(policy).__name__}"
+                )
+            assert isinstance(policy.body, nn.Module)
+            encoder = BodyEncoder(policy.body, described(policy.vocabulary, str(place)))
         return Similarity(encoder, column=self.reference_column, baseline=self.similarity_baseline)
 
 

@@ -216,7 +216,7 @@ def train(
         raise ConfigError("expected a model that knows the language, to judge it: give a pretrained run's, with init")
     keep_freed()
     data: Preferences = prepared(
-        task.preferences(), policy.vocabulary, min(config.max_length, policy.config.max_position_embeddings),
+        task.preferences(), policy.vocabulary, config.max_length, policy.config.max_position_embeddings,
         config.skip_too_long,
     )  # fmt: skip
     with seeded(config.seed, "reward model"):

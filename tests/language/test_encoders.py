@@ -192,9 +192,10 @@ def test_a_bert_of_transformers_is_gone_on_with(tmp_path: Path) -> None:
     data = tmp_path / "rows.jsonl"
     rows = [{"text": f"the user said {i}", "label": i % 2} for i in range(40)]
     data.write_text("\n".join(map(json.dumps, rows)))
-    run = torchward.train(
-        "masked_lm", str(data), init=place, path=tmp_path / "run", options=QUIET, total_timesteps=512, max_length=32
-    )
+    run = torchward.train("masked_lm", str(data), init=place, path=tmp_path / "run", options=QUIET, total_timesteps=512)
+    assert run.manifest["config"]["max_length"] == 64, "as many as it reads, where nobody asks for another number"
+    with pytest.raises(ConfigError, match=r"expected max_length of at most 64, .* got 100"):
+        torchward.train("masked_lm", str(data), init=place, path=tmp_path / "no", options=QUIET, max_length=100)
     trained: Any = torchward.load(run.path)
     assert trained.vocabulary == model.vocabulary
     tuned: Any = torchward.load(

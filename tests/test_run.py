@@ -371,6 +371,32 @@ def test_a_failure_leaves_a_checkpoint_and_its_state(tmp_path: Path, capsys: pyt
     assert_same(path, loop(Run.resume(path)), tmp_path / "whole", whole)
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_mistake_in_what_was_given_leaves_no_run(
+    tmp_path: Path, there: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(step: int) -> None:
+        if step == at:
+            raise ConfigError("expected a column 'answer'")
+
+    path, at = tmp_path / "run", 0
+    if there:
+        path.mkdir()
+    with pytest.raises(ConfigError, match="'answer'"):
+        loop(start(path), meddle=fail)
+    assert capsys.readouterr().err == "", "who asked says it"
+    assert [*path.iterdir()] == [] if there else not path.exists()
+    at = 126
+    with pytest.raises(ConfigError):
+        loop(start(path), meddle=fail)
+    at = Run.resume(path).step
+    with pytest.raises(ConfigError):
+        loop(Run.resume(path), meddle=fail)
+    assert (path / "failed").is_dir() and (path / "checkpoint").is_dir(), "what has learnt is kept"
+    with pytest.raises(RunError, match="is kept"):
+        Run.resume(path).discard()
+
+
 def test_what_fails_to_be_saved_does_not_hide_the_failure(tmp_path: Path) -> None:
     class Fragile(Walk):
         broken = False

@@ -10,7 +10,6 @@ import contextlib
 import inspect
 import random
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -44,6 +43,8 @@ TEACHER = "teacher"
 """The directory within a run of the policy that it learns from."""
 JUDGE = "reward_model"
 """The directory within a run of the reward model that judged its answers."""
+READ_AS_ROWS = ("classify", "masked_lm", "pretrain", "sft")
+"""The algorithms whose rows of max_length tokens the policy has to read as a whole."""
 RESULT = "result.json"
 """The file that a run has once it has come to its end."""
 
@@ -163,7 +164,7 @@ class Ready:
             self.algorithm.module.train(self.config, self.task.task, run, **given)
         except Exception:
             if self.fresh and _is_untouched(run.path):
-                shutil.rmtree(run.path, ignore_errors=True)
+                run.discard()
             raise
         finally:
             random_state.restore_global(generators)
@@ -223,7 +224,8 @@ def begin(
     judge = None if reward_model is None else judge_of(reward_model)
     found = judged_by(found, judge, pessimism)
     if init is not None:
-        config = _fit(policy, init, config, defaults(algorithm, task).config, found)
+        untouched = defaults(algorithm, task).config
+        config = _in_context(algorithm, policy, _fit(policy, init, config, untouched, found), untouched)
     if policy is not None and "policy" not in inspect.signature(module.train).parameters:
         raise LaunchError(f"{algorithm.name} starts from no other policy: its train takes no argument `policy`")
     for setting, value in (("kl_coef", kl_coef), ("kl_budget", kl_budget)):
@@ -262,6 +264,7 @@ def begin(
     except BaseException:
         torch.set_num_threads(before)
         raise
+    run.made_directory |= name is None and path is None  # _place has made it
     kl = kl_coef, kl_target
     return Ready(algorithm, found, config, run, policy, kl, judge, watch, before, fresh=True, teacher=teacher)
 
@@ -411,6 +414,14 @@ def _fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Foun
     if config.network != untouched.network:
         raise LaunchError(f"the policy of {init} brings its own network ({network}); leave the network's settings out")
     return replace(config, network=network)
+
+
+def _in_context(algorithm: Algorithm, policy: Any, config: Any, untouched: Any) -> Any:
+    """The config with rows that the policy can read, where nobody has said how long they shall be."""
+    context = getattr(getattr(policy, "config", None), "max_position_embeddings", None)
+    if algorithm.source not in READ_AS_ROWS or context is None or config.max_length != untouched.max_length:
+        return config
+    return replace(config, max_length=min(config.max_length, context))
 
 
 def _check_words(algorithm: Algorithm, found: Found, policy: Any) -> None:

@@ -138,6 +138,9 @@ class Run:
         self._saved: tuple[int, int] | None = None  # step and size of the metrics at the last checkpoint
         self._drawn = time.perf_counter()
         self._closed = False
+        self._resumed = resume
+        self.made_directory = not self.path.exists()
+        """Whether its directory was made for it; a person may have made an empty one."""
 
         if total < 1:
             raise RunError(f"A run has at least one step; got a total of {total}.")
@@ -380,13 +383,36 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) and not self._is_in_vain(error):
                 self._keep_failure(error)
             elif isinstance(error, KeyboardInterrupt):
                 say(f"aborted; `torchward resume {self.path}` goes on from step {self._saved_step()}.")
             self._close()
+            if isinstance(error, Exception) and self._is_in_vain(error):
+                self.discard()
         finally:
             self._interrupt.restore()
+
+    def discard(self) -> None:
+        """Remove a run that has failed before its first step, so that its name is free again: all that it wrote, and
+        its directory where it made that. Raises RunError for one that has learnt something, or was taken up."""
+        if self._resumed or self.step:
+            raise RunError(f"{self.path} is kept: its run has come to step {self.step}.")
+        self._close()
+        for entry in self.path.iterdir() if self.path.is_dir() else ():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+        if self.made_directory:
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+
+    def _is_in_vain(self, error: Exception) -> bool:
+        """Whether a new run ends before its first step by one of torchward's own sentences on what it was given: there
+        is nothing to go on with, and its state explains nothing."""
+        ours = type(error).__module__.partition(".")[0] == "torchward" and not isinstance(error, RuntimeError)
+        return ours and not self._resumed and self.step == 0
 
     def _keep_failure(self, error: Exception) -> None:
         """Save the state at a failure under failed/ for inspection, as far as it can be saved, and tell where."""

@@ -143,13 +143,20 @@ def test_some_sequences_are_copied_whole() -> None:
 
 def test_what_is_too_long_is_told_or_left_out() -> None:
     with pytest.raises(ConfigError, match=r"at most max_length=7 tokens, got 2 of 6 .* the longest of 9: raise"):
-        fitting(pairs(), 7, skip=False)
-    kept = fitting(pairs(), 7, skip=True)
+        fitting(pairs(), 7, 100, skip=False)
+    kept = fitting(pairs(), 7, 100, skip=True)
     assert len(kept) == 4 and int(kept.steps.max()) <= 6
     rated = Rated(sequences(), np.array([True, False] * 3))
-    assert fitting(rated, 5, skip=True).desirable.tolist() == [True, True, True]
+    assert fitting(rated, 5, 100, skip=True).desirable.tolist() == [True, True, True]
     with pytest.raises(ConfigError, match="got none of 6"):
-        fitting(rated, 2, skip=True)
+        fitting(rated, 2, 100, skip=True)
+
+
+@pytest.mark.parametrize("max_length", [7, 100])
+def test_what_the_model_cannot_read_is_told_as_such(max_length: int) -> None:
+    with pytest.raises(ConfigError, match=r"at most 7 tokens, as many as the model reads, got 2 of 6 .* of 9: begin"):
+        fitting(pairs(), max_length, 7, skip=False)
+    assert len(fitting(pairs(), max_length, 7, skip=True)) == 4
 
 
 @pytest.mark.parametrize("new", [False, True])

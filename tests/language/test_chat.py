@@ -30,7 +30,7 @@ from torchward.language.documents import (
     TextError,
     Words,
 )
-from torchward.language.tokenizer import Bytes, TextTokenizer
+from torchward.language.tokenizer import Bytes, Characters, TextTokenizer
 
 BYTES = Bytes().build([])
 PAIRS = BPE(300).build(["the cat sat on the mat, the cat ate the rat"] * 3)
@@ -257,3 +257,13 @@ def test_pairs_differ_in_the_answer_alone(prompt: Words, chosen: Words, rejected
 def test_a_pair_is_asked_of_a_preference() -> None:
     with pytest.raises(TextError, match="chosen and rejected in here, got Prompt"):
         encode_pair(Document(Prompt("2 + 2"), "here"), BYTES)
+
+
+def test_characters_that_a_tokenizer_lacks_are_told_with_their_place() -> None:
+    known = Characters().build(["abc"])
+    sentence = r"one of the 3 characters .* built from in a\.jsonl:7, got 'Q': a model that a run begins from knows"
+    for content in ("aQ", Completion("a", "Q"), Dialogue((user("a"), assistant("Q")))):
+        with pytest.raises(TextError, match=sentence):
+            encode_all([Document("abc", "a.jsonl:6"), Document(content, "a.jsonl:7")], known)
+    with pytest.raises(TextError, match=sentence):
+        encode_pair(Document(Preference("a", "b", "Q"), "a.jsonl:7"), known)

@@ -10,6 +10,7 @@ import torch
 
 import torchward
 from tests.language.test_hub_tokenizer import byte_level
+from torchward import checkpoint
 from torchward.config import ConfigError
 from torchward.language import encoder_texts, hub, pretrained_encoder
 from torchward.language.bpe import BPE
@@ -26,6 +27,7 @@ from torchward.nets.text_classifier import TextClassifier
 from torchward.nets.transformer import Transformer
 from torchward.nets.transformer_config import bert, gpt2
 from torchward.run import RunOptions
+from torchward.tasks.reward_options import RewardOptions
 
 QUIET = RunOptions(tensorboard=False, progress=False)
 WORDS = ["one two three", "two three four, and five"]
@@ -190,9 +192,10 @@ def test_a_bert_of_transformers_is_gone_on_with(tmp_path: Path) -> None:
     data = tmp_path / "rows.jsonl"
     rows = [{"text": f"the user said {i}", "label": i % 2} for i in range(40)]
     data.write_text("\n".join(map(json.dumps, rows)))
-    run = torchward.train(
-        "masked_lm", str(data), init=place, path=tmp_path / "run", options=QUIET, total_timesteps=512, max_length=32
-    )
+    run = torchward.train("masked_lm", str(data), init=place, path=tmp_path / "run", options=QUIET, total_timesteps=512)
+    assert run.manifest["config"]["max_length"] == 64, "as many as it reads, where nobody asks for another number"
+    with pytest.raises(ConfigError, match=r"expected max_length of at most 64, .* got 100"):
+        torchward.train("masked_lm", str(data), init=place, path=tmp_path / "no", options=QUIET, max_length=100)
     trained: Any = torchward.load(run.path)
     assert trained.vocabulary == model.vocabulary
     tuned: Any = torchward.load(
@@ -215,6 +218,21 @@ def test_an_encoder_without_a_mask_is_refused(tmp_path: Path) -> None:
     plain = described(_hub(place))
     with pytest.raises(TextError, match="take an encoder's own"):
         with_mask(plain)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_an_encoder_tells_how_alike_texts_are(tmp_path: Path, own: bool) -> None:
+    if own:
+        words = with_mask(Characters().build(WORDS))
+        place = tmp_path / "gaps"
+        checkpoint.publish(
+            place, MaskedLanguageModel(Transformer(bert(words.vocab_size, 16, 1, 2, 24)), words.description()).save
+        )
+    else:
+        place = directory(tmp_path / "bert")
+    reward = RewardOptions(similarity_weight=1.0, similarity_model=str(place)).build()
+    same, other = reward(["", ""], ["one two", "one two"], answer=["one two", "five"])
+    assert same == pytest.approx(1.0, abs=1e-5) and other < 0.999
 
 
 def _hub(place: Path) -> Any:

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -194,6 +195,27 @@ def test_a_part_that_says_too_little_is_named() -> None:
     for wrong in (None, math.nan, math.inf):
         with pytest.raises(TextError, match="expected finite numbers from odd"):
             says(Sum((Weighted("odd", lambda prompts, completions, wrong=wrong, **_: [wrong]),)), "a")
+
+
+@pytest.mark.parametrize("wrong", [None, 1.0, "ab", {"a": 1.0}, torch.tensor(1.0), lambda: [1.0]])
+def test_a_part_that_gives_no_list_is_named(wrong: Any) -> None:
+    with pytest.raises(TextError, match="expected a list of numbers from odd, one for each completion, got "):
+        says(Sum((Weighted("odd", lambda prompts, completions, **_: wrong),)), "a", "b")
+
+
+@pytest.mark.parametrize("wrong", ["good", "1", [1.0], torch.ones(2), 1j])
+def test_a_part_that_gives_no_numbers_is_named(wrong: Any) -> None:
+    with pytest.raises(TextError, match=r"expected finite numbers from odd, got .* for 'a'"):
+        says(Sum((Weighted("odd", lambda prompts, completions, **_: [wrong]),)), "a")
+
+
+def test_numbers_may_come_as_tensors_and_errors_of_ones_own_stay_as_they_are() -> None:
+    def broken(prompts: Any, completions: Any, **_: Any) -> Any:
+        yield 1.0 + completions  # a mistake in the function itself
+
+    assert says(Sum((Weighted("tensor", lambda prompts, completions, **_: torch.ones(2)),)), "a", "b") == [1.0, 1.0]  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="unsupported operand"):
+        says(Sum((Weighted("broken", broken),)), "a")
 
 
 @pytest.mark.parametrize(

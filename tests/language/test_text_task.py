@@ -150,6 +150,13 @@ def test_a_source_is_as_the_task_says() -> None:
         task.source(6, 3, num_generations=4)
 
 
+def test_a_prompt_in_other_characters_is_told_with_its_place() -> None:
+    asked = [Document(Prompt("Q="), "asked.jsonl:3")]
+    task = Text(replace(problems(), train=asked, test=asked), LETTERS)
+    with pytest.raises(TextError, match=r"built from in asked\.jsonl:3, got 'Q': a model that a run begins from"):
+        task.source(1, 0).collect(policy(), None)
+
+
 def test_who_is_no_language_model_is_not_judged() -> None:
     with pytest.raises(TypeError, match="expected a LanguageModel to judge, got list"):
         Text(problems(), LETTERS).evaluate([], 1, 0)  # type: ignore[arg-type]

@@ -86,6 +86,36 @@ def test_a_function_of_ones_own(tmp_path: Path) -> None:
         own_reward(f"{own}:number")
 
 
+@pytest.mark.parametrize(
+    ("mine", "message"),
+    [
+        ("def reward(prompts, completions): return 1", r"got reward\(prompts, completions\) \(.*'answer'\)"),
+        ("def reward(completions, **kwargs): return 1", r"got reward\(completions, \*\*kwargs\) \(too many"),
+        ("def reward(completions, prompts, **kwargs): return 1", r"the prompts come first"),
+        ("class reward:\n  def __init__(self, *args, **columns): pass", r"got <class 'torchward_user_mine_.*reward'>"),
+    ],
+)
+def test_a_function_that_cannot_be_asked(tmp_path: Path, mine: str, message: str) -> None:
+    (own := tmp_path / "mine.py").write_text(mine)
+    with pytest.raises(ConfigError, match=rf"expected a function reward\(prompts, completions, .* {message}"):
+        own_reward(str(own))
+
+
+@pytest.mark.parametrize("head", ["prompts, completions, *, answer, **rest", "*args, **columns", "a, b, answer, c=1"])
+def test_a_function_that_names_what_it_reads(tmp_path: Path, head: str) -> None:
+    (own := tmp_path / "mine.py").write_text(f"def reward({head}): return [1.0, 2.0]")
+    assert judged(RewardOptions(str(own)), "a", "b", answer=["", ""]) == {"own": [1.0, 2.0]}
+
+
+def test_a_file_that_is_no_python(tmp_path: Path) -> None:
+    (own := tmp_path / "mine.py").write_text("import json\ndef reward(:\n")
+    with pytest.raises(LaunchError, match=r"expected Python in .*mine.py, to take a reward from, got .* at line 2$"):
+        own_reward(str(own))
+    own.write_text("compile('def', 'elsewhere', 'exec')")
+    with pytest.raises(SyntaxError):  # an error of the code in it keeps its traceback
+        own_reward(str(own))
+
+
 def test_paths_outlast_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     lasting = find.lasting(texts.Options(rewards=RewardOptions("./mine.py:vowels", similarity_model="runs/base")))
@@ -112,6 +142,10 @@ def test_from_a_command_to_a_run_with_its_parts(
         "pretrain", str(file), path=tmp_path / "base", options=QUIET, total_timesteps=2048, hidden_size=16,
         num_hidden_layers=1, num_attention_heads=2, max_length=32, tokenizer="characters",
     )  # fmt: skip
+    wrong = "train grpo ./pairs.jsonl --init base --path tuned --answer-length 6 --total-timesteps 400 --no-progress"
+    assert main(wrong.split()) == 2
+    told = capsys.readouterr().err
+    assert "expected a column 'answer'" in told and "the run failed" not in told and not (tmp_path / "tuned").exists()
     command = (
         "train grpo ./pairs.jsonl --init base --path tuned --reward-function ./mine.py:vowels --chrf-weight 2 "
         "--length-weight 0.5 --length-most 3 --similarity-weight 1 --similarity-model base --answer-length 6 "

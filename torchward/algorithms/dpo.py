@@ -325,7 +325,7 @@ def train(config: Config, task: PreferenceTask, run: Run, policy: LanguageModel 
     if isinstance(config.data, Online):
         return _online(config, config.data, task, run, policy)
     data: Preferences = prepared(
-        task.preferences(), policy.vocabulary, min(config.max_length, policy.config.max_position_embeddings),
+        task.preferences(), policy.vocabulary, config.max_length, policy.config.max_position_embeddings,
         config.skip_too_long,
     )  # fmt: skip
     size = config.per_device_train_batch_size * config.gradient_accumulation_steps

@@ -206,7 +206,7 @@ def train(config: Config, task: PreferenceTask, run: Run, policy: LanguageModel 
             policy = adapt(merged(policy), config.lora)
     policy.sampling = Sampling()  # an answer's probability is that at temperature 1
     data: Judgements = prepared(
-        task.judgements(), policy.vocabulary, min(config.max_length, policy.config.max_position_embeddings),
+        task.judgements(), policy.vocabulary, config.max_length, policy.config.max_position_embeddings,
         config.skip_too_long,
     )  # fmt: skip
     size = config.per_device_train_batch_size * config.gradient_accumulation_steps

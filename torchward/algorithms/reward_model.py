@@ -212,8 +212,10 @@ def compared(
 ) -> Preferences:
     """The pairs that a model learns from and is judged by. Raises ConfigError where their words are not the model's, or
     answers are too long for it."""
-    longest = min(config.max_length, model.config.max_position_embeddings)
-    found: Preferences = prepared(task.preferences(), model.vocabulary, longest, config.skip_too_long)
+    found: Preferences = prepared(
+        task.preferences(), model.vocabulary, config.max_length, model.config.max_position_embeddings,
+        config.skip_too_long,
+    )  # fmt: skip
     return found
 
 

@@ -244,26 +244,30 @@ def by_length(answers: Answers, of: Callable[[Answers], Tensor]) -> Float[Tensor
     return torch.cat(found)[order.argsort()]
 
 
-def fitting(data: "Pairs | Rated", max_length: int, skip: bool) -> Any:
-    """What has no answer of more than ``max_length`` tokens with its prompt. Raises ConfigError where there is one that
-    is not to be skipped, and where none is left."""
-    fits = data.steps < max_length
+def fitting(data: "Pairs | Rated", max_length: int, context: int, skip: bool) -> Any:
+    """What has no answer of more than ``max_length`` tokens with its prompt, nor of more than the ``context`` that the
+    model reads. Raises ConfigError where there is one that is not to be skipped, and where none is left."""
+    fits = data.steps < min(max_length, context)
+    bound, instead = f"max_length={max_length} tokens", "raise max_length"
+    if context <= max_length:
+        bound, instead = f"{context} tokens, as many as the model reads", "begin from a model that reads more"
     if not fits.all() and not skip:
         raise ConfigError(
-            f"expected prompts with their answers of at most max_length={max_length} tokens, got {int((~fits).sum())} "
-            f"of {len(fits)} that are longer, the longest of {int(data.steps.max()) + 1}: raise max_length, or leave "
-            "them out with skip_too_long"
+            f"expected prompts with their answers of at most {bound}, got {int((~fits).sum())} of {len(fits)} that are "
+            f"longer, the longest of {int(data.steps.max()) + 1}: {instead}, or leave them out with skip_too_long"
         )
     if not fits.any():
-        raise ConfigError(f"expected some answers of at most max_length={max_length} tokens, got none of {len(fits)}")
+        raise ConfigError(f"expected some answers of at most {bound}, got none of {len(fits)}")
     return data if fits.all() else data.only(fits.nonzero()[0])
 
 
-def prepared(data: "Preferences | Judgements", policy_vocabulary: Any, max_length: int, skip: bool) -> Any:
+def prepared(
+    data: "Preferences | Judgements", policy_vocabulary: Any, max_length: int, context: int, skip: bool
+) -> Any:
     """The data, both sides :func:`fitting`. Raises ConfigError where their words are not the policy's."""
     if data.vocabulary != policy_vocabulary:
         raise ConfigError("expected preferences in the model's own vocabulary, got another: task.using(model) has them")
-    train, validation = (fitting(side, max_length, skip) for side in (data.train, data.validation))
+    train, validation = (fitting(side, max_length, context, skip) for side in (data.train, data.validation))
     return replace(data, train=train, validation=validation)
 
 

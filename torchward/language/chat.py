@@ -21,7 +21,7 @@ from torchward.language.documents import (
     Words,
     shared,
 )
-from torchward.language.tokenizer import Tokenizer, byte_counts
+from torchward.language.tokenizer import Tokenizer, UnknownCharacter, byte_counts
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,10 @@ def encode(
     if isinstance(content, Prompt | Preference):
         kind = "a prompt without an answer" if isinstance(content, Prompt) else "a preference between two answers"
         raise TextError(f"expected a text, an answer or a chat to learn from in {document.origin}, got {kind}")
-    parts = _parts(content, tokenizer, template or Template(), document.origin)
+    try:
+        parts = _parts(content, tokenizer, template or Template(), document.origin)
+    except UnknownCharacter as error:
+        raise error.within(document.origin) from None
     return _fit(parts, document.origin, max_length, truncation or Refuse())
 
 

@@ -25,7 +25,7 @@ from torchward.language.documents import (
 from torchward.language.generate import SLOTS, StopWords, generate, heard
 from torchward.language.hub_tokenizer import HubTokenizer
 from torchward.language.task import InParts, Problems, ReadsTokens, Reward
-from torchward.language.tokenizer import Tokenizer
+from torchward.language.tokenizer import Tokenizer, UnknownCharacter
 from torchward.nets.language_model import LanguageModel
 
 
@@ -130,7 +130,7 @@ def play(
     each answer."""
     context = policy.config.max_position_embeddings
     lines = [
-        Line.begun(document, template.prompt(question(document), tokenizer))
+        Line.begun(document, _prompt(document, template, tokenizer))
         for document in documents
         for _ in range(num_generations)
     ]
@@ -171,6 +171,13 @@ def play(
     for line, earned in zip(lines, judged(lines, problems.reward), strict=True):
         line.earn(earned)
     return lines
+
+
+def _prompt(document: Document, template: Template, tokenizer: Tokenizer) -> list[int]:
+    try:
+        return template.prompt(question(document), tokenizer)
+    except UnknownCharacter as error:
+        raise error.within(document.origin) from None
 
 
 def _answered(

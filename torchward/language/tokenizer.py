@@ -144,6 +144,25 @@ class ByteCoder:
         return {}
 
 
+class UnknownCharacter(TextError):
+    """A character that a tokenizer does not have. Who knows where the text stands can say so (:meth:`within`)."""
+
+    def __init__(self, character: str, known: int) -> None:
+        super().__init__(
+            f"expected one of the {known} characters that the tokenizer was built from, got {character!r}: build it "
+            "from all of the text, or with replace_unknown"
+        )
+        self.character, self.known = character, known
+
+    def within(self, origin: str) -> TextError:
+        """The error with the place of the text."""
+        return TextError(
+            f"expected one of the {self.known} characters that the tokenizer was built from in {origin}, got "
+            f"{self.character!r}: a model that a run begins from knows only those; begin from one whose tokenizer was "
+            "built from all of the text, or with replace_unknown"
+        )
+
+
 class CharacterCoder:
     """Each character is a token. One that it does not know is refused, or becomes U+FFFD where that is among them."""
 
@@ -166,10 +185,7 @@ class CharacterCoder:
             return [self._ids[character] for character in text]
         except KeyError as error:
             if self._unknown is None:
-                raise TextError(
-                    f"expected one of the {len(self._ids)} characters that the tokenizer was built from, got "
-                    f"{error.args[0]!r}: build it from all of the text, or with replace_unknown"
-                ) from None
+                raise UnknownCharacter(error.args[0], len(self._ids)) from None
             return [self._ids.get(character, self._unknown) for character in text]
 
     def description(self) -> dict[str, Any]:

@@ -264,8 +264,12 @@ def _load(path: Path, what: str) -> ModuleType:
         sys.path.append(str(path.parent))  # its neighbours, as for a script
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
+        if isinstance(error, SyntaxError) and error.filename == str(path):
+            raise LaunchError(
+                f"expected Python in {path}, to take {what} from, got {error.msg} at line {error.lineno}"
+            ) from error
         raise
     _by_value(module)
     return module

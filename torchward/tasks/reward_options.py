@@ -1,5 +1,6 @@
 """Rewards by settings, for text of the user's own: a sum of weighted parts, a function of theirs among them."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,18 +117,25 @@ class RewardOptions:
         return Length(self.length_least, self.length_most, self.length_margin)
 
     def _similarity(self) -> Reward:
-        from torchward.language import pretrained
+        from torchward.language import pretrained, pretrained_encoder
         from torchward.language.tokenizer import described
         from torchward.nets import saving
         from torchward.nets.language_model import LanguageModel
+        from torchward.nets.masked_language_model import MaskedLanguageModel
 
         assert self.similarity_model is not None
         place = Path(self.similarity_model)
-        policy: Any = pretrained.load(place).policy if pretrained.lies_in(place) else saving.load(place)
-        if not isinstance(policy, LanguageModel):
-            raise ConfigError(f"expected a language model at {place}, to embed texts, got a {type(policy).__name__}")
-        assert isinstance(policy.body, nn.Module)
-        encoder = BodyEncoder(policy.body, described(policy.vocabulary, str(place)))
+        if pretrained_encoder.is_encoder(place):  # its tokenizer needs no token for gaps here
+            read = pretrained.load_encoder(place)
+            encoder = BodyEncoder(read.body, read.tokenizer)
+        else:
+            policy: Any = pretrained.load(place).policy if pretrained.lies_in(place) else saving.load(place)
+            if not isinstance(policy, LanguageModel | MaskedLanguageModel):
+                raise ConfigError(
+                    f"expected a language model at {place}, to embed texts, got a {type(policy).__name__}"
+                )
+            assert isinstance(policy.body, nn.Module)
+            encoder = BodyEncoder(policy.body, described(policy.vocabulary, str(place)))
         return Similarity(encoder, column=self.reference_column, baseline=self.similarity_baseline)
 
 
@@ -136,10 +144,32 @@ def own_reward(named: str) -> Reward:
     from torchward.tasks.find import part_of_file
 
     found = part_of_file(named, "reward", "a reward")
-    if not callable(found):
-        raise ConfigError(f"expected a function reward(prompts, completions, **columns) as {named}, got {found!r:.80}")
+    if (other := _unlike(found)) is not None:
+        raise ConfigError(f"expected a function reward(prompts, completions, **columns) as {named}, got {other}")
     reward: Reward = found
     return reward
+
+
+def _unlike(found: Any) -> str | None:
+    """What it is, where it cannot be asked as a reward is; None where it can."""
+    if not callable(found) or inspect.isclass(found):
+        return f"{found!r:.80}"
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):  # not known of some that are written in C
+        return None
+    parameters = [*signature.parameters.values()]
+    named = {each.name for each in parameters[2:] if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+    try:
+        signature.bind([], [], **{name: [] for name in named | {"answer"}})
+    except TypeError as error:
+        return f"{_called(found)}{signature} ({error})"
+    swapped = parameters[0].name == "completions"
+    return f"{_called(found)}{signature}: the prompts come first" if swapped else None
+
+
+def _called(found: Any) -> str:
+    return str(getattr(found, "__name__", type(found).__name__))
 
 
 def _whole(path: str) -> str:

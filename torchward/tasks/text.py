@@ -257,7 +257,7 @@ def reward_model_taste() -> Preset:
 
 
 def dpo_taste() -> Preset:
-    """The same picks, without a reward model; in small steps, for large ones leave the picks for answers nobody wrote."""
+    """The same picks, without a reward model; by small steps, for large ones go far and gain little."""
     from torchward.algorithms import dpo
 
     config = dpo.Config(

@@ -411,8 +411,9 @@ class Run:
     def _is_in_vain(self, error: Exception) -> bool:
         """Whether a new run ends before its first step by one of torchward's own sentences on what it was given: there
         is nothing to go on with, and its state explains nothing."""
-        ours = type(error).__module__.partition(".")[0] == "torchward" and not isinstance(error, RuntimeError)
-        return ours and not self._resumed and self.step == 0
+        ours = type(error).__module__.partition(".")[0] == "torchward"
+        told = ours and not isinstance(error, RuntimeError | RunError)  # those are of what came, not of what was given
+        return told and not self._resumed and self.step == 0
 
     def _keep_failure(self, error: Exception) -> None:
         """Save the state at a failure under failed/ for inspection, as far as it can be saved, and tell where."""

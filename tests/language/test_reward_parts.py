@@ -213,7 +213,10 @@ def test_numbers_may_come_as_tensors_and_errors_of_ones_own_stay_as_they_are() -
     def broken(prompts: Any, completions: Any, **_: Any) -> Any:
         yield 1.0 + completions  # a mistake in the function itself
 
-    assert says(Sum((Weighted("tensor", lambda prompts, completions, **_: torch.ones(2)),)), "a", "b") == [1.0, 1.0]  # type: ignore[arg-type]
+    def ones(prompts: Any, completions: Any, **_: Any) -> Any:
+        return torch.ones(len(completions))
+
+    assert says(Sum((Weighted("tensor", ones),)), "a", "b") == [1.0, 1.0]
     with pytest.raises(TypeError, match="unsupported operand"):
         says(Sum((Weighted("broken", broken),)), "a")
 

@@ -146,11 +146,10 @@ class Learner:
         config, n = self.config, len(numbers)
         point = self.reference_point(rated, numbers, pad_id)
         self.optimizer.zero_grad()
-        cost, gains = torch.zeros(()), torch.zeros(n)
+        cost, gains, desirable = torch.zeros(()), torch.zeros(n), torch.from_numpy(rated.desirable[numbers])
         for places in pieces(numbers, rated.steps, config.per_device_train_batch_size):
-            some = numbers[places]
-            good = torch.from_numpy(rated.desirable[some]).to(config.device)
-            gained = self.gains(rated, some, pad_id)
+            gained = self.gains(rated, numbers[places], pad_id)
+            good = desirable[torch.from_numpy(places)].to(config.device)
             each = kto(
                 gained, good, point.to(gained.device), config.beta, config.desirable_weight, config.undesirable_weight
             )
@@ -158,7 +157,6 @@ class Learner:
             cost = cost + each.detach().sum().cpu()
             gains[torch.from_numpy(places)] = gained.detach().cpu()
         norm = self.optimizer.step(config.max_grad_norm)
-        desirable = torch.from_numpy(rated.desirable[numbers])
         sides = {"rewards/desirable": gains[desirable], "rewards/undesirable": gains[~desirable]}
         return {
             "loss": cost / n,

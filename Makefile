@@ -78,6 +78,7 @@ tests: $(VENV)/.dev
 
 # The peers have an environment of their own: nothing of torchward depends on them.
 bench-env: $(VENV)/.dev
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e ".[mujoco]" "$(TORCH)"
 	test -x $(VENV)-peers/bin/pip || $(PYTHON) -m venv $(VENV)-peers
 	$(VENV)-peers/bin/pip install --quiet --disable-pip-version-check "$(TORCH)"
 	$(VENV)-peers/bin/pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt

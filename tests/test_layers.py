@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "torchward"
 
 # The single files at the root of the package, such as run.py and config.py, import each other alone; but for these:
-ABOVE = frozenset({"__init__", "__main__", "cli", "launch"})
+ABOVE = frozenset({"__init__", "__main__", "cli", "launch", "launch_checks"})
 FOUNDATION = frozenset(path.stem for path in ROOT.glob("*.py")) - ABOVE
 CORE = frozenset({"functional", "nets", "data"})
 BELOW_TASKS = CORE | FOUNDATION | {"envs", "language", "algorithms"}
@@ -25,7 +25,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "language": CORE | {"config"},  # the error that a wrong setting is
     "algorithms": CORE | {"run", "config"},
     "tasks": BELOW_TASKS,
-    "launch": BELOW_TASKS | {"tasks"},
+    "launch_checks": BELOW_TASKS | {"tasks"},
+    "launch": BELOW_TASKS | {"tasks", "launch_checks"},
     "serve": CORE | {"language", "config"},  # a page for people: the command line opens it
     "cli": BELOW_TASKS | {"tasks", "launch", "serve"},
     "__main__": frozenset({"cli"}),

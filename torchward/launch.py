@@ -11,21 +11,19 @@ import inspect
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 
-from torchward import checkpoint, random_state
+from torchward import checkpoint, launch_checks, random_state
 from torchward.checkpoint import write_json
 from torchward.config import ConfigError, did_you_mean, from_json, to_json
 from torchward.data.kl import KLToReference, frozen
-from torchward.data.preferences import PreferenceTask
 from torchward.data.protocols import Shaping
-from torchward.data.texts import GroupTask, LabelledTask, MaskedTask, TextTask
 from torchward.envs.make import EnvOptions
 from torchward.fields import change, choose, settings
 from torchward.language.hacking import Bounds
@@ -43,8 +41,6 @@ TEACHER = "teacher"
 """The directory within a run of the policy that it learns from."""
 JUDGE = "reward_model"
 """The directory within a run of the reward model that judged its answers."""
-READ_AS_ROWS = ("classify", "masked_lm", "pretrain", "sft")
-"""The algorithms whose rows of max_length tokens the policy has to read as a whole."""
 RESULT = "result.json"
 """The file that a run has once it has come to its end."""
 
@@ -216,23 +212,24 @@ def begin(
     found = find.task(task, start.env)
     if init is not None:
         policy = policy_of(init)
-    _check_teacher(algorithm, teacher)
+    launch_checks.check_teacher(algorithm, teacher)
     taught_by, teacher = teacher, policy_of(teacher) if isinstance(teacher, str | Path) else teacher
-    _check_words(algorithm, found, policy)
-    _check_kind(algorithm, policy)
+    launch_checks.check_words(algorithm, found, policy)
+    launch_checks.check_kind(algorithm, policy)
     found = in_words_of(found, teacher if policy is None else policy)
     judge = None if reward_model is None else judge_of(reward_model)
     found = judged_by(found, judge, pessimism)
     if init is not None:
         untouched = defaults(algorithm, task).config
-        config = _in_context(algorithm, policy, _fit(policy, init, config, untouched, found), untouched)
+        config = launch_checks.fit(policy, init, config, untouched, found)
+        config = launch_checks.in_context(algorithm, policy, config, untouched)
     if policy is not None and "policy" not in inspect.signature(module.train).parameters:
         raise LaunchError(f"{algorithm.name} starts from no other policy: its train takes no argument `policy`")
     for setting, value in (("kl_coef", kl_coef), ("kl_budget", kl_budget)):
         if value:
-            _check_kl(algorithm, policy, setting)
-    watch = _watched(algorithm, found, kl_budget)
-    _check_device(getattr(config, "device", "cpu"))
+            launch_checks.check_kl(algorithm, policy, setting)
+    watch = launch_checks.watched(algorithm, found, kl_budget)
+    launch_checks.check_device(getattr(config, "device", "cpu"))
     if hasattr(module, "check") and policy is None:
         module.check(config, found.task)
     options = start.options if start.options is not None else RunOptions()
@@ -393,115 +390,11 @@ def _is_remote(place: str | Path) -> bool:
     return str(place).startswith("hub:")
 
 
-def _fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Found) -> Any:
-    """The config with the network of the policy that the run starts from. Raises LaunchError where they do not fit."""
-    from torchward.nets.text_classifier import TextClassifier
-
-    if isinstance(policy, TextClassifier) and hasattr(found.task, "labelled"):
-        return config  # the task is in its words, and labels are no matter of the task's spaces
-    for what in ("observation_space", "action_space"):
-        has, needs = getattr(policy, what), getattr(found.task, what)
-        if has != needs:
-            one, other = spaces.describe(has), spaces.describe(needs)
-            bounds = " (their bounds differ)" if one == other else ""
-            raise LaunchError(
-                f"the policy of {init} has the {what.replace('_', ' ')} {one}, but {found.name} has {other}{bounds}; "
-                "a run can only start from a policy of equal spaces"
-            )
-    network = getattr(policy, "network", None)
-    if network is None or not hasattr(config, "network") or config.network == network:
-        return config
-    if config.network != untouched.network:
-        raise LaunchError(f"the policy of {init} brings its own network ({network}); leave the network's settings out")
-    return replace(config, network=network)
-
-
-def _in_context(algorithm: Algorithm, policy: Any, config: Any, untouched: Any) -> Any:
-    """The config with rows that the policy can read, where nobody has said how long they shall be."""
-    context = getattr(getattr(policy, "config", None), "max_position_embeddings", None)
-    if algorithm.source not in READ_AS_ROWS or context is None or config.max_length != untouched.max_length:
-        return config
-    return replace(config, max_length=min(config.max_length, context))
-
-
-def _check_words(algorithm: Algorithm, found: Found, policy: Any) -> None:
-    """Raises LaunchError where an algorithm of text is given none, or a task of text nobody who can write."""
-    task = inspect.signature(algorithm.module.train).parameters.get("task")
-    wants = task is not None and task.annotation in (TextTask, GroupTask, PreferenceTask, MaskedTask, LabelledTask)
-    is_text = hasattr(found.task, "max_completion_length")
-    if wants and not is_text:
-        raise LaunchError(
-            f"{algorithm.name} learns from text, and {found.name} has none; `torchward list` shows what has"
-        )
-    if is_text and not wants and policy is None and algorithm.source == algorithm.name:
-        raise LaunchError(
-            f"{algorithm.name} on {found.name}, a task of text, improves a model that can write: give the run that has "
-            "one, with init"
-        )
-
-
-def _check_kind(algorithm: Algorithm, policy: Any) -> None:
-    """Raises LaunchError where an algorithm for what writes is given an encoder, or a classifier."""
-    from torchward.nets.masked_language_model import MaskedLanguageModel
-    from torchward.nets.text_classifier import TextClassifier
-
-    wanted = inspect.signature(algorithm.module.train).parameters.get("policy")
-    if wanted is None or wanted.annotation is inspect.Parameter.empty:
-        return
-    taken = get_args(wanted.annotation) or (wanted.annotation,)
-    for kind, does in ((MaskedLanguageModel, "fills gaps"), (TextClassifier, "says which label a text has")):
-        if isinstance(policy, kind) and kind not in taken:
-            others = "classify takes both, and masked_lm an encoder"
-            raise LaunchError(f"{algorithm.name} does not go on with a {kind.__name__}, which {does}: {others}")
-
-
-def _check_kl(algorithm: Algorithm, policy: Any, setting: str) -> None:
-    """Raises LaunchError where there is no policy to stay close to, or nothing that could be paid for it."""
-    if policy is None:
-        raise LaunchError(f"{setting} needs a policy to stay close to: give init, the run that has it")
-    if not _takes_shaping(algorithm):
-        raise LaunchError(f"{algorithm.name} takes no {setting}: its train takes no argument `shaping`")
-
-
-def _watched(algorithm: Algorithm, found: Found, kl_budget: float | None) -> Bounds | None:
-    """What a run that learns text by reward is watched for. Raises LaunchError for a budget where nobody watches, or
-    that is none."""
-    watches = hasattr(found.task, "problems") and _takes_shaping(algorithm)
-    if kl_budget is not None and (not watches or not kl_budget > 0.0):
-        raise LaunchError(
-            f"expected kl_budget above 0, in nats a text, for a run that learns text by reward, got {kl_budget} for "
-            f"{algorithm.name} on {found.name}"
-        )
-    return Bounds(kl_budget=kl_budget) if watches else None
-
-
-def _takes_shaping(algorithm: Algorithm) -> bool:
-    return "shaping" in inspect.signature(algorithm.module.train).parameters
-
-
-def _check_teacher(algorithm: Algorithm, teacher: Any) -> None:
-    """Raises LaunchError where an algorithm that needs a teacher has none, or one that has no use for it has one."""
-    takes = "teacher" in inspect.signature(algorithm.module.train).parameters
-    if takes and teacher is None:
-        raise LaunchError(f"{algorithm.name} learns from a teacher: give the run that has it, with teacher")
-    if teacher is not None and not takes:
-        raise LaunchError(f"{algorithm.name} learns from no teacher: its train takes no argument `teacher`")
-
-
 def _told_of_teacher(teacher: Any) -> dict[str, str]:
     """What a run's manifest says of its teacher: where it was found, or what it is."""
     if teacher is None:
         return {}
     return {"teacher": str(Path(teacher).resolve()) if isinstance(teacher, str | Path) else type(teacher).__name__}
-
-
-def _check_device(device: str) -> None:
-    """Raises LaunchError where there is no such device here."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise LaunchError(f"there is no device {device!r} here ({reason}); `--device cpu` is always there") from error
 
 
 def _seed_global(seed: int) -> None:

@@ -217,6 +217,8 @@ def test_a_conversation_that_fills_the_context_is_cut() -> None:
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
+        (None, "expected a list of numbers from <lambda>, one for each completion, got None"),
+        (["right"] * 12, r"expected finite numbers from <lambda>, got 'right' for '.*' of line \d"),
         ([1.0] * 11, "expected one reward for each of 12 completions from <lambda>, got 11"),
         ([1.0] * 13, "got 13"),
         ([1.0] * 11 + [math.nan], r"expected finite numbers from <lambda>, got nan for '.*' of line \d"),
@@ -224,7 +226,7 @@ def test_a_conversation_that_fills_the_context_is_cut() -> None:
         ([None] + [1.0] * 11, "got None"),
     ],
 )
-def test_rewards_are_finite_numbers(given: list[float], sentence: str) -> None:
+def test_rewards_are_finite_numbers(given: Any, sentence: str) -> None:
     made = source(problems(reward=lambda prompts, completions, **columns: given))
     with pytest.raises(TextError, match=sentence):
         made.collect(policy(), None)

@@ -22,6 +22,7 @@ from torchward.language.documents import (
     plain,
     shared,
 )
+from torchward.language.earned import numbers
 from torchward.language.generate import SLOTS, StopWords, generate, heard
 from torchward.language.hub_tokenizer import HubTokenizer
 from torchward.language.task import InParts, Problems, ReadsTokens, Reward
@@ -208,7 +209,7 @@ def judged(lines: Sequence[Line], reward: Reward) -> list[float]:
     TextError where it does not say a finite number for each."""
     name = getattr(reward, "__name__", type(reward).__name__)
     if isinstance(reward, ReadsTokens) and reward.reads_tokens:
-        earned = list(reward.of_tokens([line.ids for line in lines]))
+        given: Any = reward.of_tokens([line.ids for line in lines])
     else:
         columns = gathered([shown(line.document) for line in lines])
         prompts = [plain(question(line.document)) for line in lines]
@@ -217,17 +218,12 @@ def judged(lines: Sequence[Line], reward: Reward) -> list[float]:
             parts = reward.parts(prompts, said, **columns)
             for place, line in enumerate(lines):
                 line.parts = {each: values[place] for each, values in parts.items()}
-            earned = list(reward.total(parts))
+            given = reward.total(parts)
         else:
-            earned = list(reward(prompts, said, **columns))
-    if len(earned) != len(lines):
-        raise TextError(f"expected one reward for each of {len(lines)} completions from {name}, got {len(earned)}")
-    for line, one in zip(lines, earned, strict=True):
-        if one is None or not math.isfinite(one):
-            raise TextError(
-                f"expected finite numbers from {name}, got {one} for {line.said[-1]!r} of {line.document.origin}"
-            )
-    return [float(one) for one in earned]
+            given = reward(prompts, said, **columns)
+    return numbers(
+        given, len(lines), name, lambda place: f"{lines[place].said[-1]!r} of {lines[place].document.origin}"
+    )
 
 
 def shown(document: Document) -> Mapping[str, Any]:

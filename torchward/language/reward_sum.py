@@ -1,13 +1,12 @@
 """One reward of several: their weighted sum, whose parts a run logs each by its name."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torchward.config import ConfigError
-from torchward.language.documents import TextError
+from torchward.language.earned import numbers
 from torchward.language.task import Reward
 
 
@@ -61,33 +60,8 @@ def asked(
     part: Weighted, prompts: Sequence[str], completions: Sequence[str], columns: Mapping[str, Sequence[Any]]
 ) -> list[float]:
     """What a part says. Raises TextError where it does not say a finite number for each completion."""
-    given: Any = part.reward(prompts, completions, **columns)
-    said = list(_each(given, part.name))  # a generator computes here: errors of its own are not ours to reword
-    if len(said) != len(completions):
-        raise TextError(
-            f"expected one reward for each of {len(completions)} completions from {part.name}, got {len(said)}"
-        )
-    return [_number(one, completion, part.name) for one, completion in zip(said, completions, strict=True)]
-
-
-def _each(given: Any, name: str) -> Iterator[Any]:
-    """What was given, one by one. Raises TextError for what is no row of numbers."""
-    if not isinstance(given, str | bytes | Mapping):
-        with suppress(TypeError):  # a tensor without dimensions has an __iter__ too
-            return iter(given)
-    raise TextError(f"expected a list of numbers from {name}, one for each completion, got {given!r:.80}")
-
-
-def _number(one: Any, completion: str, name: str) -> float:
-    """A reward as a number. Raises TextError for text, and for what is not finite."""
-    found = math.nan
-    if not isinstance(one, str | bytes):
-        with suppress(TypeError, ValueError, RuntimeError, OverflowError):  # RuntimeError: a tensor of several numbers
-            found = float(one)
-    if not math.isfinite(found):
-        shown = repr(one) if isinstance(one, str | bytes) else str(one)
-        raise TextError(f"expected finite numbers from {name}, got {shown:.80} for {completion!r:.80}")
-    return found
+    given = part.reward(prompts, completions, **columns)
+    return numbers(given, len(completions), part.name, lambda place: f"{completions[place]!r:.80}")
 
 
 @dataclass(frozen=True)

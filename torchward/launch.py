@@ -271,14 +271,7 @@ def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None 
     manifest = read_manifest(path)["manifest"]
     module, found = reopen(path, manifest, task=task, algorithm=algorithm)
     config = from_json(module.Config, manifest["config"])
-    if policy is None and manifest.get("init") is not None:
-        kept = Path(path) / INITIAL
-        policy = policy_of(kept if kept.exists() else manifest["init"])
-    if policy is None and manifest.get("policy") is not None:
-        raise LaunchError(
-            f"{path} was started with a policy of its own ({manifest['policy']}): "
-            f"go on from Python, torchward.resume({str(path)!r}, policy=...), with one of the same architecture"
-        )
+    policy = _begun_with(Path(path), manifest, policy)
     teacher = policy_of(Path(path) / TEACHER) if manifest.get("teacher") is not None else None
     found = in_words_of(found, teacher if policy is None else policy)
     found, judge = as_judged(found, path, manifest)
@@ -289,6 +282,44 @@ def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None 
     return Ready(
         module, found, config, Run.resume(path), policy, kl, judge, watch, before, fresh=False, teacher=teacher
     )
+
+
+def _begun_with(path: Path, manifest: Mapping[str, Any], given: Any) -> Any:
+    """The policy that a run started from, as it was then: references and divergences are told by it. ``given`` is one
+    of its architecture, which is needed where a policy of the user's own cannot be read from what the run keeps.
+
+    Raises LaunchError where it is needed and missing, or of another architecture."""
+    kept, init, named = path / INITIAL, manifest.get("init"), manifest.get("policy")
+    if given is not None:
+        return _as_it_was(given, kept)
+    if init is None and named is None:
+        return None
+    try:
+        return policy_of(kept if kept.exists() or init is None else init)
+    except saving.PolicyError as error:
+        if init is not None:
+            raise
+        raise LaunchError(
+            f"{path} was started with a policy of its own ({named}): go on from Python, "
+            f"torchward.resume({str(path)!r}, policy=...), with one of the same architecture"
+        ) from error
+
+
+def _as_it_was(given: Any, kept: Path) -> Any:
+    """A policy with the weights that a run began with, where it keeps them."""
+    try:
+        if not hasattr(given, "load_state_dict") or not kept.exists():
+            return given
+        try:
+            given.load_state_dict(policy_of(kept).state_dict())
+        except saving.PolicyError:  # it has an encoder of the user's own, or is a class of theirs
+            saving.put_weights(given, kept)
+    except (RuntimeError, saving.PolicyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise LaunchError(
+            f"expected a policy of the architecture that the run began with, got a {type(given).__name__}: {reason}"
+        ) from error
+    return given
 
 
 def reopen(

@@ -17,7 +17,7 @@ from torchward.language.hacking import Bounds
 from torchward.nets import spaces
 from torchward.tasks.find import Algorithm, Found, LaunchError
 
-READ_AS_ROWS = ("classify", "masked_lm", "pretrain", "sft")
+READ_AS_ROWS = ("classify", "expert_iteration", "masked_lm", "pretrain", "sft")
 """The algorithms whose rows of max_length tokens the policy has to read as a whole."""
 
 

@@ -82,6 +82,8 @@ class Config:
         for name in ("total_timesteps", "num_generations", "kept_per_prompt", "num_train_epochs", "max_length"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        if self.max_completion_length is not None and self.max_completion_length < 1:
+            raise ConfigError(f"expected max_completion_length of at least 1, got {self.max_completion_length}")
         if self.generation_batch_size % self.num_generations:
             raise ConfigError(
                 f"expected generation_batch_size a multiple of num_generations={self.num_generations}, got "
@@ -90,7 +92,8 @@ class Config:
 
 
 def kept(rollout: Rollout, config: Config) -> list[TokenSequence]:
-    """The completions that earned enough, each different one once, the best ``kept_per_prompt`` of each prompt."""
+    """The completions that earned enough, each different one once, the best ``kept_per_prompt`` of each prompt. None is
+    longer than a row, ``max_length``."""
     tokens, _ = parts(rollout.observation)
     action, group = rollout.action, rollout.context["group"]
     assert isinstance(action, Tensor) and isinstance(group, Tensor)
@@ -101,6 +104,8 @@ def kept(rollout: Rollout, config: Config) -> list[TokenSequence]:
             break
         own = rollout.loss_mask[row]
         end = int(own.nonzero().max()) + 1
+        if end > config.max_length:
+            continue
         ids = [*tokens[row, :end].tolist(), int(action[row, end - 1])]
         answers = found.setdefault(int(group[row]), {})
         if tuple(ids) not in answers and len(answers) < config.kept_per_prompt:
@@ -148,6 +153,8 @@ def train(config: Config, task: GroupTask, run: Run, policy: LanguageModel | Non
     """Improve ``policy``, which can write the task's tokens already, by its own best answers; return it."""
     if policy is None:
         raise ConfigError("expected a policy that can write, to improve: give a run's, with init")
+    if config.max_length > (context := policy.config.max_position_embeddings):
+        raise ConfigError(f"expected max_length of at most {context}, the model's context, got {config.max_length}")
     keep_freed()
     policy = on_device(policy, config.device)
     drawn = Sampling(config.temperature, config.top_k, config.top_p)

@@ -164,6 +164,11 @@ class Config:
                 f"expected generation_batch_size a multiple of num_generations={self.num_generations}, got "
                 f"{self.generation_batch_size}"
             )
+        if self.steps_per_generation > self.generation_batch_size:
+            raise ConfigError(
+                f"expected steps_per_generation of at most generation_batch_size={self.generation_batch_size}, an "
+                f"answer for each, got {self.steps_per_generation}"
+            )
         together = "generation_batch_size" if isinstance(self.credit, WholeBatch) else "num_generations"
         if getattr(self, together) < 2:
             raise ConfigError(f"expected {together} of at least 2: answers teach nothing but by comparison")
@@ -302,7 +307,7 @@ class Learner:
         norm: Tensor | float = 0.0
         for _ in range(config.num_iterations):
             order = torch.randperm(len(batch), generator=self.generator).to(mask.device)
-            for rows in order.chunk(config.steps_per_generation):
+            for rows in order.tensor_split(config.steps_per_generation):
                 minibatch = replace(batch.rows(rows), loss_mask=taught[rows])
                 if not bool(minibatch.loss_mask.any()):
                     continue
@@ -317,6 +322,8 @@ class Learner:
             # The mismatch is that before the first step: what was sampled is what is learnt from.
             numbers = (table[:, 0].mean(), *means.unbind(), table[0, 5])
             metrics |= dict(zip(METRICS, numbers, strict=True))
+            if not config.beta:  # nothing was measured here; what shaping measured stands
+                del metrics["kl"]
         return metrics
 
     def step(self, minibatch: Batch, reference: Tensor | None, length: int, total: Tensor) -> tuple[Tensor, Tensor]:

@@ -285,6 +285,13 @@ def check_texts(policy: Worded, texts: Texts | Labelled, max_length: int) -> Non
 
 
 def some(sequences: Sequences, config: Looking, pad_id: int, packing: Packing) -> Iterator[Rows]:
-    """The first ``eval_tokens`` of sequences, in batches. They are taken before they are packed, the longest first."""
-    first, rows = sequences.head(config.eval_tokens), config.per_device_train_batch_size
+    """The first ``eval_tokens`` of sequences, in batches. They are taken before they are packed, the longest first.
+
+    Raises ConfigError where nothing of them is learnt, as of a prompt that is cut within."""
+    first, rows = sequences.head(max(0, config.eval_tokens)), config.per_device_train_batch_size
+    if not first.learnt:
+        raise ConfigError(
+            f"expected eval_tokens that hold some that are learnt, got {config.eval_tokens}: a loss over nothing would "
+            "be 0; give more"
+        )
     return once(first, max_length=config.max_length, batch_size=rows, pad_id=pad_id, packing=packing)

@@ -91,6 +91,7 @@ class Layered(Protocol):
     """A model that is tuned layer by layer."""
 
     def layers(self) -> list[list[nn.Parameter]]: ...
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
 
 
 class Tuning(Protocol):
@@ -119,6 +120,11 @@ def groups(policy: Layered, config: Tuning) -> list[Group]:
         for parameter in parameters:
             parameter.requires_grad_(parameter.requires_grad and not frozen)
         tuned += decayed(parameters, config.weight_decay, config.layer_lr_decay ** (len(layers) - 1 - depth))
+    if not any(x.requires_grad and "value_head" not in name.split(".") for name, x in policy.named_parameters()):
+        raise ConfigError(
+            f"expected freeze_layers to leave an adapter, got {config.freeze_layers}, all layers of the model, beside lora, "
+            "which learns in layers alone: freeze fewer, or leave one of the two out"
+        )
     return tuned
 
 

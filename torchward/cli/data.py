@@ -33,7 +33,8 @@ def run(args: Sequence[str]) -> int:
                 f"expected the run of a language model to begin from, and {init} has a {type(policy).__name__}"
             )
         task = task.using(policy)
-    learnt, held_out = task.sides()
+    reads_all = asked.algorithm.name in ("pretrain", "masked_lm")
+    learnt, held_out = task.corpus_sides() if reads_all else task.sides()
     found = report(learnt, held_out, task.tokenizer, max_length=getattr(asked.settings.config, "max_length", None))
     print(found, end="")
     asks = [each for each in learnt if isinstance(each.content, Prompt)]

@@ -131,16 +131,10 @@ def play(
     each answer."""
     context = policy.config.max_position_embeddings
     lines = [
-        Line.begun(document, _prompt(document, template, tokenizer))
-        for document in documents
+        Line.begun(document, ids)
+        for document, ids in zip(documents, read(documents, template, tokenizer, context), strict=True)
         for _ in range(num_generations)
     ]
-    for line in lines:
-        if len(line.ids) >= context:
-            raise TextError(
-                f"expected prompts of at most {context - 1} tokens, the model's context less one, got {len(line.ids)} "
-                f"in {line.document.origin}"
-            )
     running = lines
     for turn in range(problems.turns):
         first = turn == 0
@@ -174,11 +168,22 @@ def play(
     return lines
 
 
-def _prompt(document: Document, template: Template, tokenizer: Tokenizer) -> list[int]:
-    try:
-        return template.prompt(question(document), tokenizer)
-    except UnknownCharacter as error:
-        raise error.within(document.origin) from None
+def read(documents: Sequence[Document], template: Template, tokenizer: Tokenizer, context: int) -> list[list[int]]:
+    """The tokens of what each document asks. Raises TextError, with the document's origin, for one that fills the
+    ``context`` and for characters that the tokenizer does not know."""
+    prompts = []
+    for document in documents:
+        try:
+            ids = template.prompt(question(document), tokenizer)
+        except UnknownCharacter as error:
+            raise error.within(document.origin) from None
+        if len(ids) >= context:
+            raise TextError(
+                f"expected prompts of at most {context - 1} tokens, the model's context less one, got {len(ids)} in "
+                f"{document.origin}"
+            )
+        prompts.append(ids)
+    return prompts
 
 
 def _answered(

@@ -15,7 +15,7 @@ from torchward.data.tree import Tree
 from torchward.language.chat import Template
 from torchward.language.documents import Document, TextError
 from torchward.language.generate import SLOTS
-from torchward.language.play import Line, padded, play, question
+from torchward.language.play import Line, padded, play, question, read
 from torchward.language.task import Problems
 from torchward.language.tokenizer import Tokenizer
 from torchward.nets.language_model import NONE, LanguageModel
@@ -68,14 +68,21 @@ class TextSource:
         self.handed_out = 0
         """The number of prompts so far."""
         self.finished: list[Episode] = []
+        self.unread = True
+        """Whether nobody has looked yet if the policy can read all prompts."""
         self.lines: list[Line] = []
         """What the last rollout is made of: texts, for whoever wants to read them."""
 
     def collect(self, policy: Policy, horizon: int | None) -> Rollout:
         """The next prompts' completions, of at most ``horizon`` tokens a turn, and no more than the task allows.
-        Raises TypeError for a policy that is no language model."""
+        Raises TypeError for a policy that is no language model; and TextError for a prompt that it cannot read, be it
+        the last one's turn: before the first, not in the midst of a run."""
         if not isinstance(policy, LanguageModel):
             raise TypeError(f"expected a LanguageModel to write completions, got {type(policy).__name__}")
+        if self.unread:
+            every = [*self.problems.train, *self.problems.test]
+            read(every, self.template, self.tokenizer, policy.config.max_position_embeddings)
+            self.unread = False
         limit = self.problems.max_completion_length
         self.lines = play(
             policy,
@@ -83,7 +90,7 @@ class TextSource:
             self._next(self.n // self.num_generations),
             self.tokenizer,
             self.template,
-            max_completion_length=min(horizon or limit, limit),
+            max_completion_length=limit if horizon is None else min(horizon, limit),
             num_generations=self.num_generations,
             generator=self.generator,
             stop=self.stop,

@@ -101,10 +101,15 @@ class Text:
         """What is learnt from, and what is held out: the problems' test or, where there is none, a part of its text."""
         return (self.problems.train, self.problems.test) if self.problems.test else self.split(self._corpus)
 
+    def corpus_sides(self) -> tuple[list[Document], list[Document]]:
+        """All of its text, what is asked and what is answered as one, and the part of it that validates. Documents are
+        split by what they ask: a question that is held out is not among what is read, with its answer, either."""
+        train, validation = ([Document(each.text, each.origin) for each in side] for side in self.split(self._corpus))
+        return train, validation
+
     def corpus(self) -> Texts:
         """All of its text, to pretrain on; a part, by the split, validates."""
-        documents = (Document(each.text, each.origin) for each in self._corpus)
-        return self._texts(*self.split(documents))
+        return self._texts(*self.corpus_sides())
 
     def demonstrations(self) -> Texts:
         """Those of its documents that hold an answer; of two answers the better one, and none that is labelled False.
@@ -182,8 +187,7 @@ class Text:
     def masked(self) -> Texts:
         """All of its text, to fill gaps in, in a vocabulary with a token for these; a part, by the split, validates.
         Raises TextError for a tokenizer of another project's that has no such token."""
-        documents = (Document(each.text, each.origin) for each in self._corpus)
-        return encoder_texts.masked(*self.split(documents), self.tokenizer)
+        return encoder_texts.masked(*self.corpus_sides(), self.tokenizer)
 
     def labelled(self, max_length: int, labels: Sequence[str] | None = None) -> Labelled:
         """Its documents with their column ``label``; those held out validate. Raises TextError where labels are missing

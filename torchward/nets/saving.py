@@ -114,6 +114,22 @@ def load(path: Path | str, *, encoder: nn.Module | None = None, which: str | Non
     return policy
 
 
+def put_weights(policy: Any, directory: Path) -> None:
+    """Put the weights that lie in ``directory``, if there are such, into a module of the user's own that :func:`load`
+    cannot build. Raises :class:`PolicyError` where they do not fit."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    weights = directory / "policy.safetensors"
+    if not weights.is_file() or not isinstance(policy, nn.Module):
+        return
+    try:
+        policy.load_state_dict(load_file(weights))
+    except (RuntimeError, SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise PolicyError(f"the weights in {directory} do not fit a {type(policy).__name__} ({reason})") from error
+
+
 def find(path: Path, which: str | None = None) -> Path:
     """The policy directory of a run: ``policy/best`` if there is one, else ``policy/last``; or ``path`` itself."""
     choices = [which] if which else ["best", "last"]

@@ -26,6 +26,13 @@ class Options:
     rewards: RewardOptions = field(default_factory=RewardOptions)
     """What an answer earns."""
 
+    def __post_init__(self) -> None:
+        if not 0.0 < self.validation < 1.0:
+            raise ConfigError(
+                f"expected validation above 0 and below 1, got {self.validation}: by what is held out a run "
+                "knows which policy was the best, and when to stop; of a large text 0.01 will do"
+            )
+
     @property
     def split(self) -> Split:
         """Which documents validate."""
@@ -59,7 +66,7 @@ def read(options: Options, path: Path) -> Problems:
     if len(documents) == 1 and isinstance(documents[0].content, str):
         documents = _pieces(documents[0])
     asking = [each for each in documents if not isinstance(each.content, str)]
-    train, test = options.split(asking) if asking and options.validation else (documents, asking)
+    train, test = options.split(asking) if asking else (documents, asking)
     return Problems(
         name=path.stem,
         train=train,

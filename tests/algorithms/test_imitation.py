@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from tests.algorithms import tiny_text
 from tests.algorithms.training import start
 from tests.language.models import CONTEXT, GPT, LLAMA, WORDS, model
-from torchward.algorithms import pretrain, sft
+from torchward.algorithms import expert_iteration, pretrain, sft
 from torchward.algorithms.pretrain import Learner, Patience, some, validate
 from torchward.config import ConfigError
 from torchward.data.packing import Packing, Rows, Whole, Wrapped, gather, once, plan
@@ -28,6 +28,7 @@ from torchward.language.tokenizer import Characters
 from torchward.metrics import read_metrics
 from torchward.nets.adamw import decayed
 from torchward.nets.language_model import LanguageModel
+from torchward.nets.lora import LoRA
 from torchward.nets.transformer_config import TransformerConfig
 
 PAD = 12
@@ -308,6 +309,12 @@ def test_what_does_not_fit_is_refused_before_the_run(tmp_path: Path) -> None:
     asking = Text(Problems("asking", [Document(Prompt("a"), "a")], [], exact_match), task.tokenizer)
     with pytest.raises(TextError, match="expected answers to learn from in asking, got prompts alone"):
         tuned(tmp_path / "asking", asking, tiny_text.policy(task))
+    with pytest.raises(ConfigError, match="expected eval_tokens that hold some that are learnt, got 1"):
+        tuned(tmp_path / "unseen", task, tiny_text.policy(task), eval_tokens=1)  # a prompt's beginning
+    with pytest.raises(ConfigError, match="expected eval_tokens that hold some that are learnt, got 0"):
+        tuned(tmp_path / "nothing", task, tiny_text.policy(task), eval_tokens=0)
+    with pytest.raises(ConfigError, match="expected freeze_layers to leave an adapter, got 2, all layers, beside lora"):
+        tuned(tmp_path / "frozen", task, tiny_text.policy(task), lora=LoRA(r=2), freeze_layers=2)
     with pytest.raises(ConfigError, match="expected a model to tune"):
         tuned(tmp_path / "none", task, None)  # type: ignore[arg-type]
 
@@ -363,3 +370,22 @@ def test_a_run_says_at_its_end_how_it_fits(tmp_path: Path, capsys: pytest.Captur
     assert said in capsys.readouterr().err
     tuned(tmp_path / "short", task, tiny_text.policy(task), {"eval_freq": 32, "progress": True}, total_timesteps=64)
     assert "fitted" not in capsys.readouterr().err, "two evaluations are no curve"
+
+
+def test_expert_iteration_keeps_what_its_rows_hold(tmp_path: Path) -> None:
+    """Rows longer than the context are refused at once; an answer that is longer than a row is not kept."""
+    task = tiny_text.task(graded=True)
+    small = expert_iteration.Config(
+        total_timesteps=60, num_generations=2, generation_batch_size=8, reward_threshold=0.0, max_length=33
+    )
+    with pytest.raises(ConfigError, match="expected max_length of at most 32, the model's context, got 33"):
+        expert_iteration.train(small, task, None, tiny_text.policy(task))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="expected max_completion_length of at least 1, got 0"):
+        replace(small, max_completion_length=0)
+    of = tiny_text.policy(task)
+    rollout = task.source(96, 0, num_generations=2).collect(of, None)
+    lengths = [len(each.ids) - 1 for each in expert_iteration.kept(rollout, small)]
+    shortest = min(lengths)
+    assert shortest < max(lengths)
+    few = expert_iteration.kept(rollout, replace(small, max_length=shortest))
+    assert [len(each.ids) - 1 for each in few] == [shortest] * lengths.count(shortest)

@@ -1,5 +1,6 @@
 """From names to runs: files of the user's, runs that start from others, stop, go on, and fail."""
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 import torch
 
 import torchward
+from tests.algorithms import tiny_text
 from tests.cli.conftest import QUIET, TINY, Command
 from torchward import launch
 from torchward.metrics import read_metrics
+from torchward.nets.actor_critic import ActorCritic, Network
 from torchward.run import RunOptions
 from torchward.tasks import control, find
 from torchward.tasks.find import LaunchError
@@ -230,3 +233,50 @@ def test_threads_are_chosen_by_the_size_of_the_network() -> None:
         assert launch.choose_threads(ppo.Config(network=Network(net_arch=(256,))), task) == 2
     finally:
         torch.set_num_threads(1)
+
+
+class Halved(torch.nn.Module):
+    """An encoder of the user's own, which nothing can load but its program."""
+
+    features = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 8)
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = self.layer(observation / 2)
+        return made
+
+
+def test_a_run_is_resumed_with_the_policy_that_it_began_with(tmp_path: Path) -> None:
+    """References and divergences are told by it, whoever hands over another of the same architecture."""
+    task = tiny_text.task(graded=True)
+    begun = tiny_text.policy(task)
+    weights = copy.deepcopy(begun.state_dict())
+    small = {"num_generations": 4, "generation_batch_size": 8, "total_timesteps": 40, "learning_rate": 1e-2}
+    run = launch.train("grpo", task, path=tmp_path / "run", policy=begun, beta=0.1, options=SILENT, **small)
+    assert any(not torch.equal(one, weights[name]) for name, one in begun.state_dict().items()), "it has learnt"
+    for given in (None, tiny_text.policy(task, seed=5)):
+        ready = launch.take_up(run.path, task=task, policy=given)
+        assert given is None or ready.policy is given
+        assert all(torch.equal(one, weights[name]) for name, one in ready.policy.state_dict().items())
+
+
+def test_a_policy_that_only_its_program_can_build_is_asked_for(tmp_path: Path) -> None:
+    def made(encoder: torch.nn.Module) -> ActorCritic:
+        space = find.task("CartPole-v1").task
+        return ActorCritic(space.observation_space, space.action_space, Network(net_arch=(8,)), encoder=encoder)
+
+    begun = made(Halved())
+    weights = copy.deepcopy(begun.state_dict())
+    run = launch.train("ppo", "CartPole-v1", path=tmp_path / "run", policy=begun, options=SILENT, total_timesteps=256)
+    with pytest.raises(LaunchError, match=r"policy of its own \(ActorCritic\): go on from Python, .*policy=\.\.\."):
+        launch.take_up(run.path)
+    ready = launch.take_up(run.path, policy=made(Halved()))
+    assert all(torch.equal(one, weights[name]) for name, one in ready.policy.state_dict().items())
+    wider = Halved()
+    wider.layer = torch.nn.Linear(4, 9)
+    wider.features = 9
+    with pytest.raises(LaunchError, match="expected a policy of the architecture that the run began with, got a Actor"):
+        launch.take_up(run.path, policy=made(wider))

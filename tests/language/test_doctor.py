@@ -19,6 +19,7 @@ from torchward.data.sequences import Sequences
 from torchward.language import chat, checks_of_learning, doctor, generate, source
 from torchward.language.checks_of_adapters import adapters
 from torchward.language.checks_of_learning import Cost, ends
+from torchward.language.checks_of_sampling import cached_decode
 from torchward.language.documents import Completion, Dialogue, Document, Message, Prompt
 from torchward.language.finding import Finding, drawing, gap
 from torchward.language.rewards import exact_match
@@ -26,6 +27,7 @@ from torchward.language.task import Problems, Reply
 from torchward.language.text_task import Text
 from torchward.language.tokenizer import Characters
 from torchward.nets import kv_cache, language_model
+from torchward.nets.encoder_decoder import EncoderDecoder
 from torchward.nets.language_model import Chosen, LanguageModel
 from torchward.nets.lora import AdaptedLinear, LoRA, adapt, merged
 from torchward.nets.sampling import Sampling, draw
@@ -491,3 +493,30 @@ def test_half_precision_is_judged_by_the_mean() -> None:
     assert gap(off + 0.05, known, policy).place == 7
     for wrong in (torch.nan, torch.inf):
         assert gap(off.masked_fill(off > 0, wrong), known, policy) == (torch.inf, 7)
+
+
+def test_a_chat_may_close_with_words_of_the_user() -> None:
+    """What stands behind the last words that are learnt is nobody's end: those end as they should."""
+    ids = [0, 1, 5, 0, 1, 5, 2, 3]
+    own = [False, True, True, False, True, True, False, False]
+    some = Sequences(np.array(ids), np.array(own), np.array([0, 3, 8]))
+    assert ends(some, None, 5, 6).ok
+    masked = Sequences(np.array(ids), np.array([*own[:5], False, False, False]), np.array([0, 3, 8]))
+    found = ends(masked, None, 5, 6)
+    assert (
+        found.ok is False and "1 of 2 sequences, first number 2, end with an end-of-text that the mask" in found.words
+    )
+
+
+def test_the_cache_of_an_encoder_decoder_is_sound() -> None:
+    """Its prompts end with the token that its decoder begins with."""
+    of = task()
+    pad, eos = of.tokenizer.pad_id, of.tokenizer.eos_id
+    config = TransformerConfig(
+        vocab_size=of.tokenizer.vocab_size, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=48, kind="encoder-decoder", value_head=True, initializer_range=0.3,
+    )  # fmt: skip
+    with seeded(0, "doctor"):
+        policy = LanguageModel(EncoderDecoder(Transformer(config), pad, eos), of.tokenizer.description()).eval()
+    found = cached_decode(policy, [[*of.tokenizer.encode(word), pad] for word in ("ab=", "c=", "abc=")])
+    assert found.ok, found.words

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -209,6 +210,16 @@ def test_a_conversation_that_fills_the_context_is_cut() -> None:
     for row, line in enumerate(made.lines):
         last = int(rollout.loss_mask[row].nonzero().max())
         assert (float(rollout.next_value[row, last]) == 0.0) == (line.ids[-1] == LETTERS.eos_id)
+
+
+@pytest.mark.parametrize("side", ["train", "test"])
+def test_a_prompt_that_fills_the_context_is_told_before_the_first_rollout(side: str) -> None:
+    """Not when its turn comes, in the midst of a run."""
+    given = problems()
+    long = Document(Prompt("a" * 200), "line 77")
+    spoilt = replace(given, **{side: [*getattr(given, side), long]})
+    with pytest.raises(TextError, match=r"expected prompts of at most .* got 201 in line 77"):
+        source(spoilt).collect(policy(), None)
 
 
 # What a reward may say

@@ -30,6 +30,25 @@ def test_answers_of_ones_own_are_tuned_on_and_some_are_held_out(tmp_path: Path) 
     assert (len(learnt.train), len(learnt.validation)) == (len(shown), len(held_out))
 
 
+def test_no_question_that_is_held_out_is_read_with_its_answer(tmp_path: Path) -> None:
+    """What is pretrained on a file is judged by the same questions as what is tuned on it, or by reward."""
+    task = find.task(str(sums(tmp_path / "sums.jsonl"))).task
+    held_out = {each.text for each in task.problems.test}
+    learnt, looked_at = task.corpus_sides()
+    assert {each.text for each in looked_at} == held_out and not {each.text for each in learnt} & held_out
+    assert len(learnt) + len(looked_at) == 60
+    pretrained, masked = task.corpus(), task.masked()
+    assert len(pretrained.validation) == len(masked.validation) == len(held_out)
+    written = [task.tokenizer.decode(pretrained.train[i].ids) for i in range(len(pretrained.train))]
+    assert not held_out & {text.removesuffix("\n") for text in written} and len(written) == len(learnt)
+
+
+@pytest.mark.parametrize("part", [0.0, 1.0, -0.1])
+def test_something_is_held_out(part: float) -> None:
+    with pytest.raises(ConfigError, match="expected validation above 0 and below 1"):
+        texts.Options(validation=part)
+
+
 def test_a_file_that_is_not_read_is_told_what_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("picks").write_text("[]")

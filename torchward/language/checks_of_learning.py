@@ -114,12 +114,17 @@ def ends(sequences: Sequences | None, rollout: Rollout | None, eos_id: int, pad_
         )
     learnt = 0
     if sequences is not None:
-        starts = sequences.starts
-        last, teaches = starts[1:] - 1, np.logical_or.reduceat(sequences.own, starts[:-1])
+        starts, own = sequences.starts, sequences.own
+        teaches = np.logical_or.reduceat(own, starts[:-1])
+        place = np.where(own, np.arange(len(own)), -1)
+        last = np.maximum.reduceat(place, starts[:-1]).clip(0)  # of what is learnt: a chat may close with other words
+        behind = np.minimum(last + 1, starts[1:] - 1)
+        ends_here = sequences.tokens[last] == eos_id
+        left_out = teaches & ~ends_here & (sequences.tokens[behind] == eos_id)
         faults = {
             "teach nothing: their mask is False throughout": ~teaches,
-            f"do not end with end-of-text (token {eos_id}): stopping is not learnt": sequences.tokens[last] != eos_id,
-            "end with an end-of-text that the mask leaves out: stopping is not learnt": ~sequences.own[last],
+            "end with an end-of-text that the mask leaves out: stopping is not learnt": left_out,
+            f"do not end with end-of-text (token {eos_id}): stopping is not learnt": ~ends_here,
         }
         for what, which in faults.items():
             if which.any():

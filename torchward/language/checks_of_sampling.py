@@ -54,7 +54,8 @@ def written(policy: LanguageModel, prompts: Texts, slots: int, longest: int, cop
 def cached_decode(policy: LanguageModel, prompts: Texts, longest: int = 16) -> Finding:
     """Whether tokens that are written one by one, with a cache, have the probabilities of one pass over the whole text:
     of each prompt alone, of prompts of different lengths together, and where rows leave and others enter."""
-    prompts = [prompt[: max(1, len(prompt) - i % 3)] for i, prompt in enumerate(prompts)]  # of different lengths
+    # Of different lengths. They lose their beginning: at its end a prompt has the token by which a decoder is begun.
+    prompts = [prompt[min(i % 3, max(0, len(prompt) - 2)) :] for i, prompt in enumerate(prompts)]
     alone = [[prompt] for prompt in prompts]
     worst, tokens = 0.0, 0
     for way, batches, slots, most, cause in (

@@ -20,6 +20,7 @@ from torchward.language.play import question
 from torchward.language.source import TextSource
 from torchward.language.task import Problems
 from torchward.language.text_task import Text
+from torchward.nets.encoder_decoder import EncoderDecoder
 from torchward.nets.language_model import LanguageModel
 
 NEW_TOKENS = 24
@@ -78,7 +79,10 @@ def examine(
     yield _looked(partial(masked_steps, policy, rollout))
     yield _looked(partial(same_loss, policy, said if shown is None else shown, pad, cost))
     yield unreadable or _looked(partial(ends, shown, ended, eos, pad))
-    yield _looked(partial(prompt_ends, task.problems.train[:SHOWN], tokenizer))
+    if isinstance(policy.body, EncoderDecoder):
+        yield Finding("prompt ends", None, "not looked at: an encoder reads the prompt, and nobody the two as one text")
+    else:
+        yield _looked(partial(prompt_ends, task.problems.train[:SHOWN], tokenizer))
     yield _looked(partial(adapters, policy, texts, start))
 
 

@@ -224,7 +224,6 @@ def test_every_preset_is_of_a_task_that_exists() -> None:
 
 def test_threads_are_chosen_by_the_size_of_the_network() -> None:
     from torchward.algorithms import ppo
-    from torchward.nets.actor_critic import Network
 
     task = find.task("CartPole-v1").task
     torch.set_num_threads(2)

@@ -253,8 +253,8 @@ def test_a_run_is_resumed_with_the_policy_that_it_began_with(tmp_path: Path) -> 
     task = tiny_text.task(graded=True)
     begun = tiny_text.policy(task)
     weights = copy.deepcopy(begun.state_dict())
-    small = {"num_generations": 4, "generation_batch_size": 8, "total_timesteps": 40, "learning_rate": 1e-2}
-    run = launch.train("grpo", task, path=tmp_path / "run", policy=begun, beta=0.1, options=SILENT, **small)
+    small: dict[str, Any] = {"num_generations": 4, "generation_batch_size": 8, "options": SILENT}
+    run = launch.train("grpo", task, path=tmp_path / "run", policy=begun, beta=0.1, total_timesteps=40, **small)
     assert any(not torch.equal(one, weights[name]) for name, one in begun.state_dict().items()), "it has learnt"
     for given in (None, tiny_text.policy(task, seed=5)):
         ready = launch.take_up(run.path, task=task, policy=given)

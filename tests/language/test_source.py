@@ -217,7 +217,8 @@ def test_a_prompt_that_fills_the_context_is_told_before_the_first_rollout(side: 
     """Not when its turn comes, in the midst of a run."""
     given = problems()
     long = Document(Prompt("a" * 200), "line 77")
-    spoilt = replace(given, **{side: [*getattr(given, side), long]})
+    more: dict[str, Any] = {side: [*getattr(given, side), long]}
+    spoilt = replace(given, **more)
     with pytest.raises(TextError, match=r"expected prompts of at most .* got 201 in line 77"):
         source(spoilt).collect(policy(), None)
 

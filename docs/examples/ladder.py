@@ -81,7 +81,7 @@ def data_report(rung: Rung) -> Any:
     """What there is to learn from."""
     start = launch.change_all(launch.defaults(find.algorithm(rung.algorithm), rung.task), rung.settings)
     task: Any = find.task(rung.task, start.env).task
-    return report(*task.sides(), task.tokenizer, max_length=start.config.max_length)
+    return report(*task.corpus_sides(), task.tokenizer, max_length=start.config.max_length)
 
 
 def text_of(path: Path) -> Text:

@@ -84,11 +84,26 @@ def check_kind(algorithm: Algorithm, policy: Any) -> None:
 
 
 def check_kl(algorithm: Algorithm, policy: Any, setting: str) -> None:
-    """Raises LaunchError where there is no policy to stay close to, or nothing that could be paid for it."""
+    """Raises LaunchError where there is no policy to stay close to, or one that only ever takes its best action, from
+    which all others are infinitely far away; and where there is nothing that could be paid for it."""
+    from torchward.nets.deterministic_actor import DeterministicActor
+    from torchward.nets.q_policy import QPolicy
+
     if policy is None:
         raise LaunchError(f"{setting} needs a policy to stay close to: give init, the run that has it")
     if not _takes_shaping(algorithm):
         raise LaunchError(f"{algorithm.name} takes no {setting}: its train takes no argument `shaping`")
+    explores = "exploration_end above 0, or boltzmann exploration"
+    if isinstance(policy, QPolicy) and not policy.epsilon and not policy.temperature:
+        kind = "a greedy QPolicy (epsilon 0, temperature 0)"
+    elif isinstance(policy, DeterministicActor) and not policy.noise_std:
+        kind, explores = "a DeterministicActor without noise", "noise_std above 0"
+    else:
+        return
+    raise LaunchError(
+        f"expected for {setting} a policy that gives each action some probability, got {kind}; begin from a run with "
+        f"{explores}"
+    )
 
 
 def watched(algorithm: Algorithm, found: Found, kl_budget: float | None) -> Bounds | None:

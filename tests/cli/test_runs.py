@@ -230,3 +230,47 @@ def test_threads_are_chosen_by_the_size_of_the_network() -> None:
         assert launch.choose_threads(ppo.Config(network=Network(net_arch=(256,))), task) == 2
     finally:
         torch.set_num_threads(1)
+
+
+KEPT: dict[str, Any] = {"total_timesteps": 120, "learning_starts": 40, "batch_size": 16, "buffer_size": 1_000}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "sentence"),
+    [
+        (
+            "dqn",
+            {"exploration_end": 0.0},
+            "expected for kl_coef a policy that gives each action some probability, got ",
+        ),
+        ("rainbow", {}, "a greedy QPolicy .* with exploration_end above 0, or boltzmann exploration"),
+        ("td3", {"noise_std": 0.0}, "got a DeterministicActor without noise; begin from a run with noise_std above 0"),
+    ],
+)
+def test_only_what_explores_can_be_stayed_close_to(
+    place: Path, algorithm: str, settings: dict[str, Any], sentence: str
+) -> None:
+    world = "Pendulum-v1" if algorithm == "td3" else "./world.py"
+    first = torchward.train(algorithm, world, path=place / "first", options=SILENT, **KEPT, **settings)
+    with pytest.raises(LaunchError, match=sentence):
+        torchward.train(algorithm, world, init=first.path, kl_coef=0.1, options=SILENT, **KEPT)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [
+        ("dqn", {}),
+        ("dqn", {"recurrent": "lstm", "burn_in": 2, "sequence_length": 4}),
+        ("rainbow", {"exploration": "boltzmann"}),
+        ("sac", {}),
+    ],
+)
+def test_a_policy_with_a_replay_stays_close_to_another(place: Path, algorithm: str, settings: dict[str, Any]) -> None:
+    first = torchward.train(algorithm, "./world.py", path=place / "first", options=SILENT, **KEPT, **settings)
+    networks = {name: value for name, value in settings.items() if name != "recurrent"}  # which the policy brings
+    run = torchward.train(
+        algorithm, "./world.py", init=first.path, path=place / "on", kl_coef=0.1, options=SILENT, **KEPT, **networks
+    )
+    paid = [row["kl"] for row in read_metrics(run.path) if row.get("kl") is not None]
+    assert paid and np.isfinite(paid).all()
+    assert all(bool(value.isfinite().all()) for value in learnt(run.path).values())

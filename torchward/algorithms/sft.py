@@ -6,7 +6,7 @@ not see each other. The run's steps are tokens of rows, its figure is bits per b
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -122,8 +122,8 @@ def groups(policy: Layered, config: Tuning) -> list[Group]:
         tuned += decayed(parameters, config.weight_decay, config.layer_lr_decay ** (len(layers) - 1 - depth))
     if not any(x.requires_grad and "value_head" not in name.split(".") for name, x in policy.named_parameters()):
         raise ConfigError(
-            f"expected freeze_layers to leave an adapter, got {config.freeze_layers}, all layers of the model, beside lora, "
-            "which learns in layers alone: freeze fewer, or leave one of the two out"
+            f"expected freeze_layers to leave an adapter, got {config.freeze_layers}, all layers of the model, beside "
+            "lora, which learns in layers alone: freeze fewer, or leave one of the two out"
         )
     return tuned
 

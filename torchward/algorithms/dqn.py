@@ -91,7 +91,7 @@ class Config:
     batch_size: int = 32
     """Steps in a minibatch; with a recurrent network, sequences."""
     buffer_size: int = 1_000_000
-    """Steps that the replay keeps."""
+    """Rows that the replay keeps: the steps, and one for each episode that ends."""
     buffer_on_disk: bool = False
     """Keep what was observed in files of the run, not in memory."""
     replay: Uniform | Prioritised | HER = field(default_factory=Uniform)

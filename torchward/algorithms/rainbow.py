@@ -50,7 +50,7 @@ class Config:
     batch_size: int = 32
     """Steps in a minibatch."""
     buffer_size: int = 1_000_000
-    """Steps that the replay keeps."""
+    """Rows that the replay keeps: the steps, and one for each episode that ends."""
     buffer_on_disk: bool = False
     """Keep what was observed in files of the run, not in memory."""
     replay: Uniform | Prioritised = field(default_factory=lambda: Prioritised(0.5, 0.4))

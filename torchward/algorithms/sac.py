@@ -88,7 +88,7 @@ class Config:
     batch_size: int = 256
     """Steps in a minibatch."""
     buffer_size: int = 1_000_000
-    """Steps that the replay keeps."""
+    """Rows that the replay keeps: the steps, and one for each episode that ends."""
     buffer_on_disk: bool = False
     """Keep what was observed in files of the run, not in memory."""
     replay: Uniform | HER = field(default_factory=Uniform)
@@ -106,7 +106,8 @@ class Config:
     gamma: float = 0.99
     """Discount of the future, per step."""
     n_steps: int = 1
-    """Steps whose rewards are summed up before the target critics take over."""
+    """Steps whose rewards are summed up before the target critics take over; above 1 the entropies in between, which
+    no replay knows, are left out."""
     tau: float = 0.005
     """How far the target critics move towards the critics at a time."""
     target_update_interval: int = 1

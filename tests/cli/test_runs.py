@@ -11,9 +11,12 @@ import pytest
 import torch
 
 import torchward
+from tests.algorithms.test_goals import Reach
 from tests.cli.conftest import QUIET, TINY, Command
 from torchward import launch
 from torchward.metrics import read_metrics
+from torchward.nets.q_policy import QPolicy
+from torchward.nets.spaces import Box, Discrete
 from torchward.run import RunOptions
 from torchward.tasks import control, find
 from torchward.tasks.find import LaunchError
@@ -274,3 +277,21 @@ def test_a_policy_with_a_replay_stays_close_to_another(place: Path, algorithm: s
     paid = [row["kl"] for row in read_metrics(run.path) if row.get("kl") is not None]
     assert paid and np.isfinite(paid).all()
     assert all(bool(value.isfinite().all()) for value in learnt(run.path).values())
+
+
+def test_hindsight_would_lose_the_price_of_the_distance(place: Path) -> None:
+    made = torchward.load(torchward.train("sac", Reach, path=place / "first", options=SILENT, **KEPT).path)
+    with pytest.raises(LaunchError, match=r"expected no kl_coef with hindsight, .* got replay=HER; leave one out"):
+        torchward.train("sac", Reach, policy=made, replay="her", kl_coef=0.1, options=SILENT, **KEPT)
+
+
+def test_a_policy_that_is_given_excuses_no_replay(place: Path) -> None:
+    """No new network is tried then, which one with an encoder of its own does not need; the replay is."""
+    policy = QPolicy(Box((4,), -1.0, 1.0), Discrete(2))
+    for settings, sentence in (
+        ({"frame_stack": 4}, "frame_stack = 4 needs images"),
+        ({"replay": "her"}, "hindsight needs a Dict of observation, achieved_goal and desired_goal"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            torchward.train("dqn", "./world.py", policy=policy, options=SILENT, **{**KEPT, **settings})
+    assert not (place / "runs").exists(), "it was said before a run was begun"

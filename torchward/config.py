@@ -50,6 +50,23 @@ def from_json(cls: type[Config], data: Any) -> Config:
     return decoded
 
 
+def verify_training(config: Any) -> None:
+    """Raises ConfigError for numbers with which nothing can be trained: a seed below 0, a learning_rate below 0 or not
+    finite, an optimiser's epsilon or a max_grad_norm that is not above 0. A max_grad_norm of infinity clips nothing."""
+    verify_seed(config.seed)
+    if not 0.0 <= config.learning_rate < math.inf:
+        raise ConfigError(f"expected learning_rate of at least 0, and finite, got {config.learning_rate}")
+    for name in ("adam_eps", "rms_prop_eps", "max_grad_norm"):
+        if hasattr(config, name) and not getattr(config, name) > 0.0:
+            raise ConfigError(f"expected {name} above 0, got {getattr(config, name)}")
+
+
+def verify_seed(seed: int) -> None:
+    """Raises ConfigError for a seed below 0, which not every generator takes."""
+    if seed < 0:
+        raise ConfigError(f"expected seed of at least 0, got {seed}")
+
+
 def parse(cls: type[Config], args: Sequence[str], default: Config, prog: str) -> Config:
     """The config that command line arguments ask for, starting from `default`; --help prints the fields and exits.
 

@@ -227,11 +227,10 @@ def begin(
         raise LaunchError(f"{algorithm.name} starts from no other policy: its train takes no argument `policy`")
     for setting, value in (("kl_coef", kl_coef), ("kl_budget", kl_budget)):
         if value:
-            launch_checks.check_kl(algorithm, policy, setting)
+            launch_checks.check_kl(algorithm, config, policy, setting)
     watch = launch_checks.watched(algorithm, found, kl_budget)
     launch_checks.check_device(getattr(config, "device", "cpu"))
-    if hasattr(module, "check") and policy is None:
-        module.check(config, found.task)
+    launch_checks.check_settings(algorithm, config, found, policy)
     options = start.options if start.options is not None else RunOptions()
     manifest = {
         "algorithm": algorithm.source,

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import torch
 
+from torchward.data.hindsight import HER
 from torchward.data.preferences import PreferenceTask
 from torchward.data.texts import GroupTask, LabelledTask, MaskedTask, TextTask
 from torchward.language.hacking import Bounds
@@ -83,12 +84,45 @@ def check_kind(algorithm: Algorithm, policy: Any) -> None:
             raise LaunchError(f"{algorithm.name} does not go on with a {kind.__name__}, which {does}: {others}")
 
 
-def check_kl(algorithm: Algorithm, policy: Any, setting: str) -> None:
-    """Raises LaunchError where there is no policy to stay close to, or nothing that could be paid for it."""
+def check_settings(algorithm: Algorithm, config: Any, found: Found, policy: Any) -> None:
+    """Let the algorithm refuse what it cannot learn, where it has a `check`. One that takes no policy would try a new
+    network, which the one that is given may not need."""
+    check = getattr(algorithm.module, "check", None)
+    if check is None:
+        return
+    if policy is None:
+        check(config, found.task)
+    elif "policy" in inspect.signature(check).parameters:
+        check(config, found.task, policy)
+
+
+def check_kl(algorithm: Algorithm, config: Any, policy: Any, setting: str) -> None:
+    """Raises LaunchError where there is no policy to stay close to, or one that only ever takes its best action, from
+    which all others are infinitely far away; where there is nothing that could be paid for it; and where hindsight
+    would lose the price."""
+    from torchward.nets.deterministic_actor import DeterministicActor
+    from torchward.nets.q_policy import QPolicy
+
     if policy is None:
         raise LaunchError(f"{setting} needs a policy to stay close to: give init, the run that has it")
     if not _takes_shaping(algorithm):
         raise LaunchError(f"{algorithm.name} takes no {setting}: its train takes no argument `shaping`")
+    if isinstance(getattr(config, "replay", None), HER):
+        raise LaunchError(
+            f"expected no {setting} with hindsight, whose other goals pay what the environment says alone, got "
+            "replay=HER; leave one out"
+        )
+    explores = "exploration_end above 0, or boltzmann exploration"
+    if isinstance(policy, QPolicy) and not policy.epsilon and not policy.temperature:
+        kind = "a greedy QPolicy (epsilon 0, temperature 0)"
+    elif isinstance(policy, DeterministicActor) and not policy.noise_std:
+        kind, explores = "a DeterministicActor without noise", "noise_std above 0"
+    else:
+        return
+    raise LaunchError(
+        f"expected for {setting} a policy that gives each action some probability, got {kind}; begin from a run with "
+        f"{explores}"
+    )
 
 
 def watched(algorithm: Algorithm, found: Found, kl_budget: float | None) -> Bounds | None:

@@ -434,7 +434,9 @@ def test_only_memory_recalls(tmp_path: Path, recurrent: Any, least: float, most:
     [
         ({"train_freq": 0}, "train_freq of at least 1, got 0"),
         ({"gradient_steps": 0}, "gradient_steps of at least 1, or -1, got 0"),
-        ({"tau": 1.5}, r"tau within \[0, 1\], got 1.5"),
+        ({"tau": 1.5}, r"tau within \(0, 1\], got 1.5"),
+        ({"tau": 0.0}, r"tau within \(0, 1\], got 0.0; with 0 the target would never move"),
+        ({"buffer_size": 15, "n_envs": 2}, r"2 \* n_envs \* train_freq = 16, got 15 with n_envs=2 and train_freq=4"),
         ({"learning_starts": -1}, "learning_starts of at least 0"),
         ({"burn_in": -1}, "burn_in of at least 0"),
         ({"sequence_length": 0}, "sequence_length of at least 1"),
@@ -456,12 +458,51 @@ def test_what_cannot_be_learnt_is_refused_before_it_begins(tmp_path: Path) -> No
         dqn.check(SMALL, Control("Pendulum-v1"))
     with pytest.raises(SpaceError, match="frame_stack"):
         dqn.check(replace(SMALL, frame_stack=4), Control(Corridor))
-    with pytest.raises(ConfigError, match=r"buffer_size of at least n_envs \* .* = 9, got 8"):
-        dqn.check(replace(RECURRENT, buffer_size=8), Control(Corridor))
     task = Control(Corridor)
+    given = QPolicy(task.observation_space, task.action_space, RECURRENT.network)
+    for policy in (None, given):
+        dqn.check(replace(RECURRENT, buffer_size=10), task, policy)
+        with pytest.raises(ConfigError, match=r"buffer_size of at least n_envs \* .* = 10, got 9"):
+            dqn.check(replace(RECURRENT, buffer_size=9), task, policy)
+        with pytest.raises(SpaceError, match="frame_stack"):
+            dqn.check(replace(SMALL, frame_stack=4), task, policy)
     other = ActorCritic(task.observation_space, task.action_space)
     with pytest.raises(ConfigError, match="a QPolicy with no distribution, got a ActorCritic"):
         dqn.train(SMALL, task, start(tmp_path / "run", dqn, SMALL, task), other)
+
+
+class Blinks(Corridor):
+    """Each step ends an episode: as many rows as there can be."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        seen, reward, _, _, info = super().step(action)
+        return seen, reward, True, False, info
+
+
+@pytest.mark.parametrize("world", [Corridor, Blinks])
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(SMALL, n_envs=2, buffer_size=16, learning_starts=0),
+        replace(SMALL, n_envs=2, buffer_size=16, learning_starts=0, replay=Prioritised()),
+        replace(RECURRENT, n_envs=2, buffer_size=20, learning_starts=0),
+    ],
+    ids=["steps", "prioritised", "sequences"],
+)
+def test_the_smallest_replay_that_is_taken_does_to_the_end(world: Any, config: Config, tmp_path: Path) -> None:
+    task, config = Control(world), replace(config, total_timesteps=400)
+    dqn.check(config, task)
+    run = start(tmp_path / "run", dqn, config, task, checkpoint_freq=40)
+    dqn.train(config, task, run)
+    assert run.step == 400
+
+
+def test_a_run_that_ends_before_it_learns_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task, config = Control(Corridor), replace(SMALL, total_timesteps=40)
+    for starts, said in ((40, True), (39, False)):
+        quick = replace(config, learning_starts=starts)
+        dqn.train(quick, task, start(tmp_path / str(starts), dqn, quick, task, progress=True))
+        assert ("nothing will be learnt: updates begin after 40 steps" in capsys.readouterr().err) == said
 
 
 def test_a_policy_may_be_begun_from(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What holds for every algorithm file: its config survives JSON, and a run that was stopped goes on bit for bit."""
 
 import importlib
+import math
 import signal
 from dataclasses import fields, replace
 from pathlib import Path
@@ -37,7 +38,7 @@ from torchward.algorithms import (
     soft_q,
     td3,
 )
-from torchward.config import from_json, to_json
+from torchward.config import ConfigError, from_json, to_json
 from torchward.data.counts import Counts
 from torchward.data.curiosity import Curiosity
 from torchward.data.exploration import Boltzmann, EpsilonGreedy
@@ -56,6 +57,8 @@ from torchward.nets.q_network import C51, QR, QNet
 from torchward.nets.transformer_config import bert, gpt2
 
 FILES = sorted(path.stem for path in Path(torchward.algorithms.__file__).parent.glob("[a-z]*.py"))
+TABLES = ("dynamic_programming", "q_learning")
+"""Those that have no optimiser."""
 CLOCKS = ("time", "steps_per_second")
 REPLAY: dict[str, Any] = {"total_timesteps": 1200, "learning_starts": 100, "buffer_size": 300, "learning_rate": 1e-3}
 """Of an off-policy run: the replay has wrapped around when it is stopped."""
@@ -72,6 +75,42 @@ def test_an_algorithm_file_is_complete(name: str) -> None:
     changed = replace(config, seed=5, total_timesteps=77)
     assert from_json(module.Config, to_json(changed)) == changed != config
     assert {"total_timesteps", "seed"} <= {field.name for field in fields(module.Config)}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_numbers_with_which_nothing_can_be_trained_are_refused(name: str) -> None:
+    module = importlib.import_module(f"torchward.algorithms.{name}")
+    names = {field.name for field in fields(module.Config)}
+    assert {"seed"} | ({"learning_rate"} if name not in TABLES else set()) <= names
+    wrong: dict[str, tuple[float, ...]] = {"seed": (-1,)}
+    if name not in TABLES:
+        wrong["learning_rate"] = (math.nan, math.inf, -1e-3)
+        assert module.Config(learning_rate=0.0).learning_rate == 0.0
+    for above in names & {"max_grad_norm", "adam_eps", "rms_prop_eps"}:
+        wrong[above] = (math.nan, 0.0, -1.0)
+    for field, values in wrong.items():
+        for value in values:
+            with pytest.raises(ConfigError, match=f"expected {field} .*got {value}"):
+                module.Config(**{field: value})
+    if "max_grad_norm" in names:
+        assert module.Config(max_grad_norm=math.inf).max_grad_norm == math.inf
+
+
+@pytest.mark.parametrize("bonus", [Curiosity, RandomDistillation])
+@pytest.mark.parametrize("rate", [math.nan, -1.0, math.inf])
+def test_a_bonus_learns_at_a_rate(bonus: Any, rate: float) -> None:
+    with pytest.raises(ConfigError, match=f"expected learning_rate of {bonus.__name__} of at least 0, and finite"):
+        bonus(learning_rate=rate)
+
+
+@pytest.mark.parametrize("network", [Network, ActorNet, QNet])
+def test_layers_have_units(network: Any) -> None:
+    assert network(net_arch=()).net_arch == ()
+    with pytest.raises(ConfigError, match="expected widths of at least 1 as net_arch, got 64 0"):
+        network(net_arch=(64, 0))
+    if network is not ActorNet:
+        with pytest.raises(ConfigError, match="expected widths of at least 1 as lstm_hidden_size, got -8"):
+            network(lstm_hidden_size=-8)
 
 
 RUNS: dict[str, tuple[ModuleType, Any, Any]] = {

@@ -12,6 +12,7 @@ import torch
 from tests.algorithms.training import score, start
 from torchward.algorithms import dqn, sac, td3
 from torchward.config import ConfigError, from_json, to_json
+from torchward.data.counts import Counts
 from torchward.data.exploration import EpsilonGreedy
 from torchward.data.hindsight import HER, Hindsight, with_goals
 from torchward.data.replay import Replay, Uniform
@@ -113,6 +114,12 @@ def test_the_setting_is_typed_by_name() -> None:
 def test_what_hindsight_cannot_do_is_said_before_the_run() -> None:
     with pytest.raises(ConfigError, match="hindsight changes single steps, got recurrent='lstm'"):
         dqn.Config(replay=HER(), network=QNet(recurrent="lstm"))
+    for module in (dqn, sac, td3):
+        with pytest.raises(
+            ConfigError, match=r"expected no exploration_bonus with hindsight, .* got Counts; leave one"
+        ):
+            module.Config(replay=HER(), exploration_bonus=Counts())
+        assert module.Config(exploration_bonus=Counts()).exploration_bonus == Counts()
     with pytest.raises(ConfigError, match="expected n_sampled_goal of HER of at least 1, got 0"):
         HER(0)
     with pytest.raises(SpaceError, match="hindsight needs a Dict of observation, achieved_goal and desired_goal"):

@@ -13,9 +13,10 @@ from torch.testing import assert_close
 
 from tests.algorithms.training import score, start
 from tests.algorithms.transitions import ROWS, transitions, values, wander
-from tests.algorithms.worlds import Aim, Railing, Serve
+from tests.algorithms.worlds import Aim, Dial, Railing, Serve
 from torchward.algorithms import sac
 from torchward.config import ConfigError
+from torchward.data.memory import replay_of
 from torchward.data.replay import Transitions
 from torchward.envs.make import EnvOptions
 from torchward.envs.task import Control
@@ -307,10 +308,30 @@ QUICK = sac.Config(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("world", "least"), [(Aim, -0.15), (Serve, -0.15), (Railing, 0.69)])
+@pytest.mark.parametrize(("world", "least"), [(Aim, -0.15), (Dial, -0.15), (Serve, -0.15), (Railing, 0.69)])
 def test_small_tasks_are_solved(world: Any, least: float, tmp_path: Path) -> None:
     task = Control(world, EnvOptions(action_mask=world is Railing))
     assert score(tmp_path / "run", sac, QUICK, task) > least
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32"])
+def test_what_is_kept_is_what_was_done(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole numbers for the environment, and for the critics the real ones that the policy chose."""
+    monkeypatch.setattr(Dial, "done", [])
+    task = Control(Dial, EnvOptions(env_kwargs={"dtype": dtype}))
+    policy = SoftActor(task.observation_space, task.action_space, SMALL)
+    rollout = task.source(1, 0).collect(policy, 50)
+    replay = replay_of(replace(QUICK, n_envs=1), task, tmp_path, 100)
+    replay.add(rollout)
+    assert isinstance(rollout.action, Tensor) and len(Dial.done) == 50
+    done = {round(float(action), 6): told for action, told in zip(rollout.action.flatten(), Dial.done, strict=True)}
+    batch = replay.sample(200, 1.0)
+    assert isinstance(batch.action, Tensor)
+    kept = {round(float(action), 6) for action in batch.action}
+    assert kept <= done.keys() and len(kept) > 40
+    for action in kept:
+        assert done[action].dtype == dtype
+        assert abs(120.0 * (1.0 + action) - float(done[action][0])) <= (0.5 if dtype != "float32" else 1e-3)
 
 
 def test_the_policy_that_is_given_is_the_one_that_learns(tmp_path: Path) -> None:

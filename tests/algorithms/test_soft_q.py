@@ -232,7 +232,7 @@ def test_the_policy_is_the_one_that_the_values_are_of() -> None:
         ({"temperature_end": -1.0}, "expected temperature_end above 0, got -1.0"),
         ({"temperature_fraction": 2.0}, r"expected temperature_fraction within \[0, 1\], got 2.0"),
         ({"network": QNet(recurrent="gru")}, "soft_q learns from single steps"),
-        ({"tau": 2.0}, r"expected tau within \[0, 1\]"),
+        ({"tau": 2.0}, r"expected tau within \(0, 1\]"),
     ],
 )
 def test_settings_that_cannot_be(settings: Any, sentence: str) -> None:

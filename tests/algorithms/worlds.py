@@ -1,6 +1,6 @@
 """Worlds that are learnt in seconds, and whose best return is known."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -59,6 +59,21 @@ class Aim(gym.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         return self.target, -float(abs(action - self.target)[0]), True, False, {}
+
+
+class Dial(Aim):
+    """The same, with an action of whole numbers: 0 stands for -3 and 240 for 3. All that was done is in ``done``."""
+
+    done: ClassVar[list[Any]] = []
+
+    def __init__(self, dtype: Any = np.uint8) -> None:
+        super().__init__()
+        self.action_space = gym.spaces.Box(0, 240, (1,), dtype)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        self.done.append(action)
+        return super().step(action / 40.0 - 3.0)
 
 
 class Recall(gym.Env[Any, Any]):

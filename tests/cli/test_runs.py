@@ -13,10 +13,13 @@ import torch
 
 import torchward
 from tests.algorithms import tiny_text
+from tests.algorithms.test_goals import Reach
 from tests.cli.conftest import QUIET, TINY, Command
 from torchward import launch
 from torchward.metrics import read_metrics
 from torchward.nets.actor_critic import ActorCritic, Network
+from torchward.nets.q_policy import QPolicy
+from torchward.nets.spaces import Box, Discrete
 from torchward.run import RunOptions
 from torchward.tasks import control, find
 from torchward.tasks.find import LaunchError
@@ -279,3 +282,65 @@ def test_a_policy_that_only_its_program_can_build_is_asked_for(tmp_path: Path) -
     wider.features = 9
     with pytest.raises(LaunchError, match="expected a policy of the architecture that the run began with, got a Actor"):
         launch.take_up(run.path, policy=made(wider))
+
+
+KEPT: dict[str, Any] = {"total_timesteps": 120, "learning_starts": 40, "batch_size": 16, "buffer_size": 1_000}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "sentence"),
+    [
+        (
+            "dqn",
+            {"exploration_end": 0.0},
+            "expected for kl_coef a policy that gives each action some probability, got ",
+        ),
+        ("rainbow", {}, "a greedy QPolicy .* with exploration_end above 0, or boltzmann exploration"),
+        ("td3", {"noise_std": 0.0}, "got a DeterministicActor without noise; begin from a run with noise_std above 0"),
+    ],
+)
+def test_only_what_explores_can_be_stayed_close_to(
+    place: Path, algorithm: str, settings: dict[str, Any], sentence: str
+) -> None:
+    world = "Pendulum-v1" if algorithm == "td3" else "./world.py"
+    first = torchward.train(algorithm, world, path=place / "first", options=SILENT, **KEPT, **settings)
+    with pytest.raises(LaunchError, match=sentence):
+        torchward.train(algorithm, world, init=first.path, kl_coef=0.1, options=SILENT, **KEPT)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [
+        ("dqn", {}),
+        ("dqn", {"recurrent": "lstm", "burn_in": 2, "sequence_length": 4}),
+        ("rainbow", {"exploration": "boltzmann"}),
+        ("sac", {}),
+    ],
+)
+def test_a_policy_with_a_replay_stays_close_to_another(place: Path, algorithm: str, settings: dict[str, Any]) -> None:
+    first = torchward.train(algorithm, "./world.py", path=place / "first", options=SILENT, **KEPT, **settings)
+    networks = {name: value for name, value in settings.items() if name != "recurrent"}  # which the policy brings
+    run = torchward.train(
+        algorithm, "./world.py", init=first.path, path=place / "on", kl_coef=0.1, options=SILENT, **KEPT, **networks
+    )
+    paid = [row["kl"] for row in read_metrics(run.path) if row.get("kl") is not None]
+    assert paid and np.isfinite(paid).all()
+    assert all(bool(value.isfinite().all()) for value in learnt(run.path).values())
+
+
+def test_hindsight_would_lose_the_price_of_the_distance(place: Path) -> None:
+    made = torchward.load(torchward.train("sac", Reach, path=place / "first", options=SILENT, **KEPT).path)
+    with pytest.raises(LaunchError, match=r"expected no kl_coef with hindsight, .* got replay=HER; leave one out"):
+        torchward.train("sac", Reach, policy=made, replay="her", kl_coef=0.1, options=SILENT, **KEPT)
+
+
+def test_a_policy_that_is_given_excuses_no_replay(place: Path) -> None:
+    """No new network is tried then, which one with an encoder of its own does not need; the replay is."""
+    policy = QPolicy(Box((4,), -1.0, 1.0), Discrete(2))
+    for settings, sentence in (
+        ({"frame_stack": 4}, "frame_stack = 4 needs images"),
+        ({"replay": "her"}, "hindsight needs a Dict of observation, achieved_goal and desired_goal"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            torchward.train("dqn", "./world.py", policy=policy, options=SILENT, **{**KEPT, **settings})
+    assert not (place / "runs").exists(), "it was said before a run was begun"

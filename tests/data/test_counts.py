@@ -57,7 +57,30 @@ def test_numbers_without_bounds_lie_in_cells_of_a_given_width() -> None:
     huge = 3.4028235e38  # how some environments write that there is none
     space = Box((3,), (-math.inf, -huge, -1.0), (math.inf, huge, 1.0))
     x = torch.tensor([[0.74, -0.1, 0.0], [0.76, 0.1, 0.0], [1e9, -1e9, 0.0]])
-    assert numbers(space, x, cell_width=0.75, bins=2) == [[0, -1, 1], [1, 0, 1], [32767, -32767, 1]]
+    assert numbers(space, x, cell_width=0.75, bins=2) == [[0, -1, 1], [1, 0, 1], [1333333333, -1333333334, 1]]
+
+
+def test_no_number_is_too_large_for_a_cell_of_its_own() -> None:
+    visits, states = Visits(Counts(), Discrete(100_000), Discrete(2)), torch.arange(30_000, 100_000, 7)
+    steps = (states, torch.zeros_like(states), states)
+    assert visits.learn(steps) == {"cells_visited": 10_000.0}
+    assert visits.measure(steps).tolist() == pytest.approx([0.5**0.5] * 10_000)
+    assert visits.measure(to(30_001, 99_999)).tolist() == [1.0, 1.0]
+    far = torch.tensor([[1e300, -math.inf], [math.inf, 0.0]], dtype=torch.float64)
+    assert numbers(Box((2,)), far) == [[2**62, -(2**62)], [2**62, 0]]
+
+
+def test_what_cannot_vary_has_one_cell() -> None:
+    space = Box((2,), (1.0, 0.0), (1.0, 2.0))
+    assert numbers(space, torch.tensor([[1.0, 0.1], [1.0, 1.9]]), bins=2) == [[0, 0], [0, 1]]
+
+
+def test_a_table_of_smaller_numbers_is_read() -> None:
+    """As the checkpoints of older runs hold it."""
+    one, other = (Visits(Counts(), Discrete(9), Discrete(2)) for _ in range(2))
+    one.learn(to(1, 2, 2))
+    other.load_state_dict({**one.state_dict(), "cells": np.array([[1], [2]], np.int16)})
+    assert other.table == one.table
 
 
 @pytest.mark.parametrize("last", [True, False])

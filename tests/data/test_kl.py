@@ -14,6 +14,9 @@ from torchward.data.rollout import Rollout
 from torchward.data.tree import Tree
 from torchward.functional.divergences import categorical_kl
 from torchward.nets.outputs import Acted, Evaluated
+from torchward.nets.q_network import QNet
+from torchward.nets.q_policy import QPolicy
+from torchward.nets.spaces import Box, Discrete
 
 ACTIONS, TIME = 3, 2
 
@@ -93,6 +96,37 @@ def test_what_is_paid_is_the_divergence_in_expectation() -> None:
         assert shaped.reference_log_prob is not None
         torch.testing.assert_close(shaped.reference_log_prob, theirs.detach())
         assert not shaped.reward.requires_grad and not shaped.reference_log_prob.requires_grad
+
+
+def test_what_the_reference_never_does_is_not_learnt_from() -> None:
+    """Of nine rows three hold a first action that is impossible for it, and three the second one."""
+    policy, reference = Table(0), Table(1)
+    rollout, _ = every(policy)
+    with torch.no_grad():
+        reference.logits[:, 2] = -torch.inf
+    with pytest.raises(ConfigError, match="some probability, got 6 of 18 steps whose log-probability"):
+        KLToReference(reference, 0.1).shape(rollout)
+    with torch.no_grad():
+        reference.logits[:, 2] = -60.0
+    shaped, _ = KLToReference(reference, 0.1).shape(rollout)
+    assert shaped.reward.isfinite().all(), "far away is not impossible"
+
+
+def test_a_recurrent_reference_reads_rows_without_a_state_from_zero() -> None:
+    """A uniform policy that warms up a replay keeps no state for it."""
+    space, network = Box((2,)), QNet(recurrent="lstm", net_arch=(4,), lstm_hidden_size=3)
+    reference = QPolicy(space, Discrete(3), network)
+    reference.epsilon = 0.3
+    generator, no = Generator().manual_seed(0), torch.zeros(2, 5, dtype=torch.bool)
+    seen, action = torch.randn(2, 5, 2, generator=generator), torch.randint(3, (2, 5), generator=generator)
+    rollout = Rollout(seen, action, torch.full((2, 5), 1 / 3).log(), torch.zeros(2, 5), no, no, ~no)
+    shaped, _ = KLToReference(reference, 1.0).shape(rollout)
+    state = reference.initial_state(2)
+    for step in range(5):  # one by one, as it acts: the greedy one has 0.7 + 0.3 / 3, the others 0.3 / 3
+        best = reference.q_values(seen[:, step], state).argmax(-1)
+        state = reference.act(seen[:, step], state, None).state
+        chance = torch.where(action[:, step] == best, 0.8, 0.1)
+        torch.testing.assert_close(shaped.reward[:, step], (chance * 3.0).log())
 
 
 def test_the_same_policy_pays_nothing() -> None:

@@ -47,6 +47,13 @@ def test_every_space(theirs: gym.Space[Any], ours: Space) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(sp.leaves(sp.numpy(tensors)), sp.leaves(batch), strict=True))
 
 
+def test_integers_that_are_done_keep_their_dtype() -> None:
+    theirs = g.Dict(a=g.Tuple((g.Box(0, 9, (2,), np.int64), g.Discrete(3))), b=g.Box(0, 1, (1,), np.float64))
+    ours = Dict({"a": Tuple((Box((2,), 0.0, 9.0, "int64"), Discrete(3))), "b": Box((1,), 0.0, 1.0)})
+    assert sp.from_gym(theirs, of_actions=True) == ours
+    assert sp.from_gym(g.Box(0, 255, (4,), np.uint8), of_actions=True) == Box((4,), 0.0, 255.0, "uint8")
+
+
 def test_memory_is_shared_or_not() -> None:
     array = np.zeros(3, np.float32)
     arrays: sp.Arrays = {"x": array, "y": (np.zeros(2),)}

@@ -18,6 +18,7 @@ from torchward.nets.spaces import (
     SpaceError,
     Tree,
     Tuple,
+    acted,
     describe,
     env_action,
     event_shape,
@@ -55,6 +56,7 @@ def test_a_description_is_short_and_says_it_all() -> None:
         describe(OBSERVATIONS["nested"]) == "Dict(a: Tuple(Discrete(3), Box(2)), b: Dict(c: MultiBinary(2), d: Box()))"
     )
     assert describe(Box((84, 84, 3), 0.0, 255.0, "uint8")) == "Box(84 x 84 x 3, uint8)"
+    assert describe(Box((2,), 0.0, 9.0, "int64")) == "Box(2, int64)"
     assert describe(MultiDiscrete((2, 3))) == "MultiDiscrete(2, 3)"
 
 
@@ -62,6 +64,11 @@ def test_leaves_are_in_order_and_have_shapes() -> None:
     assert [event_shape(leaf) for leaf in leaves(OBSERVATIONS["nested"])] == [(), (2,), (2,), ()]
     with pytest.raises(SpaceError, match="not a leaf"):
         event_shape(OBSERVATIONS["nested"])
+
+
+def test_a_policy_acts_in_real_numbers() -> None:
+    space = Dict({"a": Tuple((Discrete(3), Box((2,), 0.0, 9.0, "int64"))), "b": Box((1,))})
+    assert acted(space) == Dict({"a": Tuple((Discrete(3), Box((2,), 0.0, 9.0))), "b": Box((1,))})
 
 
 def test_a_mask_is_an_entry_of_a_dict() -> None:
@@ -96,6 +103,19 @@ class TestEnvAction:
     def test_an_unbounded_box_passes(self) -> None:
         action = torch.randn(4, 2)
         assert env_action(Box((2,)), action) is action
+
+    @pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32", "int64"])
+    def test_of_integers_it_is_the_nearest_one(self, dtype: str) -> None:
+        out = leaf(env_action(Box((1,), 0.0, 100.0, dtype), torch.tensor([[-7.0], [-1.0], [0.013], [0.017], [1.0]])))
+        assert out.dtype == getattr(torch, dtype) and out.flatten().tolist() == [0, 0, 51, 51, 100]
+
+    def test_integers_with_a_single_bound_are_clipped_to_it(self) -> None:
+        box = Box((2,), (0.0, -math.inf), (math.inf, math.inf), "int64")
+        assert leaf(env_action(box, torch.tensor([[-3.0, -3.6], [7.4, 7.6]]))).tolist() == [[0, -4], [7, 8]]
+
+    def test_the_largest_integers_are_reached(self) -> None:
+        box = Box((), -(2.0**31), 2.0**31 - 1.0, "int32")  # in float32 the upper bound is 2^31, which int32 has not
+        assert leaf(env_action(box, torch.tensor([-1.0, 0.0, 1.0]))).tolist() == [-(2**31), 0, 2**31 - 1]
 
     def test_each_element_has_bounds_of_its_own(self) -> None:
         box = Box((3,), (-1.0, -math.inf, 0.0), (3.0, math.inf, math.inf))

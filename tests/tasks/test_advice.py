@@ -11,6 +11,7 @@ import pytest
 
 from tests.algorithms.test_goals import Bits, Reach
 from torchward import launch
+from torchward.cli.train import read
 from torchward.data.preferences import PreferenceTask
 from torchward.data.texts import GroupTask, LabelledTask, MaskedTask, TextTask
 from torchward.envs.make import EnvOptions
@@ -204,8 +205,13 @@ def test_what_is_to_be_minded_becomes_settings_that_exist() -> None:
             command = advice.command("world", " --action-mask")
             assert command.startswith(f"torchward train {algorithm.name} world --action-mask --")
             assert command.endswith(f" --total-timesteps {advice.steps}")
+            _, _, *typed = command.split()
+            asked = read("train", typed)
+            assert asked.algorithm.name == algorithm.name and asked.settings.env.action_mask
+            assert asked.settings.config == replace(changed.config, total_timesteps=advice.steps)
     assert said == {remark.when for remark in REMARKS}
     assert best(masked).settings["exploration_bonus"] == "random_distillation"
+    assert " --exploration-bonus random_distillation " in best(masked).command("world")
 
 
 def test_the_table_is_all_rules_and_remarks() -> None:

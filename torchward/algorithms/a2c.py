@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from torchward.config import ConfigError
+from torchward.config import ConfigError, verify_training
 from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, seeded
 from torchward.data.rollout import Batch
@@ -60,6 +60,7 @@ class Config:
     """Where the network lives: cpu, cuda."""
 
     def __post_init__(self) -> None:
+        verify_training(self)
         for name in ("total_timesteps", "n_envs", "n_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"expected {name} of at least 1, got {getattr(self, name)}")

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from torchward.algorithms.pretrain import Patience, Settings, check_texts, precision, schedule
 from torchward.algorithms.sft import groups
-from torchward.config import ConfigError
+from torchward.config import ConfigError, verify_training
 from torchward.data.labelled import Batch, Shuffled, in_order
 from torchward.data.protocols import Episode, Evaluation
 from torchward.data.random import derive, seeded
@@ -81,6 +81,7 @@ class Config:
     """Where the model lives: cpu, cuda."""
 
     def __post_init__(self) -> None:
+        verify_training(self)
         sizes = "total_timesteps", "per_device_train_batch_size", "gradient_accumulation_steps", "max_eval_samples"
         for name, least in (*((size, 1) for size in sizes), ("max_length", 2)):
             if getattr(self, name) < least:

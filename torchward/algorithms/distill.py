@@ -16,7 +16,7 @@ from torch import Tensor
 
 from torchward.algorithms.grpo import earned
 from torchward.algorithms.pretrain import check_texts, precision, schedule, some, validate
-from torchward.config import ConfigError
+from torchward.config import ConfigError, verify_training
 from torchward.data.cursor import Cursor
 from torchward.data.kl import frozen
 from torchward.data.lessons import Lesson, pieces, rows_of
@@ -194,6 +194,7 @@ class Config:
     """Where both models live: cpu, cuda."""
 
     def __post_init__(self) -> None:
+        verify_training(self)
         names = ("total_timesteps", "num_generations", "generation_batch_size", "max_completion_length", "max_length")
         for name in (*names, "per_device_train_batch_size", "gradient_accumulation_steps"):
             if (value := getattr(self, name)) is not None and value < 1:

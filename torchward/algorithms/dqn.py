@@ -18,7 +18,7 @@ from torchward.data.exploration import Boltzmann, EpsilonGreedy, anneal
 from torchward.data.hindsight import HER, Memory
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
 from torchward.data.means import Means
-from torchward.data.memory import LOG_STEPS, MEASURED, check_replay, replay_of, updates_of, verify
+from torchward.data.memory import LOG_STEPS, MEASURED, check_replay, replay_of, tell_if_idle, updates_of, verify
 from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, generator, seeded
 from torchward.data.replay import Prioritised, Replay, Sequences, StackPadding, Transitions, Uniform
@@ -91,7 +91,7 @@ class Config:
     batch_size: int = 32
     """Steps in a minibatch; with a recurrent network, sequences."""
     buffer_size: int = 1_000_000
-    """Steps that the replay keeps."""
+    """Rows that the replay keeps: the steps, and one for each episode that ends."""
     buffer_on_disk: bool = False
     """Keep what was observed in files of the run, not in memory."""
     replay: Uniform | Prioritised | HER = field(default_factory=Uniform)
@@ -359,15 +359,19 @@ def rows_of(config: Config) -> int:
     return config.burn_in + config.sequence_length + config.n_steps
 
 
-def check(config: Settings, task: Task, distribution: Distribution | None = None) -> None:
-    """Raise a SpaceError if no network of action values or no replay takes the task's spaces: what is tried here is
-    thrown away."""
-    policy = QPolicy(task.observation_space, task.action_space, config.network, distribution)
+def check(config: Settings, task: Task, policy: Policy | None = None, distribution: Distribution | None = None) -> None:
+    """Raise a SpaceError if no network of action values, where no ``policy`` is given, or no replay takes the task's
+    spaces: what is tried here is thrown away. A ConfigError if a recurrent one finds no whole sequence in the replay,
+    where the row before its first step may be the end of another episode."""
+    if policy is None:
+        policy = QPolicy(task.observation_space, task.action_space, config.network, distribution)
     check_replay(config, task)
-    if policy.history and isinstance(config, Config) and config.buffer_size < config.n_envs * rows_of(config):
+    if not isinstance(policy, QPolicy) or not policy.history or not isinstance(config, Config):
+        return
+    if config.buffer_size < (least := config.n_envs * (rows_of(config) + 1)):
         raise ConfigError(
-            f"expected buffer_size of at least n_envs * (burn_in + sequence_length + n_steps) = "
-            f"{config.n_envs * rows_of(config)}, got {config.buffer_size}"
+            f"expected buffer_size of at least n_envs * (burn_in + sequence_length + n_steps + 1) = {least}, got "
+            f"{config.buffer_size}"
         )
 
 
@@ -401,6 +405,7 @@ def train(
     shaping = [*shaping, *bonuses(config.exploration_bonus, task, config.gamma, config.seed, config.device)]
     uniform = UniformPolicy(task.observation_space, task.action_space, policy.initial_state)
     starts = max(config.learning_starts, config.n_envs * rows_of(config) if policy.history else 0)
+    tell_if_idle(starts, config.total_timesteps, run.say)
     with run:
         tracked = {f"shaping{i}": each for i, each in enumerate(shaping)}
         run.track(policy=policy, learner=learner, source=source, replay=replay, **tracked)

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from torchward.config import ConfigError
+from torchward.config import ConfigError, verify_seed
 from torchward.data.protocols import Task
 from torchward.data.random import derive
 from torchward.functional.bellman import greedy_policy, policy_evaluation_exact, q_from_v
@@ -41,6 +41,7 @@ class Config:
     """Where the model lives: cpu, cuda."""
 
     def __post_init__(self) -> None:
+        verify_seed(self.seed)
         if self.total_timesteps < 1:
             raise ConfigError(f"expected total_timesteps of at least 1, got {self.total_timesteps}")
         if not 0.0 <= self.gamma <= 1.0:

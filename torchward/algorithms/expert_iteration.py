@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torchward.algorithms.pretrain import Learner
-from torchward.config import ConfigError
+from torchward.config import ConfigError, verify_training
 from torchward.data.cursor import Cursor
 from torchward.data.kl import frozen
 from torchward.data.packing import Whole
@@ -79,6 +79,7 @@ class Config:
     """Where the model lives: cpu, cuda."""
 
     def __post_init__(self) -> None:
+        verify_training(self)
         for name in ("total_timesteps", "num_generations", "kept_per_prompt", "num_train_epochs", "max_length"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"expected {name} of at least 1, got {getattr(self, name)}")

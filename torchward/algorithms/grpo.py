@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from torchward.config import ConfigError
+from torchward.config import ConfigError, verify_training
 from torchward.data.kl import KLToReference, frozen
 from torchward.data.protocols import Shaping, on_device
 from torchward.data.random import derive, generator, seeded
@@ -155,6 +155,7 @@ class Config:
     """Where the model lives: cpu, cuda."""
 
     def __post_init__(self) -> None:
+        verify_training(self)
         names = ("total_timesteps", "num_generations", "generation_batch_size", "steps_per_generation")
         for name in (*names, "num_iterations", "per_device_train_batch_size", "max_completion_length"):
             if (value := getattr(self, name)) is not None and value < 1:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from torchward.algorithms.pretrain import Patience, precision, schedule
-from torchward.config import ConfigError
+from torchward.config import ConfigError, verify_training
 from torchward.data.preferences import (
     Judgements,
     Numbers,
@@ -90,6 +90,7 @@ class Config:
     """Where the model lives: cpu, cuda."""
 
     def __post_init__(self) -> None:
+        verify_training(self)
         names = ("total_timesteps", "max_length", "per_device_train_batch_size", "gradient_accumulation_steps")
         for name in (*names, "eval_answers", "early_stopping_patience"):
             if (value := getattr(self, name)) is not None and value < 1:

@@ -25,7 +25,7 @@ from torchward.algorithms.pretrain import (
     schedule,
     some,
 )
-from torchward.config import ConfigError
+from torchward.config import ConfigError, verify_training
 from torchward.data.cursor import Cursor
 from torchward.data.masking import Masking
 from torchward.data.packing import Rows, Wrapped
@@ -88,6 +88,7 @@ class Config:
     """Where the model lives: cpu, cuda."""
 
     def __post_init__(self) -> None:
+        verify_training(self)
         for name in ("total_timesteps", "max_length", "per_device_train_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"expected {name} of at least 1, got {getattr(self, name)}")

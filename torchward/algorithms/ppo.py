@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from torchward.config import ConfigError
+from torchward.config import ConfigError, verify_training
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
 from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, generator, seeded
@@ -87,6 +87,7 @@ class Config:
     """Where the network lives: cpu, cuda."""
 
     def __post_init__(self) -> None:
+        verify_training(self)
         for name in ("total_timesteps", "n_envs", "n_steps", "batch_size", "n_epochs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"expected {name} of at least 1, got {getattr(self, name)}")

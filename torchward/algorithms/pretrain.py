@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from torchward.config import ConfigError
+from torchward.config import ConfigError, verify_training
 from torchward.data.cursor import Cursor
 from torchward.data.packing import Packing, Rows, Wrapped, once
 from torchward.data.protocols import Episode, Evaluation, on_device
@@ -73,6 +73,7 @@ class Config:
     """Where the model lives: cpu, cuda."""
 
     def __post_init__(self) -> None:
+        verify_training(self)
         for name in ("total_timesteps", "max_length", "per_device_train_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"expected {name} of at least 1, got {getattr(self, name)}")

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchward.config import ConfigError
+from torchward.config import ConfigError, verify_seed
 from torchward.data.exploration import Boltzmann, EpsilonGreedy, anneal, within_unit
 from torchward.data.protocols import Episode, Task
 from torchward.data.random import derive, generator
@@ -98,6 +98,7 @@ class Config:
     """Where the table lives: cpu, cuda."""
 
     def __post_init__(self) -> None:
+        verify_seed(self.seed)
         for name in ("total_timesteps", "n_envs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"expected {name} of at least 1, got {getattr(self, name)}")

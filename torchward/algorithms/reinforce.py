@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from torchward.config import ConfigError
+from torchward.config import ConfigError, verify_training
 from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, seeded
 from torchward.data.rollout import Batch, Rollout
@@ -56,6 +56,7 @@ class Config:
     """Where the network lives: cpu, cuda."""
 
     def __post_init__(self) -> None:
+        verify_training(self)
         least = 2 if self.baseline == "mean" else 1
         if self.n_envs < least:
             raise ConfigError(f"expected n_envs of at least {least} with baseline={self.baseline!r}, got {self.n_envs}")

@@ -16,7 +16,7 @@ from torchward.data.ahead import Ahead
 from torchward.data.hindsight import HER, Memory
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
 from torchward.data.means import Means
-from torchward.data.memory import LOG_STEPS, MEASURED, check_replay, replay_of, updates_of, verify
+from torchward.data.memory import LOG_STEPS, MEASURED, check_replay, replay_of, tell_if_idle, updates_of, verify
 from torchward.data.protocols import Policy, Shaping, Task, absorb, on_device
 from torchward.data.random import derive, generator, seeded
 from torchward.data.replay import StackPadding, Transitions, Uniform
@@ -88,7 +88,7 @@ class Config:
     batch_size: int = 256
     """Steps in a minibatch."""
     buffer_size: int = 1_000_000
-    """Steps that the replay keeps."""
+    """Rows that the replay keeps: the steps, and one for each episode that ends."""
     buffer_on_disk: bool = False
     """Keep what was observed in files of the run, not in memory."""
     replay: Uniform | HER = field(default_factory=Uniform)
@@ -106,7 +106,8 @@ class Config:
     gamma: float = 0.99
     """Discount of the future, per step."""
     n_steps: int = 1
-    """Steps whose rewards are summed up before the target critics take over."""
+    """Steps whose rewards are summed up before the target critics take over; above 1 the entropies in between, which
+    no replay knows, are left out."""
     tau: float = 0.005
     """How far the target critics move towards the critics at a time."""
     target_update_interval: int = 1
@@ -302,9 +303,11 @@ class Learner:
         self.updates = int(state["updates"])
 
 
-def check(config: Config, task: Task) -> None:
-    """Raise a SpaceError if no policy or no replay takes the task's spaces: what is tried here is thrown away."""
-    SoftActor(task.observation_space, task.action_space, config.network)
+def check(config: Config, task: Task, policy: Policy | None = None) -> None:
+    """Raise a SpaceError if no policy, where none is given, or no replay takes the task's spaces: what is tried here is
+    thrown away."""
+    if policy is None:
+        SoftActor(task.observation_space, task.action_space, config.network)
     check_replay(config, task)
 
 
@@ -326,6 +329,7 @@ def train(
     source = Ahead(source) if config.overlap else source
     shaping = [*shaping, *bonuses(config.exploration_bonus, task, config.gamma, config.seed, config.device)]
     uniform = UniformPolicy(task.observation_space, task.action_space)
+    tell_if_idle(config.learning_starts, config.total_timesteps, run.say)
     with run:
         tracked = {f"shaping{i}": each for i, each in enumerate(shaping)}
         run.track(policy=policy, learner=learner, source=source, replay=replay, **tracked)

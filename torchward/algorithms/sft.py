@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 from torch import nn
 
 from torchward.algorithms.pretrain import Learner, Patience, check_texts, schedule, some, validate
-from torchward.config import ConfigError
+from torchward.config import ConfigError, verify_training
 from torchward.data.cursor import Cursor
 from torchward.data.packing import Whole
 from torchward.data.protocols import Episode, on_device
@@ -73,6 +73,7 @@ class Config:
     """Where the model lives: cpu, cuda."""
 
     def __post_init__(self) -> None:
+        verify_training(self)
         for name in ("total_timesteps", "max_length", "per_device_train_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"expected {name} of at least 1, got {getattr(self, name)}")

@@ -18,7 +18,7 @@ from torchward.config import ConfigError
 from torchward.data.ahead import Ahead
 from torchward.data.exploration import Boltzmann
 from torchward.data.intrinsic import ExplorationBonus, NoBonus, bonuses
-from torchward.data.memory import LOG_STEPS, replay_of, verify
+from torchward.data.memory import LOG_STEPS, replay_of, tell_if_idle, verify
 from torchward.data.protocols import Policy, Shaping, Task, absorb
 from torchward.data.random import derive
 from torchward.data.replay import Prioritised, StackPadding, Transitions, Uniform
@@ -52,7 +52,7 @@ class Config:
     batch_size: int = 32
     """Steps in a minibatch."""
     buffer_size: int = 1_000_000
-    """Steps that the replay keeps."""
+    """Rows that the replay keeps: the steps, and one for each episode that ends."""
     buffer_on_disk: bool = False
     """Keep what was observed in files of the run, not in memory."""
     replay: Uniform | Prioritised = field(default_factory=Uniform)
@@ -128,9 +128,9 @@ def judge(learner: Learner, batch: Transitions) -> Judged:
     return Judged(learner.config.loss(q, aim), (aim - q.detach()).abs(), q.detach())
 
 
-def check(config: Config, task: Task) -> None:
-    """Raise a SpaceError if no network of action values or no replay takes the task's spaces."""
-    dqn.check(config, task)
+def check(config: Config, task: Task, policy: Policy | None = None) -> None:
+    """As :func:`torchward.algorithms.dqn.check`."""
+    dqn.check(config, task, policy)
 
 
 def train(
@@ -145,6 +145,7 @@ def train(
     source = Ahead(source) if config.overlap else source
     uniform = UniformPolicy(task.observation_space, task.action_space)
     shaping = [*shaping, *bonuses(config.exploration_bonus, task, config.gamma, config.seed, config.device)]
+    tell_if_idle(config.learning_starts, config.total_timesteps, run.say)
     with run:
         tracked = {f"shaping{i}": each for i, each in enumerate(shaping)}
         run.track(policy=policy, learner=learner, source=source, replay=replay, **tracked)

@@ -15,8 +15,8 @@ from torchward.data.bonus import Steps
 from torchward.nets import spaces
 from torchward.nets.spaces import Space, Tree
 
-MOST = 32_767
-"""The largest number of a cell."""
+MOST = 2**62
+"""The largest number of a cell: within int64, and a float without rounding."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Visits:
             self.table[key] = self.table.get(key, 0) + 1
         return {"cells_visited": float(len(self.table))}
 
-    def rows(self, steps: Steps) -> NDArray[np.int16]:
+    def rows(self, steps: Steps) -> NDArray[np.int64]:
         """The numbers ``[N, D]`` of the cell of each step."""
         if self.settings.of == "states":
             parts = list(cells(self.space, steps[2], self.settings))
@@ -73,15 +73,15 @@ class Visits:
 
     def state_dict(self) -> dict[str, Any]:
         visits = np.array(list(self.table.values()), np.int64)
-        numbers = np.frombuffer(b"".join(self.table), np.int16)
+        numbers = np.frombuffer(b"".join(self.table), np.int64)
         return {"cells": numbers.reshape(len(visits), -1).copy() if len(visits) else None, "visits": visits}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        keys: Any = [] if state["cells"] is None else np.asarray(state["cells"])
+        keys: Any = [] if state["cells"] is None else np.asarray(state["cells"], np.int64)  # once they were int16
         self.table = {row.tobytes(): int(n) for row, n in zip(keys, state["visits"], strict=True)}
 
 
-def cells(space: Space, tree: Tree, settings: Counts) -> Iterator[NDArray[np.int16]]:
+def cells(space: Space, tree: Tree, settings: Counts) -> Iterator[NDArray[np.int64]]:
     """The numbers ``[N, D]`` of the cells in which elements of a space lie, part by part.
 
     What is discrete is its own cell. A number between bounds has one of ``bins`` cells of equal width, one without
@@ -113,12 +113,13 @@ def cells(space: Space, tree: Tree, settings: Counts) -> Iterator[NDArray[np.int
 def _of_numbers(box: spaces.Box, x: Tensor, settings: Counts) -> Tensor:
     low, high = (bound.to(x).expand(box.shape) for bound in box.bounds())
     bounded = (low.abs() < 1e9) & (high.abs() < 1e9)  # some environments write the largest float for none
-    within = ((x - low) / torch.where(bounded, high - low, 1.0) * settings.bins).clamp(0, settings.bins - 1)
+    width = torch.where(bounded & (high > low), high - low, 1.0)  # what cannot vary has a single cell
+    within = ((x - low) / width * settings.bins).clamp(0, settings.bins - 1)
     return torch.where(bounded, within, x / settings.cell_width).floor()
 
 
-def _numbers(x: Tensor) -> NDArray[np.int16]:
-    rows: NDArray[np.int16] = x.clamp(-MOST, MOST).reshape(len(x), -1).cpu().numpy().astype(np.int16)
+def _numbers(x: Tensor) -> NDArray[np.int64]:
+    rows: NDArray[np.int64] = x.clamp(-MOST, MOST).reshape(len(x), -1).cpu().numpy().astype(np.int64)
     return rows
 
 

@@ -32,10 +32,19 @@ class KLToReference:
 
     @torch.no_grad()
     def shape(self, rollout: Rollout) -> tuple[Rollout, dict[str, Tensor | float]]:
-        """The rollout with what is paid taken from its rewards, and ``reference_log_prob``."""
+        """The rollout with what is paid taken from its rewards, and ``reference_log_prob``.
+
+        Raises ConfigError where a learnt step has no finite price: the reference, or the policy itself, says that it
+        never happens."""
         state = rollout.context.get("state", ())
         reference = self.reference.evaluate_actions(rollout.observation, rollout.action, state, rollout.boundary)
         gap = torch.where(rollout.loss_mask, k1(rollout.log_prob, reference.log_prob), 0.0)
+        if unpaid := int((~gap.isfinite()).sum()):
+            raise ConfigError(
+                f"expected a reference that gives each action that is taken some probability, got {unpaid} of "
+                f"{int(rollout.loss_mask.sum())} steps whose log-probability, by it or by the policy, is not finite; "
+                "begin from a policy that explores"
+            )
         shaped = replace(rollout, reward=rollout.reward - self.beta * gap, reference_log_prob=reference.log_prob)
         beta, rows = self.beta, gap.shape[0]
         divergence = gap.sum() / rows

@@ -1,10 +1,12 @@
 """What the algorithms that learn from a replay have in common: how their settings are checked, and make the replay."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from torchward.config import ConfigError
-from torchward.data.hindsight import Memory, with_goals
+from torchward.config import ConfigError, verify_training
+from torchward.data.hindsight import HER, Memory, with_goals
+from torchward.data.intrinsic import ExplorationBonus, NoBonus
 from torchward.data.protocols import Task
 from torchward.data.replay import Prioritised, Replay, StackPadding
 
@@ -40,6 +42,8 @@ class Settings(Protocol):
     @property
     def tau(self) -> float: ...
     @property
+    def exploration_bonus(self) -> ExplorationBonus: ...
+    @property
     def seed(self) -> int: ...
     @property
     def device(self) -> str: ...
@@ -50,17 +54,36 @@ SIZES = ("total_timesteps", "n_envs", "train_freq", "batch_size", "buffer_size",
 
 def verify(settings: Settings, *sizes: str) -> None:
     """Raises ConfigError for a number that cannot be; ``sizes`` are the fields, beside those that all have, that are
-    at least 1."""
+    at least 1. For sizes that do not fit together, too: a rollout has to fit into the replay, and each of its steps
+    may end an episode, which takes a row as well; and for hindsight beside a bonus, which it would lose."""
+    verify_training(settings)
     for name in (*SIZES, *sizes):
         if getattr(settings, name) < 1:
             raise ConfigError(f"expected {name} of at least 1, got {getattr(settings, name)}")
-    for name in ("gamma", "tau"):
-        if not 0.0 <= getattr(settings, name) <= 1.0:
-            raise ConfigError(f"expected {name} within [0, 1], got {getattr(settings, name)}")
+    if not 0.0 <= settings.gamma <= 1.0:
+        raise ConfigError(f"expected gamma within [0, 1], got {settings.gamma}")
+    if not 0.0 < settings.tau <= 1.0:
+        raise ConfigError(f"expected tau within (0, 1], got {settings.tau}; with 0 the target would never move")
+    if settings.buffer_size < (least := 2 * settings.n_envs * settings.train_freq):
+        raise ConfigError(
+            f"expected buffer_size of at least 2 * n_envs * train_freq = {least}, got {settings.buffer_size} with "
+            f"n_envs={settings.n_envs} and train_freq={settings.train_freq}"
+        )
+    if isinstance(settings.replay, HER) and not isinstance(settings.exploration_bonus, NoBonus):
+        raise ConfigError(
+            "expected no exploration_bonus with hindsight, whose other goals pay what the environment says alone, got "
+            f"{type(settings.exploration_bonus).__name__}; leave one out"
+        )
     if settings.gradient_steps < 1 and settings.gradient_steps != -1:
         raise ConfigError(f"expected gradient_steps of at least 1, or -1, got {settings.gradient_steps}")
     if settings.learning_starts < 0:
         raise ConfigError(f"expected learning_starts of at least 0, got {settings.learning_starts}")
+
+
+def tell_if_idle(starts: int, total: int, say: Callable[[str], None]) -> None:
+    """Say so where the ``starts`` steps before the first update are all that there are."""
+    if starts >= total:
+        say(f"nothing will be learnt: updates begin after {starts} steps (learning_starts), and the run has {total}")
 
 
 def updates_of(settings: Settings) -> int:

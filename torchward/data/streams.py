@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torchward.data.columns import Columns
 from torchward.data.rollout import Rollout
 from torchward.data.tree import Tree
+from torchward.nets import spaces
 from torchward.nets.spaces import Space, SpaceError
 
 __all__ = ["Bools", "Change", "Ints", "Outcome", "StackPadding", "Streams", "fold"]
@@ -73,7 +74,7 @@ class Streams:
         self.size = window + (frame_stack - 1) + 1 + self.reserve
         rows = n * self.size
         self.observation = Columns(observation_space, rows, device, directory, "observation", frame_stack)
-        self.action = Columns(action_space, rows, device, directory, "action")
+        self.action = Columns(spaces.acted(action_space), rows, device, directory, "action")
         self.reward = np.zeros(rows, np.float32)
         self.terminated, self.boundary, self.loss_mask = (np.zeros(rows, bool) for _ in range(3))
         self.every: Ints = np.arange(n)

@@ -15,13 +15,15 @@ Arrays: TypeAlias = NDArray[Any] | dict[str, "Arrays"] | tuple["Arrays", ...]
 """A tree of NumPy arrays: what worlds take and give."""
 
 
-def from_gym(space: gym.Space[Any]) -> Space:
-    """torchward's description of a Gymnasium space.
+def from_gym(space: gym.Space[Any], of_actions: bool = False) -> Space:
+    """torchward's description of a Gymnasium space. Of observations all Boxes but those of uint8 are float32, as which
+    they are read; ``of_actions`` Boxes of integers keep their dtype, in which they are handed over.
 
     Raises :class:`SpaceError` for Text, Graph, Sequence and the like."""
     match space:
         case gym.spaces.Box():
-            dtype = "uint8" if space.dtype == np.uint8 else "float32"
+            keeps = space.dtype == np.uint8 or (of_actions and space.dtype.kind in "iu")
+            dtype = space.dtype.name if keeps else "float32"
             return spaces.Box(tuple(space.shape), _bound(space.low), _bound(space.high), dtype)
         case gym.spaces.Discrete():
             return spaces.Discrete(int(space.n), int(space.start))
@@ -36,9 +38,9 @@ def from_gym(space: gym.Space[Any]) -> Space:
                 raise SpaceError(f"expected a MultiBinary of one axis, got {space}; flatten it in a wrapper")
             return spaces.MultiBinary(space.shape[0])
         case gym.spaces.Dict():
-            return spaces.Dict({name: from_gym(inner) for name, inner in space.spaces.items()})
+            return spaces.Dict({name: from_gym(inner, of_actions) for name, inner in space.spaces.items()})
         case gym.spaces.Tuple():
-            return spaces.Tuple(tuple(from_gym(inner) for inner in space.spaces))
+            return spaces.Tuple(tuple(from_gym(inner, of_actions) for inner in space.spaces))
     raise SpaceError(
         f"expected Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple, got {space}; convert it in an "
         "ObservationWrapper or ActionWrapper"

@@ -53,7 +53,7 @@ class Control:
             self.limit = self.options.max_episode_steps or own
         if probe is not environment:
             probe.close()
-        self.action_space = sp.from_gym(action)
+        self.action_space = sp.from_gym(action, of_actions=True)
         self.observation_space = sp.from_gym(observation)
         if self.options.action_mask and not spaces.has_mask(self.observation_space):
             self.observation_space = sp.with_mask(self.observation_space, sp.mask_space(self.action_space))

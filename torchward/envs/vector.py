@@ -71,7 +71,7 @@ class InProcess:
 
     def __init__(self, name: str, envs: "list[gym.Env[Any, Any]]", mask: bool = False) -> None:
         self.name, self.envs, self.n, self.mask = name, envs, len(envs), mask
-        self.action_space = sp.from_gym(envs[0].action_space)
+        self.action_space = sp.from_gym(envs[0].action_space, of_actions=True)
         self.observation_space = _observation_space(envs[0].observation_space, self.action_space, mask)
         self.has_state = all(map(_has_state, envs))
         self.resumable = self.has_state or not is_nondeterministic(envs[0])
@@ -186,7 +186,7 @@ class Processes:
     def __init__(self, name: str, factories: list[Factory], mask: bool = False, resumable: bool = True) -> None:
         self.name, self.n, self.mask = name, len(factories), mask
         self.vector = AsyncVectorEnv(factories, autoreset_mode=AutoresetMode.DISABLED)
-        self.action_space = sp.from_gym(self.vector.single_action_space)
+        self.action_space = sp.from_gym(self.vector.single_action_space, of_actions=True)
         self.observation_space = _observation_space(self.vector.single_observation_space, self.action_space, mask)
         self.resumable = resumable
 
@@ -277,7 +277,7 @@ class Native:
 
     def __init__(self, name: str, vector: "VectorEnv[Any, Any, Any]", mask: bool = False) -> None:
         self.name, self.vector, self.n, self.mask = name, vector, vector.num_envs, mask
-        self.action_space = sp.from_gym(vector.single_action_space)
+        self.action_space = sp.from_gym(vector.single_action_space, of_actions=True)
         self.observation_space = _observation_space(vector.single_observation_space, self.action_space, mask)
         mode = vector.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         self.mode = mode if isinstance(mode, AutoresetMode) else AutoresetMode(mode)

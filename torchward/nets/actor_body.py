@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from torchward.nets.features import Encoder, Features, action_mask, encode_rows, width_of
 from torchward.nets.heads import require_mask
+from torchward.nets.mlp import verify_widths
 from torchward.nets.perceptrons import Activation, Perceptrons
 from torchward.nets.spaces import Space, Tree, mask_space
 
@@ -24,6 +25,9 @@ class ActorNet:
     """The convolutional encoder of image observations, which actor and critics share: the critics alone train it."""
     normalize_observation: bool = False
     """Bring observations to zero mean and unit variance by running statistics that are saved with the policy."""
+
+    def __post_init__(self) -> None:
+        verify_widths(net_arch=self.net_arch)
 
 
 class ActorBody(nn.Module):

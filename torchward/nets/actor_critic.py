@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from torchward.nets import predict, saving
 from torchward.nets.features import Encoder, Features, action_mask, encode_rows, width_of
 from torchward.nets.heads import affine, head, require_mask
-from torchward.nets.mlp import Activation, Towers, orthogonal
+from torchward.nets.mlp import Activation, Towers, orthogonal, verify_widths
 from torchward.nets.outputs import Acted, Evaluated
 from torchward.nets.recurrent import Recurrent
 from torchward.nets.spaces import Space, Tree, mask_space
@@ -33,6 +33,9 @@ class Network:
     """Bring observations to zero mean and unit variance by running statistics that are saved with the policy."""
     log_std_init: float = 0.0
     """Initial logarithm of the standard deviation of continuous actions; a bounded action space is [-1, 1]."""
+
+    def __post_init__(self) -> None:
+        verify_widths(net_arch=self.net_arch, lstm_hidden_size=(self.lstm_hidden_size,))
 
 
 class ActorCritic(nn.Module):

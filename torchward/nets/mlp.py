@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torchward.config import ConfigError
+
 Activation: TypeAlias = Literal["tanh", "relu", "elu", "silu"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh_,  # in place: it overwrites a product that nothing else needs
@@ -16,6 +18,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": nn.functional.silu,
 }
 """What each name of an activation stands for."""
+
+
+def verify_widths(**widths: Sequence[int]) -> None:
+    """Raises ConfigError for a layer without units, naming the setting that asks for it."""
+    for name, each in widths.items():
+        if any(width < 1 for width in each):
+            raise ConfigError(f"expected widths of at least 1 as {name}, got {' '.join(map(str, each))}")
 
 
 def orthogonal(module: nn.Module, gain: float = math.sqrt(2.0)) -> nn.Module:

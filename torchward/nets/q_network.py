@@ -13,7 +13,7 @@ from torchward.nets.dense import Dense
 from torchward.nets.features import Encoder, Features, action_mask, encode_rows, width_of
 from torchward.nets.heads import require_mask
 from torchward.nets.in_place import FORWARD
-from torchward.nets.mlp import ACTIVATIONS, Activation
+from torchward.nets.mlp import ACTIVATIONS, Activation, verify_widths
 from torchward.nets.quick import Forward, in_numpy
 from torchward.nets.recurrent import Recurrent, State
 from torchward.nets.spaces import Discrete, Space, SpaceError, Tree, describe, mask_space
@@ -41,6 +41,9 @@ class QNet:
     """Explore by noise on the weights behind the features, whose size is learnt."""
     noisy_std: float = 0.5
     """The initial size of that noise."""
+
+    def __post_init__(self) -> None:
+        verify_widths(net_arch=self.net_arch, lstm_hidden_size=(self.lstm_hidden_size,))
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,10 @@ class QPolicy(nn.Module):
         return self.q.allowed(self.q.values(self.q.step(observation, state)[0]), observation)
 
     def evaluate_actions(self, observation: Tree, action: Tree, state: Tree, boundary: Tensor) -> Evaluated:
+        """Where a uniform policy acted in its place there is no ``state``: rows then begin as episodes do."""
         assert isinstance(action, Tensor)
+        if self.history and state == ():
+            state = self.initial_state(len(action))
         values = self.q.allowed(self.q.values(self.q.unroll(observation, state, boundary)), observation)
         log_probs = self._log_probs(values, values.argmax(-1))
         entropy = -(log_probs.exp() * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(-1)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -18,7 +18,8 @@ class SpaceError(ValueError):
 
 @dataclass(frozen=True)
 class Box:
-    """Real (or uint8) arrays. ``low`` and ``high`` are one number, or one for each element in C order."""
+    """Real (or uint8) arrays; of actions, of any integers. ``low`` and ``high`` are one number, or one for each element
+    in C order."""
 
     shape: tuple[int, ...]
     low: Bound = -math.inf
@@ -33,6 +34,11 @@ class Box:
     def is_image(self) -> bool:
         """uint8 with three axes: height, width and channels, in either order."""
         return self.dtype == "uint8" and len(self.shape) == 3
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether its numbers are whole."""
+        return self.dtype.startswith(("int", "uint"))
 
     @property
     def is_bounded(self) -> bool:
@@ -143,7 +149,7 @@ def describe(space: Space) -> str:
     """One short phrase for messages, such as ``Box(4)`` or ``Dict(mask: MultiBinary(3))``."""
     match space:
         case Box():
-            return f"Box({' x '.join(map(str, space.shape))}{', uint8' if space.dtype == 'uint8' else ''})"
+            return f"Box({' x '.join(map(str, space.shape))}{f', {space.dtype}' if space.is_integer else ''})"
         case Discrete():
             return f"Discrete({space.n})"
         case MultiDiscrete():
@@ -183,6 +189,19 @@ def event_shape(space: Space) -> tuple[int, ...]:
     raise SpaceError(f"{describe(space)} is not a leaf: it has no single shape")
 
 
+def acted(space: Space) -> Space:
+    """The space in which a policy acts where ``space`` is the environment's: its Boxes hold real numbers, whatever
+    :func:`env_action` makes of them."""
+    match space:
+        case Box():
+            return replace(space, dtype="float32")
+        case Dict():
+            return Dict({name: acted(inner) for name, inner in space.spaces.items()})
+        case Tuple():
+            return Tuple(tuple(acted(inner) for inner in space.spaces))
+    return space
+
+
 def has_mask(space: Space) -> bool:
     """Whether observations of this space carry an action mask."""
     return isinstance(space, Dict) and MASK in space.spaces
@@ -195,8 +214,8 @@ def mask_space(space: Space) -> Space | None:
 
 def env_action(space: Space, action: Tree) -> Tree:
     """The environment's action for a policy's: Discrete is shifted by its start; a bounded element of a Box is taken
-    from ``[-1, 1]`` (what lies outside is clipped) to ``[low, high]``, and one with a single bound is clipped to it;
-    everything else passes as it is."""
+    from ``[-1, 1]`` (what lies outside is clipped) to ``[low, high]``, and one with a single bound is clipped to it; of
+    a Box of integers it is the nearest one, in its dtype. Everything else passes as it is."""
     if isinstance(action, dict):
         assert isinstance(space, Dict)
         return {name: env_action(inner, action[name]) for name, inner in space.spaces.items()}
@@ -205,6 +224,12 @@ def env_action(space: Space, action: Tree) -> Tree:
         return tuple(env_action(inner, part) for inner, part in zip(space.spaces, action, strict=True))
     if isinstance(space, Discrete):
         return action + space.start if space.start else action
+    if isinstance(space, Box) and space.is_integer:
+        bounded = env_action(acted(space), action)
+        assert isinstance(bounded, Tensor)
+        dtype: torch.dtype = getattr(torch, space.dtype)
+        most = torch.iinfo(dtype)  # which a bound may be that float32 rounds up
+        return bounded.double().round().clamp(float(most.min), float(most.max)).to(dtype)
     if isinstance(space, Box) and (space.low, space.high) != (-math.inf, math.inf):
         low, high = (bound.to(action.device) for bound in space.bounds())
         scaled = torch.lerp(low, high, 0.5 * (action.clamp(-1.0, 1.0) + 1.0))  # lerp hits both bounds exactly

@@ -181,7 +181,7 @@ class Advice(NamedTuple):
     def command(self, task: str, options: str = "") -> str:
         """What to type."""
         flags = "".join(
-            f" --{name.replace('_', '-')}" + ("" if value is True else f" {str(value).replace('_', '-')}")
+            f" --{name.replace('_', '-')}" + ("" if value is True else f" {value}")
             for name, value in self.settings.items()
         )
         steps = "" if self.tuned else f" --total-timesteps {self.steps}"

@@ -366,6 +366,7 @@ def test_a_failure_leaves_a_checkpoint_and_its_state(tmp_path: Path, capsys: pyt
     assert checkpoint.load_tree(path / "failed" / "walk")["since"] == 19 * 7
     said = capsys.readouterr().err
     assert "failed at step 126 (RuntimeError: Maze-v0 returned NaN)" in said
+    assert f"Where, says {path / 'failed' / 'error.txt'}" in said
     assert "checkpoint of step 105" in said
     whole = loop(start(tmp_path / "whole"))
     assert_same(path, loop(Run.resume(path)), tmp_path / "whole", whole)

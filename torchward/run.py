@@ -430,7 +430,8 @@ class Run:
             (failed / "error.txt").write_text(report, encoding="utf-8")
             self._writer.publish()
         say(
-            f"the run failed at step {self.step} ({type(error).__name__}: {error}). Its state then lies in {failed}; "
+            f"the run failed at step {self.step} ({type(error).__name__}: {error}). Where, says "
+            f"{failed / 'error.txt'}; its state then lies beside it; "
             f"`torchward resume {self.path}` goes on from the checkpoint of step {self._saved_step()}."
         )
 

@@ -1,5 +1,6 @@
 """Gymnasium's spaces as torchward's, and trees of NumPy arrays that are shaped by them."""
 
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import gymnasium as gym
@@ -75,6 +76,24 @@ def mask_space(action_space: Space) -> Space:
     raise SpaceError(
         f"an action mask needs discrete actions, got {spaces.describe(action_space)}; leave the option out"
     )
+
+
+def choosable(action_space: Space, mask: Arrays, part: str = "") -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """For each choice of an action space, where a mask ``[..., n]`` leaves anything of it to be chosen ``[...]``, and
+    in words which part of the action it is. Bits are no such choices: one that is forbidden stays 0."""
+    if isinstance(action_space, spaces.Dict | spaces.Tuple):
+        named = action_space.spaces if isinstance(action_space, spaces.Dict) else enumerate(action_space.spaces)
+        for name, inner in dict(named).items():
+            if isinstance(mask, dict) and str(name) in mask:
+                yield from choosable(inner, mask[str(name)], f" of {name!r}")
+        return
+    assert isinstance(mask, np.ndarray)
+    if isinstance(action_space, spaces.Discrete):
+        yield part, mask.any(-1)
+    elif isinstance(action_space, spaces.MultiDiscrete):
+        ends = np.cumsum(action_space.nvec)
+        for i, (end, n) in enumerate(zip(ends, action_space.nvec, strict=True)):
+            yield f"{part} of choice {i}", mask[..., end - n : end].any(-1)
 
 
 def empty(space: Space, lead: tuple[int, ...]) -> Arrays:

@@ -445,6 +445,46 @@ def test_a_resumed_run_may_be_prolonged(tmp_path: Path) -> None:
     assert read_manifest(path)["total"] == 140
 
 
+def test_a_run_whose_config_was_edited_is_not_resumed(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    files = {"task": "/home/a/task.py", "init": "/runs/first"}
+    manifest = {**MANIFEST, **files, "env": {}, "kl": [0.0, None]}
+    loop(Run(path, QUIET, total=140, manifest=manifest))
+    whole = (path / "config.json").read_text()
+    metrics = (path / "metrics.jsonl").read_bytes()
+
+    def edited(change: Callable[[Any], object]) -> str:
+        document = json.loads(whole)
+        change(document)
+        text = json.dumps(document)
+        (path / "config.json").write_text(text)
+        return text
+
+    for change, told in (
+        (lambda d: d["manifest"]["config"].update(seed=1), "got config.seed is 1, and was 0: put that back"),
+        (lambda d: d["manifest"]["config"].update(widths=[1]), r"config.widths is \[1\], and was \[1, 2\]"),
+        (lambda d: d["manifest"]["config"].pop("seed"), "config.seed is None, and was 0"),
+        (lambda d: d["manifest"].update(env={"action_mask": True}), "env.action_mask is True, and was None"),
+        (lambda d: d["manifest"].update(task="/home/a/other.py"), "task is '/home/a/other.py', and was"),
+        (lambda d: d.update(total=700), "total is 700, and was 140.*`torchward train ... --init .*run`"),
+    ):
+        text = edited(change)
+        with pytest.raises(RunError, match=rf"expected .*config\.json as it was when checkpoint 140.*{told}"):
+            Run.resume(path)
+        assert (path / "config.json").read_text() == text and (path / "metrics.jsonl").read_bytes() == metrics
+    # What is only watched may be changed, and files may be moved.
+    for change in (
+        lambda d: d["options"].update(eval_freq=3),
+        lambda d: d["manifest"].update(task="/home/b/task.py", init="/elsewhere/first"),
+    ):
+        edited(change)
+        assert Run.resume(path).done
+    # A checkpoint of before there were notes is taken as it is.
+    (path / "checkpoint" / "140" / checkpoint.NOTE_FILE).unlink()
+    edited(lambda d: d["manifest"]["config"].update(seed=1))
+    assert Run.resume(path).done
+
+
 def test_training_time_adds_up(tmp_path: Path) -> None:
     path = tmp_path / "run"
     loop(start(path, total=70), meddle=lambda step: time.sleep(0.002))

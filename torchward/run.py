@@ -154,8 +154,12 @@ class Run:
 
     @classmethod
     def resume(cls, path: str | Path) -> "Run":
-        """Take up the run in `path` with the options and total that it was started with; `manifest` says what it is."""
-        stored = manifests.read_manifest(path)
+        """Take up the run in `path` with the options and total that it was started with; `manifest` says what it is.
+
+        Raises RunError where its `config.json` asks for something else than its newest checkpoint was made with."""
+        stored, newest = manifests.read_manifest(path), checkpoint.latest(Path(path) / "checkpoint")
+        if newest is not None and (noted := checkpoint.read_note(newest)) is not None:  # older versions wrote none
+            manifests.require_unchanged(Path(path), stored, noted, newest.name)
         options = from_json(RunOptions, stored["options"])
         return cls(path, options, total=stored["total"], manifest=stored["manifest"], resume=True)
 
@@ -330,7 +334,8 @@ class Run:
             "random": generators,
             "tracked": {name: random_state.capture(thing) for name, thing in self._tracked.items()},
         }
-        saved = checkpoint.commit(self.path / "checkpoint", self.step, tree)
+        note = manifests.asked({"manifest": self.manifest, "total": self.total})
+        saved = checkpoint.commit(self.path / "checkpoint", self.step, tree, note)
         self._saved = (self.step, offset)
         if time.perf_counter() - self._drawn > _CURVE_EVERY:
             self._draw()

@@ -1,9 +1,12 @@
 """What can be told of a task without learning anything: its spaces, and a few figures of random play."""
 
+import os
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,6 +52,8 @@ class Facts:
     """Its transition probabilities are known."""
     has_goals: bool
     """It says what any goal would have paid."""
+    memory: int = 0
+    """The bytes of memory that are free on this machine; 0 where nobody says."""
 
     @property
     def chooses(self) -> bool:
@@ -123,7 +128,19 @@ def look(task: Any, seconds: float, seed: int = 0) -> Facts:
         scale=scale,
         has_model=_can(task, "model"),
         has_goals=_has_goal_entries(task.observation_space) and _can(task, "goals"),
+        memory=free_memory(),
     )
+
+
+def free_memory() -> int:
+    """The bytes of memory that programs can have without any being put out to the disk; 0 where nobody says."""
+    try:
+        kilobytes = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text("ascii"), re.MULTILINE)
+        if kilobytes:
+            return 1024 * int(kilobytes[1])
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):  # no Linux; no such name; no POSIX
+        return 0
 
 
 def _unlike_most(values: Sequence[float]) -> float:

@@ -445,7 +445,7 @@ def test_a_resumed_run_may_be_prolonged(tmp_path: Path) -> None:
     assert read_manifest(path)["total"] == 140
 
 
-def test_a_run_whose_config_was_edited_is_not_resumed(tmp_path: Path) -> None:
+def test_a_run_whose_config_was_edited_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "run"
     files = {"task": "/home/a/task.py", "init": "/runs/first"}
     manifest = {**MANIFEST, **files, "env": {}, "kl": [0.0, None]}
@@ -466,7 +466,9 @@ def test_a_run_whose_config_was_edited_is_not_resumed(tmp_path: Path) -> None:
         (lambda d: d["manifest"]["config"].pop("seed"), "config.seed is None, and was 0"),
         (lambda d: d["manifest"].update(env={"action_mask": True}), "env.action_mask is True, and was None"),
         (lambda d: d["manifest"].update(task="/home/a/other.py"), "task is '/home/a/other.py', and was"),
-        (lambda d: d.update(total=700), "total is 700, and was 140.*`torchward train ... --init .*run`"),
+        (lambda d: d["manifest"].update(init=None), "init is None, and was .*`torchward train ... --init .*run`"),
+        (lambda d: d["manifest"]["config"].update(total_timesteps=9), "config.total_timesteps is 9, and was None"),
+        (lambda d: (d["manifest"]["config"].update(seed=1), d.update(total=700)), "config.seed is 1, and was 0: put"),
     ):
         text = edited(change)
         with pytest.raises(RunError, match=rf"expected .*config\.json as it was when checkpoint 140.*{told}"):
@@ -479,6 +481,9 @@ def test_a_run_whose_config_was_edited_is_not_resumed(tmp_path: Path) -> None:
     ):
         edited(change)
         assert Run.resume(path).done
+    edited(lambda d: d.update(total=700))
+    assert not Run.resume(path).done
+    assert "goes on to step 700 rather than 140" in capsys.readouterr().err
     # A checkpoint of before there were notes is taken as it is.
     (path / "checkpoint" / "140" / checkpoint.NOTE_FILE).unlink()
     edited(lambda d: d["manifest"]["config"].update(seed=1))

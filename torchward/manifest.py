@@ -13,6 +13,8 @@ from torchward import __version__, checkpoint
 from torchward.metrics import CONFIG_FILE, RunError, say
 
 _KEYS = ("manifest", "total", "options", "id", "torchward", "torch", "python", "threads")
+STEPS = "config.total_timesteps"
+"""What the manifest's config calls the total."""
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
@@ -38,8 +40,16 @@ def asked(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 def require_unchanged(path: Path, stored: Mapping[str, Any], noted: Mapping[str, Any], checkpoint_name: str) -> None:
     """Raise RunError, naming what differs, where `config.json` asks for something else than a checkpoint was made with.
-    A file that lies elsewhere now, under the same name, is no difference."""
+    A file that lies elsewhere now, under the same name, is no difference; and another number of steps is only told."""
     here, there = (dict(_flat(document)) for document in (asked(stored), noted))
+    total = here["total"]
+    if total != there["total"] and here.get(STEPS, total) == total:
+        say(
+            f"{path} goes on to step {total} rather than {there['total']}: rates that fall with the run fall otherwise."
+        )
+        for name in ("total", STEPS):
+            here.pop(name, None)
+            there.pop(name, None)
     changed = [
         f"{name} is {here.get(name)!r}, and was {there.get(name)!r}"
         for name in sorted(here.keys() | there.keys())

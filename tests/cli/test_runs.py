@@ -210,6 +210,25 @@ def test_python_fields_and_their_errors(place: Path) -> None:
     assert changed.env is not None and changed.env.max_episode_steps == 9
 
 
+def test_an_id_without_a_version_is_that_of_the_newest(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned = launch.defaults(find.algorithm("ppo"), "CartPole-v1")
+    assert launch.defaults(find.algorithm("ppo"), "CartPole") == tuned
+    chosen = launch.change_all(tuned, {"total_timesteps": 256, "n_steps": 32, "tensorboard": False, "progress": False})
+    run = launch.begin(find.algorithm("ppo"), "CartPole", chosen).run
+    assert run.path.name == "ppo-CartPole-v1-0"
+    assert (run.manifest["task"], run.manifest["task_name"]) == ("CartPole-v1", "CartPole-v1")
+    for version in (0, 2):
+        name = f"torchward-test/Named-v{version}"
+        monkeypatch.setitem(gym.registry, name, gym.envs.registration.EnvSpec(name, Small))
+    assert find.identity("torchward-test/Named") == "torchward-test/Named-v2"
+    (place / "worlds_of_mine.py").write_text("")
+    monkeypatch.syspath_prepend(str(place))
+    assert find.identity("worlds_of_mine:torchward-test/Named") == "worlds_of_mine:torchward-test/Named-v2"
+    assert find.identity("worlds_of_nobody:torchward-test/Named") == "worlds_of_nobody:torchward-test/Named"
+    for other in ("CartPole-v0", "Cartpole", "./world.py", "./world.py:Env", "countdown", Small, place, "no such id"):
+        assert find.identity(other) == other
+
+
 def test_every_preset_is_of_a_task_that_exists() -> None:
     """In some version: an older Gymnasium has Taxi-v3."""
     names = {spec.name for spec in gym.registry.values()}

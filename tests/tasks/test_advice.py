@@ -77,6 +77,20 @@ class TestFacts:
 
         assert not look(Control(Mute), 0.05).has_goals
 
+    @pytest.mark.parametrize("fault", ["of one goal alone", "of its info", "an end of one goal alone"])
+    def test_goals_that_are_not_judged_in_batches_are_none(self, fault: str) -> None:
+        class Judge(Reach):
+            def compute_reward(self, achieved: Any, desired: Any, info: Any) -> Any:
+                if fault == "of one goal alone":
+                    return -1.0
+                from_info = fault == "of its info" and achieved.ndim == 2
+                return info["paid"] if from_info else super().compute_reward(achieved, desired, info)
+
+            def compute_terminated(self, achieved: Any, desired: Any, info: Any) -> Any:
+                return np.zeros(3, bool) if fault == "an end of one goal alone" else np.zeros(len(achieved), bool)
+
+        assert not look(Control(Judge), 0.05).has_goals
+
     def test_few_episodes_are_judged_by_their_steps(self) -> None:
         few = replace(PLAIN, episodes=1, distinct=0.0)
         assert not replace(few, rewarded=0.02).is_sparse and replace(few, rewarded=0.001).is_sparse

@@ -127,7 +127,7 @@ def look(task: Any, seconds: float, seed: int = 0) -> Facts:
         std_return=float(returns.std(correction=0)),
         scale=scale,
         has_model=_can(task, "model"),
-        has_goals=_has_goal_entries(task.observation_space) and _can(task, "goals"),
+        has_goals=_has_goal_entries(task.observation_space) and _judges(task, rollout.observation),
         memory=free_memory(),
     )
 
@@ -161,8 +161,22 @@ def _has_goal_entries(space: Space) -> bool:
     return isinstance(space, spaces.Dict) and {"observation", "achieved_goal", "desired_goal"} <= set(space.spaces)
 
 
+def _judges(task: Any, observation: Any) -> bool:
+    """Whether a task says of a batch of two goals what they would have paid, as hindsight asks it; ``observation`` is
+    of a rollout."""
+    try:
+        achieved, desired = (observation[name].flatten(0, 1)[:2] for name in ("achieved_goal", "desired_goal"))
+        goals = task.goals()
+        goals.compute_reward(achieved, desired)
+        if goals.compute_terminated is not None:
+            goals.compute_terminated(achieved, desired)
+    except Exception:  # whatever is wrong with it, it is no help
+        return False
+    return True
+
+
 def _can(task: Any, verb: str) -> bool:
-    """Whether a task has what it offers to have: some environments have a model, some can judge goals."""
+    """Whether a task has what it offers to have: some environments have a model."""
     try:
         getattr(task, verb)()
     except Exception:  # whatever is wrong with it, it is no help

@@ -89,11 +89,11 @@ def choosable(action_space: Space, mask: Arrays, part: str = "") -> Iterator[tup
         return
     assert isinstance(mask, np.ndarray)
     if isinstance(action_space, spaces.Discrete):
-        yield part, mask.any(-1)
+        yield part, np.logical_or.reduce(mask, -1)
     elif isinstance(action_space, spaces.MultiDiscrete):
         ends = np.cumsum(action_space.nvec)
         for i, (end, n) in enumerate(zip(ends, action_space.nvec, strict=True)):
-            yield f"{part} of choice {i}", mask[..., end - n : end].any(-1)
+            yield f"{part} of choice {i}", np.logical_or.reduce(mask[..., end - n : end], -1)
 
 
 def empty(space: Space, lead: tuple[int, ...]) -> Arrays:

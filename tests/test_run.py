@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -517,7 +518,14 @@ def test_errors_of_starting_and_resuming(tmp_path: Path) -> None:
         Run.resume(path)
     for file in (path / "checkpoint" / "70").iterdir():
         file.write_bytes(b"")
-    with pytest.raises(CheckpointError, match="holds no complete torchward checkpoint"):
+    policy = path / "policy" / "last"
+    with pytest.raises(CheckpointError, match=f"holds no complete torchward checkpoint.* --init {policy}"):
+        Run.resume(path)
+    (path / "checkpoint" / "70" / checkpoint.NOTE_FILE).unlink()
+    with pytest.raises(CheckpointError, match=f"complete torchward checkpoint.* Begin a new run .* --init {policy}"):
+        Run.resume(path)
+    shutil.rmtree(path / "policy")
+    with pytest.raises(CheckpointError, match=r"complete torchward checkpoint.* begin it anew"):
         Run.resume(path)
     (path / "config.json").write_text("{}")
     with pytest.raises(RunError, match="is no run of torchward"):

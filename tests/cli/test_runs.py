@@ -1,6 +1,7 @@
 """From names to runs: files of the user's, runs that start from others, stop, go on, and fail."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -219,7 +220,7 @@ def test_an_id_without_a_version_is_that_of_the_newest(place: Path, monkeypatch:
     assert (run.manifest["task"], run.manifest["task_name"]) == ("CartPole-v1", "CartPole-v1")
     for version in (0, 2):
         name = f"torchward-test/Named-v{version}"
-        monkeypatch.setitem(gym.registry, name, gym.envs.registration.EnvSpec(name, Small))
+        monkeypatch.setitem(gym.registry, name, gym.envs.registration.EnvSpec(name, "tests:Small"))
     assert find.identity("torchward-test/Named") == "torchward-test/Named-v2"
     (place / "worlds_of_mine.py").write_text("")
     monkeypatch.syspath_prepend(str(place))
@@ -249,3 +250,12 @@ def test_threads_are_chosen_by_the_size_of_the_network() -> None:
         assert launch.choose_threads(ppo.Config(network=Network(net_arch=(256,))), task) == 2
     finally:
         torch.set_num_threads(1)
+
+
+def test_a_run_that_is_finished_says_so(command: Command, trained: Path, place: Path) -> None:
+    path = shutil.copytree(trained, place / "runs" / "copy")
+    before = learnt(path)
+    code, _, err = command("resume", path)
+    assert code == 0 and f"{path} was already finished, at step 256; a new run goes on from its policy" in err
+    assert err.splitlines()[0].endswith(f" --init {path}") and "torchward train ppo " in err
+    assert all(torch.equal(before[name], tensor) for name, tensor in learnt(path).items())

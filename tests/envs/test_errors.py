@@ -241,8 +241,8 @@ def test_a_process_that_dies_is_told(when: str) -> None:
     told += r"; vectorization 'sync' .* \(at step 4\)" if when == "step" else r" at a reset; .* \(at step \d+\)"
     with pytest.raises(WorldError, match=told):
         faulty.collect(policy(faulty.worlds), 30)
-    faulty.close()
     assert not any(process.is_alive() for process in faulty.worlds.vector.processes)  # type: ignore[attr-defined]
+    faulty.close()
 
 
 def test_also_later_where_it_cannot_be_stored() -> None:

@@ -280,6 +280,7 @@ class Processes:
             process.join(1.0 if not ends else 0.0)  # its pipe closes a little before it ends
             if not process.is_alive():
                 ends.append(f"that of world {i} died (exit code {process.exitcode})")
+        self.close()  # nobody else may, and those that live would wait
         return WorldError(
             f"expected every process of {self.name} to live, but {', '.join(ends) or 'one hung up'} {when}".rstrip()
             + "; vectorization 'sync' steps it in this process, which shows why"

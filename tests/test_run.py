@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -366,6 +367,7 @@ def test_a_failure_leaves_a_checkpoint_and_its_state(tmp_path: Path, capsys: pyt
     assert checkpoint.load_tree(path / "failed" / "walk")["since"] == 19 * 7
     said = capsys.readouterr().err
     assert "failed at step 126 (RuntimeError: Maze-v0 returned NaN)" in said
+    assert f"Where, says {path / 'failed' / 'error.txt'}" in said
     assert "checkpoint of step 105" in said
     whole = loop(start(tmp_path / "whole"))
     assert_same(path, loop(Run.resume(path)), tmp_path / "whole", whole)
@@ -444,6 +446,51 @@ def test_a_resumed_run_may_be_prolonged(tmp_path: Path) -> None:
     assert read_manifest(path)["total"] == 140
 
 
+def test_a_run_whose_config_was_edited_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run"
+    files = {"task": "/home/a/task.py", "init": "/runs/first"}
+    manifest = {**MANIFEST, **files, "env": {}, "kl": [0.0, None]}
+    loop(Run(path, QUIET, total=140, manifest=manifest))
+    whole = (path / "config.json").read_text()
+    metrics = (path / "metrics.jsonl").read_bytes()
+
+    def edited(change: Callable[[Any], object]) -> str:
+        document = json.loads(whole)
+        change(document)
+        text = json.dumps(document)
+        (path / "config.json").write_text(text)
+        return text
+
+    for change, told in (
+        (lambda d: d["manifest"]["config"].update(seed=1), "got config.seed is 1, and was 0: put that back"),
+        (lambda d: d["manifest"]["config"].update(widths=[1]), r"config.widths is \[1\], and was \[1, 2\]"),
+        (lambda d: d["manifest"]["config"].pop("seed"), "config.seed is None, and was 0"),
+        (lambda d: d["manifest"].update(env={"action_mask": True}), "env.action_mask is True, and was None"),
+        (lambda d: d["manifest"].update(task="/home/a/other.py"), "task is '/home/a/other.py', and was"),
+        (lambda d: d["manifest"].update(init=None), "init is None, and was .*`torchward train ... --init .*run`"),
+        (lambda d: d["manifest"]["config"].update(total_timesteps=9), "config.total_timesteps is 9, and was None"),
+        (lambda d: (d["manifest"]["config"].update(seed=1), d.update(total=700)), "config.seed is 1, and was 0: put"),
+    ):
+        text = edited(change)
+        with pytest.raises(RunError, match=rf"expected .*config\.json as it was when checkpoint 140.*{told}"):
+            Run.resume(path)
+        assert (path / "config.json").read_text() == text and (path / "metrics.jsonl").read_bytes() == metrics
+    # What is only watched may be changed, and files may be moved.
+    for change in (
+        lambda d: d["options"].update(eval_freq=3),
+        lambda d: d["manifest"].update(task="/home/b/task.py", init="/elsewhere/first"),
+    ):
+        edited(change)
+        assert Run.resume(path).done
+    edited(lambda d: d.update(total=700))
+    assert not Run.resume(path).done
+    assert "goes on to step 700 rather than 140" in capsys.readouterr().err
+    # A checkpoint of before there were notes is taken as it is.
+    (path / "checkpoint" / "140" / checkpoint.NOTE_FILE).unlink()
+    edited(lambda d: d["manifest"]["config"].update(seed=1))
+    assert Run.resume(path).done
+
+
 def test_training_time_adds_up(tmp_path: Path) -> None:
     path = tmp_path / "run"
     loop(start(path, total=70), meddle=lambda step: time.sleep(0.002))
@@ -471,7 +518,14 @@ def test_errors_of_starting_and_resuming(tmp_path: Path) -> None:
         Run.resume(path)
     for file in (path / "checkpoint" / "70").iterdir():
         file.write_bytes(b"")
-    with pytest.raises(CheckpointError, match="holds no complete torchward checkpoint"):
+    policy = path / "policy" / "last"
+    with pytest.raises(CheckpointError, match=f"holds no complete torchward checkpoint.* --init {policy}"):
+        Run.resume(path)
+    (path / "checkpoint" / "70" / checkpoint.NOTE_FILE).unlink()
+    with pytest.raises(CheckpointError, match=f"complete torchward checkpoint.* Begin a new run .* --init {policy}"):
+        Run.resume(path)
+    shutil.rmtree(path / "policy")
+    with pytest.raises(CheckpointError, match=r"complete torchward checkpoint.* begin it anew"):
         Run.resume(path)
     (path / "config.json").write_text("{}")
     with pytest.raises(RunError, match="is no run of torchward"):

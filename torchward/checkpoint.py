@@ -24,6 +24,7 @@ from torch import Tensor
 FORMAT = "torchward-tree-1"
 JSON_FILE = "tree.json"
 TENSOR_FILE = "tensors.safetensors"
+NOTE_FILE = "note.json"
 _NAME = re.compile(r"(\d+)(?:\.(\d+))?")  # <step>, or <step>.<n> for the n-th further checkpoint of the same step
 
 # What safetensors can name by itself; other types (complex128, say) are stored as their bytes.
@@ -70,8 +71,9 @@ def load_tree(directory: str | Path) -> Any:
         raise CheckpointError(f"{directory} holds no complete torchward checkpoint: {reason}.") from error
 
 
-def commit(parent: str | Path, step: int, tree: Any) -> Path:
-    """Save `tree` as the newest checkpoint under `parent`, then remove the older ones; return its directory.
+def commit(parent: str | Path, step: int, tree: Any, note: Any = None) -> Path:
+    """Save `tree` as the newest checkpoint under `parent`, then remove the older ones; return its directory. A `note`,
+    which is plain JSON, lies beside the tree, for :func:`read_note`.
 
     It is written beside as `<step>.tmp`, forced onto the disk and renamed: a process killed at any moment leaves either
     this checkpoint or the one before as `latest(parent)`. What a killed process left half-written is removed here.
@@ -84,6 +86,9 @@ def commit(parent: str | Path, step: int, tree: Any) -> Path:
     serial = max((_order(path)[1] + 1 for path in older if _order(path)[0] == step), default=0)
     target = parent / (f"{step}.{serial}" if serial else str(step))
     beside = parent / f"{target.name}.tmp"
+    if note is not None:
+        beside.mkdir()
+        write_json(beside / NOTE_FILE, note)
     save_tree(beside, tree)
     os.replace(beside, target)
     _sync_entry(parent)
@@ -97,6 +102,15 @@ def commit(parent: str | Path, step: int, tree: Any) -> Path:
 def latest(parent: str | Path) -> Path | None:
     """The newest complete checkpoint that `commit` left under `parent`; None when there is none. Changes nothing."""
     return max(_complete(Path(parent)), key=_order, default=None)
+
+
+def read_note(directory: str | Path) -> Any:
+    """The note of a checkpoint; None of one without. Raises CheckpointError where it is damaged."""
+    file = Path(directory) / NOTE_FILE
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{directory} holds no complete torchward checkpoint: {NOTE_FILE}: {error}.") from error
 
 
 def publish(directory: str | Path, write: Callable[[Path], object]) -> None:

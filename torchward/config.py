@@ -9,6 +9,7 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -85,7 +86,8 @@ def parse(cls: type[Config], args: Sequence[str], default: Config, prog: str) ->
     except SystemExit as exit_:
         if exit_.code in (0, None):
             raise
-        raise ConfigError(_sentence(printed.getvalue())) from None
+        sentence = _sentence(printed.getvalue())
+        raise ConfigError(sentence + _apart(sentence, whole)) from None
     if unknown:
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as text:
             tyro.cli(cls, args=["--help"], default=default, prog=prog)
@@ -254,6 +256,16 @@ def _sentence(printed: str) -> str:
         choices = re.findall(r"'([^']*)'", listed)
         return f"{flag} expects one of {', '.join(choices)}; got {given!r}.{did_you_mean(given, choices)}"
     return text or "The arguments cannot be read."
+
+
+def _apart(sentence: str, args: Sequence[str]) -> str:
+    """How a list is written whose values somebody has joined by commas; nothing where that is not what is wrong."""
+    words = [word for argument in args for word in argument.split("=", 1)]
+    for flag, value in pairwise(words):
+        if sentence.startswith(f"{flag} expects [") and re.fullmatch(r"[\[(]?[\w.+-]+(,\s*[\w.+-]+)+,?[\])]?", value):
+            parts = re.findall(r"[^,\s()\[\]]+", value)
+            return f" Write {flag} {' '.join(parts)}."
+    return ""
 
 
 def _whole(argument: str) -> str:

@@ -90,6 +90,17 @@ def change(config: C, values: Mapping[str, Any]) -> C:
     return from_json(type(config), data)
 
 
+def for_number(config: Any, setting: Setting) -> tuple[str, str] | None:
+    """Where one of several dataclasses is chosen: the name of the first one that is a single number, and of the setting
+    that it has for that number; None where there is none."""
+    for choice in _choices(config, setting):
+        found = [field.name for field in dataclasses.fields(choice)]
+        if len(found) == 1 and typing.get_type_hints(choice)[found[0]] is float:
+            prefix = f"{setting.name}_"
+            return _snake(choice), prefix + found[0].removeprefix(prefix)
+    return None
+
+
 def docstrings(cls: type[Any]) -> dict[str, str]:
     """The strings that stand below the fields of a dataclass, on one line each; none where there is no source."""
     found: dict[str, str] = {}

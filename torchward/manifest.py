@@ -3,7 +3,7 @@
 import json
 import platform
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from torchward import __version__, checkpoint
 from torchward.metrics import CONFIG_FILE, RunError, say
 
 _KEYS = ("manifest", "total", "options", "id", "torchward", "torch", "python", "threads")
+STEPS = "config.total_timesteps"
+"""What the manifest's config calls the total."""
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
@@ -29,6 +31,51 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     if missing:
         raise RunError(f"{path} is no run of torchward: {file} lacks {', '.join(missing)}.")
     return dict(stored)
+
+
+def asked(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides on what a run learns, of its `config.json`: the note of its checkpoints."""
+    return {"manifest": stored["manifest"], "total": stored["total"]}
+
+
+def require_unchanged(path: Path, stored: Mapping[str, Any], noted: Mapping[str, Any], checkpoint_name: str) -> None:
+    """Raise RunError, naming what differs, where `config.json` asks for something else than a checkpoint was made with.
+    A file that lies elsewhere now, under the same name, is no difference; and another number of steps is only told."""
+    here, there = (dict(_flat(document)) for document in (asked(stored), noted))
+    total = here["total"]
+    if total != there["total"] and here.get(STEPS, total) == total:
+        say(
+            f"{path} goes on to step {total} rather than {there['total']}: rates that fall with the run fall otherwise."
+        )
+        for name in ("total", STEPS):
+            here.pop(name, None)
+            there.pop(name, None)
+    changed = [
+        f"{name} is {here.get(name)!r}, and was {there.get(name)!r}"
+        for name in sorted(here.keys() | there.keys())
+        if here.get(name) != there.get(name) and not _moved(here.get(name), there.get(name))
+    ]
+    if changed:
+        raise RunError(
+            f"expected {path / CONFIG_FILE} as it was when checkpoint {checkpoint_name} was written, got "
+            f"{'; '.join(changed)}: put that back, or begin a new run with what is to be different: `torchward train "
+            f"... --init {path}`."
+        )
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested objects, by their names with dots; those of the manifest are named without it."""
+    if not isinstance(value, Mapping):
+        yield name, value
+        return
+    for key, item in value.items():
+        yield from _flat(item, "" if not name and key == "manifest" else f"{name}.{key}".lstrip("."))
+
+
+def _moved(one: Any, other: Any) -> bool:
+    """Whether two values are the paths of files of one name."""
+    paths = [Path(value) for value in (one, other) if isinstance(value, str)]
+    return len(paths) == 2 and all(path.is_absolute() for path in paths) and paths[0].name == paths[1].name
 
 
 def start(path: Path, manifest: Mapping[str, Any], total: int, options: Mapping[str, Any]) -> None:

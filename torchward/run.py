@@ -22,7 +22,7 @@ import math
 import shutil
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -154,8 +154,13 @@ class Run:
 
     @classmethod
     def resume(cls, path: str | Path) -> "Run":
-        """Take up the run in `path` with the options and total that it was started with; `manifest` says what it is."""
-        stored = manifests.read_manifest(path)
+        """Take up the run in `path` with the options and total that it was started with; `manifest` says what it is.
+
+        Raises RunError where its `config.json` asks for something else than its newest checkpoint was made with."""
+        stored, newest = manifests.read_manifest(path), checkpoint.latest(Path(path) / "checkpoint")
+        noted = None if newest is None else _read(Path(path), checkpoint.read_note, newest)
+        if newest is not None and noted is not None:  # older versions wrote none
+            manifests.require_unchanged(Path(path), stored, noted, newest.name)
         options = from_json(RunOptions, stored["options"])
         return cls(path, options, total=stored["total"], manifest=stored["manifest"], resume=True)
 
@@ -330,7 +335,8 @@ class Run:
             "random": generators,
             "tracked": {name: random_state.capture(thing) for name, thing in self._tracked.items()},
         }
-        saved = checkpoint.commit(self.path / "checkpoint", self.step, tree)
+        note = manifests.asked({"manifest": self.manifest, "total": self.total})
+        saved = checkpoint.commit(self.path / "checkpoint", self.step, tree, note)
         self._saved = (self.step, offset)
         if time.perf_counter() - self._drawn > _CURVE_EVERY:
             self._draw()
@@ -430,7 +436,8 @@ class Run:
             (failed / "error.txt").write_text(report, encoding="utf-8")
             self._writer.publish()
         say(
-            f"the run failed at step {self.step} ({type(error).__name__}: {error}). Its state then lies in {failed}; "
+            f"the run failed at step {self.step} ({type(error).__name__}: {error}). Where, says "
+            f"{failed / 'error.txt'}; its state then lies beside it; "
             f"`torchward resume {self.path}` goes on from the checkpoint of step {self._saved_step()}."
         )
 
@@ -452,8 +459,8 @@ class Run:
         newest = checkpoint.latest(self.path / "checkpoint")
         if newest is None:  # killed before its first checkpoint: the seed brings the same start back
             return 0
-        self._restored = checkpoint.load_tree(newest)
-        state = self._restored["run"]
+        restored: dict[str, Any] = _read(self.path, checkpoint.load_tree, newest)
+        self._restored, state = restored, restored["run"]
         self.step, self.best_return = state["step"], state["best_return"]
         self._window.load_state_dict(state["window"])
         self._clocks = dict(state["clocks"])
@@ -468,3 +475,17 @@ class Run:
             if explain:
                 say("no curve.png is drawn: pip install 'torchward[plots]' brings it.")
         self._drawn = time.perf_counter()
+
+
+def _read(run: Path, read: Callable[[Path], Any], newest: Path) -> Any:
+    """What ``read`` finds in a checkpoint; the error of a damaged one says what else there is of the run."""
+    try:
+        return read(newest)
+    except CheckpointError as error:
+        kept = next((name for name in ("last", "best") if (run / "policy" / name).is_dir()), None)
+        rest = (
+            "Nothing else of the run can be learnt on from: begin it anew."
+            if kept is None
+            else f"Begin a new run from its policy: `torchward train ... --init {run / 'policy' / kept}`."
+        )
+        raise CheckpointError(f"{error} {rest}") from error

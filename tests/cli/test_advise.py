@@ -1,9 +1,15 @@
 """`torchward advise`: what it prints can be typed."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import QUIET, Command
+from tests.tasks.test_advice import PLAIN
+from torchward.cli import advise
+from torchward.tasks import advice
 
 
 def test_the_command_that_it_gives_can_be_typed(command: Command, place: Path) -> None:
@@ -24,6 +30,22 @@ def test_of_a_known_task_the_tuned_settings(command: Command) -> None:
     assert code == 0
     assert "Take dynamic_programming:" in out and "q_learning, tuned for this task" in out
     assert "sweeps" in out and "of which the environment takes" not in out
+
+
+@pytest.mark.parametrize(
+    ("rewarded", "distinct", "episodes", "told"),
+    [
+        (1.0, 1.0, 9, "what is paid differs from step to step, and from episode to episode; returns -9 ± 2"),
+        (1.0, 0.25, 9, "what is paid differs from step to step; 25% of the episodes pay something else than most do; "),
+        (0.9, 0.0, 0, "what is paid differs from step to step; returns"),
+        (0.021, 0.5, 9, "2.1% of the steps pay something else than most do, 50% of the episodes; returns"),
+    ],
+)
+def test_how_often_something_is_paid(rewarded: float, distinct: float, episodes: int, told: str) -> None:
+    facts = replace(PLAIN, rewarded=rewarded, distinct=distinct, episodes=episodes, mean_return=-9.0, std_return=2.0)
+    first = advice.Advice(advice.RULES[0], False, {}, 1)
+    text = " ".join(" ".join(advise.told("world", "", facts, [first], [])).split())
+    assert f"rewards {told}" in text
 
 
 def test_the_rules(command: Command) -> None:

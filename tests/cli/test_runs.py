@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,25 @@ def test_python_fields_and_their_errors(place: Path) -> None:
     assert changed.env is not None and changed.env.max_episode_steps == 9
 
 
+def test_an_id_without_a_version_is_that_of_the_newest(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned = launch.defaults(find.algorithm("ppo"), "CartPole-v1")
+    assert launch.defaults(find.algorithm("ppo"), "CartPole") == tuned
+    chosen = launch.change_all(tuned, {"total_timesteps": 256, "n_steps": 32, "tensorboard": False, "progress": False})
+    run = launch.begin(find.algorithm("ppo"), "CartPole", chosen).run
+    assert run.path.name == "ppo-CartPole-v1-0"
+    assert (run.manifest["task"], run.manifest["task_name"]) == ("CartPole-v1", "CartPole-v1")
+    for version in (0, 2):
+        name = f"torchward-test/Named-v{version}"
+        monkeypatch.setitem(gym.registry, name, gym.envs.registration.EnvSpec(name, "tests:Small"))
+    assert find.identity("torchward-test/Named") == "torchward-test/Named-v2"
+    (place / "worlds_of_mine.py").write_text("")
+    monkeypatch.syspath_prepend(str(place))
+    assert find.identity("worlds_of_mine:torchward-test/Named") == "worlds_of_mine:torchward-test/Named-v2"
+    assert find.identity("worlds_of_nobody:torchward-test/Named") == "worlds_of_nobody:torchward-test/Named"
+    for other in ("CartPole-v0", "Cartpole", "./world.py", "./world.py:Env", "countdown", Small, place, "no such id"):
+        assert find.identity(other) == other
+
+
 def test_every_preset_is_of_a_task_that_exists() -> None:
     """In some version: an older Gymnasium has Taxi-v3."""
     names = {spec.name for spec in gym.registry.values()}
@@ -344,3 +364,12 @@ def test_a_policy_that_is_given_excuses_no_replay(place: Path) -> None:
         with pytest.raises(ValueError, match=sentence):
             torchward.train("dqn", "./world.py", policy=policy, options=SILENT, **{**KEPT, **settings})
     assert not (place / "runs").exists(), "it was said before a run was begun"
+
+
+def test_a_run_that_is_finished_says_so(command: Command, trained: Path, place: Path) -> None:
+    path = shutil.copytree(trained, place / "runs" / "copy")
+    before = learnt(path)
+    code, _, err = command("resume", path)
+    assert code == 0 and f"{path} was already finished, at step 256; a new run goes on from its policy" in err
+    assert err.splitlines()[0].endswith(f" --init {path}") and "torchward train ppo " in err
+    assert all(torch.equal(before[name], tensor) for name, tensor in learnt(path).items())

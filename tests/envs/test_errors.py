@@ -1,5 +1,7 @@
 """A world that raises, or gives what no world may give, stops the run with its name and the step."""
 
+import os
+import sys
 from functools import partial
 from typing import Any
 
@@ -125,6 +127,122 @@ class Misshapen(Walk):
 def test_an_observation_of_another_shape_is_refused(observation: Any, told: str) -> None:
     with pytest.raises(WorldError, match=rf"walk gave an observation that does not fit its space Box\(2\): {told}"):
         EnvSource(InProcess("walk", [Misshapen(0, observation)]), 0)
+
+
+class Answers(Walk):
+    """A walk whose third step gives what it is told to."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__()
+        self.given = given
+
+    def step(self, action: Any) -> Any:
+        names = ("observation", "reward", "terminated", "truncated", "info")
+        answer = dict(zip(names, super().step(action), strict=True))
+        return tuple((answer | self.given if self.time == 3 else answer).values())
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"reward": None}, "expected a number as the reward of walk, got None in world 0; return a float"),
+        ({"reward": "1.0"}, "expected a number as the reward of walk, got '1.0' in world 0"),
+        ({"reward": np.ones(1)}, r"a number as the reward of walk, got (array\(\[1\.\]\)|a ndarray of shape \(1,\))"),
+        ({"reward": (1.0, 2.0)}, r"a number as the reward of walk, got \(1\.0, 2\.0\) in world 0"),
+        ({"reward": np.zeros((9, 9))}, r"a number as the reward of walk, got a ndarray of shape \(9, 9\) in world 0"),
+        ({"terminated": None}, "expected True or False as terminated of walk, got None in world 0; return a bool"),
+        ({"truncated": 0.5}, "expected True or False as truncated of walk, got 0.5 in world 0"),
+        ({"observation": np.array(["0.1", "0.2"])}, r"not fit its space Box\(2\): a ndarray of shape \(2,\) of text"),
+        ({"observation": ["0.1", "0.2"]}, r"not fit its space Box\(2\): a list of shape \(2,\) of text"),
+        ({"observation": np.zeros(2, complex)}, r"Box\(2\): a ndarray of shape \(2,\) of complex numbers"),
+        ({"more": 0}, "the five values observation, reward, terminated, truncated, info, got 6 values in world 0"),
+    ],
+)
+def test_what_no_step_may_give_is_told(given: dict[str, Any], told: str) -> None:
+    for world in (Answers(**given), gym.wrappers.TimeLimit(Answers(**given), 99)):
+        faulty = EnvSource(InProcess("walk", [world]), 0)
+        with pytest.raises(WorldError, match=rf"{told if 'more' not in given else 'the five values'}.*\(at step 2\)"):
+            faulty.collect(policy(faulty.worlds), 5)
+
+
+@pytest.mark.parametrize(
+    ("reward", "flag"),
+    [(1, 0), (np.float16(1), np.bool_(False)), (np.array(1.0), np.array(False)), (True, np.int64(0))],
+)
+def test_any_number_is_a_reward_and_any_truth_a_flag(reward: Any, flag: Any) -> None:
+    source = EnvSource(InProcess("walk", [Answers(reward=reward, terminated=flag)]), 0)
+    rollout = source.collect(policy(source.worlds), 3)
+    assert rollout.reward[0, 2] == 1.0 and not rollout.terminated[0, 2]
+
+
+@pytest.mark.parametrize("limit", [False, True])
+@pytest.mark.parametrize(("given", "told"), [((0, 0.0, False, {}), "got 4 values"), (None, "got a NoneType")])
+def test_a_step_of_four_values_says_which_are_five(given: Any, told: str, limit: bool) -> None:
+    class Old(Walk):
+        def step(self, action: Any) -> Any:
+            return given
+
+    world: Any = gym.wrappers.TimeLimit(Old(), 9) if limit else Old()
+    faulty = EnvSource(InProcess("walk", [world]), 0)
+    wanted = "expected step of walk to return the five values observation, reward, terminated, truncated, info, "
+    if limit and given is None:
+        wanted, told = "walk raised TypeError", "in world 0"
+    with pytest.raises(WorldError, match=wanted + (".*" if limit else told)):
+        faulty.collect(policy(faulty.worlds), 5)
+
+
+@pytest.mark.parametrize("given", [np.zeros(2, np.float32), np.zeros(3), (np.zeros(2), None), {"a": 0, "b": 1}, None])
+def test_a_reset_without_info_is_told(given: Any) -> None:
+    class Curt(Walk):
+        def reset(self, **kwargs: Any) -> Any:
+            return given
+
+    with pytest.raises(WorldError, match="expected reset of walk to return an observation and an info"):
+        EnvSource(InProcess("walk", [Curt()]), 0)
+
+
+@pytest.mark.parametrize("when", ["step", "reset"])
+def test_a_world_that_leaves_the_program_has_failed(when: str) -> None:
+    class Leaves(Walk):
+        def step(self, action: Any) -> Any:
+            return sys.exit(3) if when == "step" and self.time == 2 else super().step(action)
+
+        def reset(self, **kwargs: Any) -> Any:
+            return sys.exit("no way back") if when == "reset" and self.episode == 0 else super().reset(**kwargs)
+
+    faulty = EnvSource(InProcess("walk", [Leaves()]), 0)
+    told = r"in world 0: 3 \(at step 2\)" if when == "step" else "at the reset of world 0: no way back"
+    with pytest.raises(WorldError, match=f"walk raised SystemExit {told}"):
+        faulty.collect(policy(faulty.worlds), 30)
+
+
+def test_a_world_that_is_interrupted_has_not_failed() -> None:
+    class Interrupted(Walk):
+        def step(self, action: Any) -> Any:
+            raise KeyboardInterrupt
+
+    faulty = EnvSource(InProcess("walk", [Interrupted()]), 0)
+    with pytest.raises(KeyboardInterrupt):
+        faulty.collect(policy(faulty.worlds), 5)
+
+
+@pytest.mark.filterwarnings("ignore:.*WARN.*:UserWarning")
+@pytest.mark.parametrize("when", ["step", "reset"])
+def test_a_process_that_dies_is_told(when: str) -> None:
+    class Dies(Walk):
+        def step(self, action: Any) -> Any:
+            return os._exit(9) if when == "step" and self.world and self.time == 2 else super().step(action)
+
+        def reset(self, **kwargs: Any) -> Any:
+            return os._exit(9) if when == "reset" and self.world and self.episode == 0 else super().reset(**kwargs)
+
+    faulty = EnvSource(KINDS["processes"](Dies, 2, False), 0)
+    told = r"expected every process of walk to live, but that of world 1 died \(exit code 9\)"
+    told += r"; vectorization 'sync' .* \(at step 4\)" if when == "step" else r" at a reset; .* \(at step \d+\)"
+    with pytest.raises(WorldError, match=told):
+        faulty.collect(policy(faulty.worlds), 30)
+    assert not any(process.is_alive() for process in faulty.worlds.vector.processes)  # type: ignore[attr-defined]
+    faulty.close()
 
 
 def test_also_later_where_it_cannot_be_stored() -> None:

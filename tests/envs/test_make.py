@@ -227,6 +227,7 @@ def test_a_missing_package_names_the_extra(name: str, module: str, extra: str, m
         (lambda: "no world", "got <lambda>, which made a str"),
         (int, "got int, which made a int"),
         (lambda: 1 / 0, "<lambda> raised ZeroDivisionError when it was made"),
+        (lambda: sys.exit(3), "<lambda> raised SystemExit when it was made: 3"),
     ],
 )
 def test_what_is_no_environment(environment: Any, message: str) -> None:

@@ -15,7 +15,7 @@ from torchward.envs.collect import EnvSource
 from torchward.envs.make import EnvOptions, make
 from torchward.envs.task import Control
 from torchward.envs.vector import InProcess, Native, WorldError
-from torchward.nets.spaces import MASK, Box, Dict, MultiBinary, Tuple
+from torchward.nets.spaces import MASK, Box, Dict, Discrete, MultiBinary, Tuple
 
 
 @pytest.mark.parametrize("where", ["info", "observation"])
@@ -103,6 +103,72 @@ def test_parts_of_an_action_have_masks_of_their_own(kind: str) -> None:
     rollout = source.collect(lively(worlds.observation_space, worlds.action_space), 30)
     assert len(leaf(rollout.action, 0).unique()) == 2
     source.close()
+
+
+class Stuck(Nested):
+    """A walk of world 1 of which, at its third step and where its episodes end, nothing may be done in one part."""
+
+    def __init__(self, part: str, first: int, end: int, world: int = 0, at: int = 3) -> None:
+        super().__init__(world)
+        self.part, self.first, self.end, self.at = part, first, end, at if world == 1 else -1
+        self.over = False
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        seen, reward, terminated, truncated, _ = Walk.step(self, action[0])
+        self.over = terminated or truncated
+        return seen, reward, terminated, truncated, self._info()
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        self.over = False
+        return super().reset(**kwargs)
+
+    def _info(self) -> dict[str, Any]:
+        masks = {"0": np.ones(2, np.int8), "2": np.ones(4, np.int8)}
+        if self.over or self.time == self.at:
+            masks[self.part][self.first : self.end] = 0
+        return {"action_mask": masks}
+
+
+PARTS = [("0", 0, 2, "0"), ("2", 0, 2, "choice 0"), ("2", 2, 4, "choice 1")]
+
+
+@pytest.mark.parametrize("kind", ["in process", "next step", "disabled"])
+@pytest.mark.parametrize("horizon", [4, 10])  # the last step of a rollout, and one within
+@pytest.mark.parametrize(("part", "first", "end", "told"), PARTS)
+def test_a_mask_that_forbids_everything_is_told(
+    kind: str, horizon: int, part: str, first: int, end: int, told: str
+) -> None:
+    source = EnvSource(KINDS[kind](partial(Stuck, part, first, end), 2, True), 0)
+    policy = lively(source.worlds.observation_space, source.worlds.action_space)
+    with pytest.raises(WorldError, match=rf"forbids every one of .*{told}.* in world 1 at step 6;"):
+        source.collect(policy, horizon)
+
+
+@pytest.mark.parametrize("kind", ["in process", "next step", "disabled"])
+def test_where_an_episode_ends_everything_may_be_forbidden(kind: str) -> None:
+    source = EnvSource(KINDS[kind](partial(Stuck, "0", 0, 2, at=-1), 2, True), 0)
+    policy = lively(source.worlds.observation_space, source.worlds.action_space)
+    for _ in range(3):
+        assert source.collect(policy, 15).boundary.any()
+
+
+@pytest.mark.parametrize("time", [0, 2])
+def test_it_is_told_also_where_the_world_refuses_what_is_then_done(time: int) -> None:
+    class Refuses(Masked):
+        def allowed(self) -> Any:
+            return super().allowed() * (self.time != time)
+
+    source = EnvSource(InProcess("walk", [Refuses()], True), 0)
+    told = "walk raised AssertionError" if time == 0 else "forbids every one in world 0 at step [23];"
+    with pytest.raises(WorldError, match=told):  # a first row may be the last of what was collected before
+        source.collect(lively(source.worlds.observation_space, source.worlds.action_space), 5)
+
+
+def test_bits_may_all_be_forbidden() -> None:
+    space = Dict({"bits": MultiBinary(2), "how": Discrete(2)})
+    masks: Any = {"bits": np.zeros((1, 2), np.int64), "how": np.ones((1, 2), np.int64)}
+    assert [(part, allowed.tolist()) for part, allowed in sp.choosable(space, masks)] == [(" of 'how'", [True])]
+    assert not list(sp.choosable(space, {"bits": masks["bits"]})), "a part without a mask"
 
 
 def test_gymnasiums_own_masks() -> None:

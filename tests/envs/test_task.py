@@ -14,6 +14,8 @@ from torchward.envs.make import EnvOptions
 from torchward.envs.task import Control
 from torchward.envs.vector import WorldError
 from torchward.nets.actor_critic import ActorCritic, Network
+from torchward.tasks import find
+from torchward.tasks.find import LaunchError
 
 
 class Uneven(gym.Env[Any, Any]):
@@ -163,6 +165,29 @@ def test_actions_are_scaled_and_shifted() -> None:
     expected = torch.stack([(number[:, 0].clamp(-1, 1) + 1) / 2, 4 * number[:, 1].clamp(-1, 1)], 1)
     torch.testing.assert_close(given, expected)
     assert (number.abs() > 1).any()  # the policy's own action is not clipped
+
+
+@pytest.mark.parametrize("attribute", ["action_space", "observation_space"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_space_that_is_missing_is_named(attribute: str, wrapped: bool) -> None:
+    class Lacks(gym.Env[Any, Any]):
+        def __init__(self) -> None:
+            for name in {"action_space", "observation_space"} - {attribute}:
+                setattr(self, name, gym.spaces.Discrete(2))
+
+    options = EnvOptions(max_episode_steps=9 if wrapped else 0)
+    with pytest.raises(WorldError, match=rf"expected Lacks to have an {attribute}, got none; set self\.{attribute} in"):
+        Control(Lacks, options)
+    with pytest.raises(LaunchError, match=f"expected Lacks to have an {attribute}"):
+        find.task(Lacks, options)
+
+    class Text(Lacks):
+        def __init__(self) -> None:
+            super().__init__()
+            setattr(self, attribute, 3)
+
+    with pytest.raises(WorldError, match=rf"expected Text to have an {attribute}, got 3; set self\.{attribute} in"):
+        Control(Text)
 
 
 def test_the_nouns_are_what_the_protocols_say() -> None:

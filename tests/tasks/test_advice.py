@@ -19,7 +19,7 @@ from torchward.envs.task import Control
 from torchward.nets import spaces
 from torchward.tasks import find
 from torchward.tasks.advice import REMARKS, RULES, Advice, advise, table
-from torchward.tasks.facts import Facts, look
+from torchward.tasks.facts import Facts, free_memory, look
 
 VECTOR, PICTURE = spaces.Box((4,)), spaces.Box((4, 84, 84), 0.0, 255.0, "uint8")
 CHOICE, REAL = spaces.Discrete(3), spaces.Box((2,), -1.0, 1.0)
@@ -77,6 +77,20 @@ class TestFacts:
                 return self.reset()[0], 0.0, False, False, {}
 
         assert not look(Control(Mute), 0.05).has_goals
+
+    @pytest.mark.parametrize("fault", ["of one goal alone", "of its info", "an end of one goal alone"])
+    def test_goals_that_are_not_judged_in_batches_are_none(self, fault: str) -> None:
+        class Judge(Reach):
+            def compute_reward(self, achieved: Any, desired: Any, info: Any) -> Any:
+                if fault == "of one goal alone":
+                    return -1.0
+                from_info = fault == "of its info" and achieved.ndim == 2
+                return info["paid"] if from_info else super().compute_reward(achieved, desired, info)
+
+            def compute_terminated(self, achieved: Any, desired: Any, info: Any) -> Any:
+                return np.zeros(3, bool) if fault == "an end of one goal alone" else np.zeros(len(achieved), bool)
+
+        assert not look(Control(Judge), 0.05).has_goals
 
     def test_few_episodes_are_judged_by_their_steps(self) -> None:
         few = replace(PLAIN, episodes=1, distinct=0.0)
@@ -212,6 +226,33 @@ def test_what_is_to_be_minded_becomes_settings_that_exist() -> None:
     assert said == {remark.when for remark in REMARKS}
     assert best(masked).settings["exploration_bonus"] == "random_distillation"
     assert " --exploration-bonus random_distillation " in best(masked).command("world")
+
+
+def test_a_replay_fits_into_half_of_the_free_memory() -> None:
+    """CarRacing's pictures of 96 x 96 x 3 bytes: a million steps of them, with three numbers done, one earned and three
+    marks, are 27.7 GB."""
+    racing = replace(
+        PLAIN, observation=spaces.Box((96, 96, 3), 0.0, 255.0, "uint8"), action=spaces.Box((3,), -1.0, 1.0)
+    )
+    row = 96 * 96 * 3 + 3 * 4 + 4 + 3
+    for memory, size in ((10 * 10**9, 180_000), (row * 100 * 2, 99), (100 * 10**9, None), (0, None)):
+        facts = replace(racing, memory=memory)
+        (first, *_), remarks = advise(facts, Spaces(facts), None)
+        assert first.rule.algorithm == "sac" and first.settings.get("buffer_size") == size
+        assert size is None or first.settings["buffer_size"] * row <= memory / 2
+        assert (size is None) == (not any("memory are free" in remark.says for remark in remarks))
+        assert (size is None) == ("--buffer-size" not in first.command("CarRacing-v3"))
+    facts = replace(racing, memory=10 * 10**9)
+    _, remarks = advise(facts, Spaces(facts), None)
+    assert "a replay of 1,000,000 steps would take 27.7 GB, and 10 GB of memory are free" in remarks[-1].says
+    facts = replace(facts, action=CHOICE)
+    first, other = advise(facts, Spaces(facts), None)[0]
+    assert "buffer_size" not in first.settings and other.settings["buffer_size"] == 180_000
+    cart = replace(PLAIN, memory=10_000, seconds=0.01)
+    advices, remarks = advise(cart, Control("CartPole-v1"), "CartPole-v1")
+    assert advices[0].tuned and "--buffer-size" in advices[0].command("CartPole-v1"), "also of tuned settings"
+    assert "would take" in remarks[-1].says
+    assert look(Control(Clock), 0.01).memory == pytest.approx(free_memory(), rel=0.5) and free_memory() >= 0
 
 
 def test_the_table_is_all_rules_and_remarks() -> None:

@@ -73,8 +73,7 @@ def told(
         "does": describe(facts.action),
         "a step": f"{_time(facts.seconds)}, its random action included",
         "episodes": ends,
-        "rewards": f"{facts.rewarded:.1%} of the steps pay something else than most do, {facts.distinct:.0%} of the "
-        f"episodes; returns {facts.mean_return:.4g} ± {facts.std_return:.3g}",
+        "rewards": f"{_rewards(facts)}; returns {facts.mean_return:.4g} ± {facts.std_return:.3g}",
     }
     lines += [_filled(f"{name:<9} {text}", 10) for name, text in rows.items()]
     lines += ["", f"Take {first.rule.algorithm}:", "", f"  {first.command(shlex.quote(task), options)}", ""]
@@ -91,6 +90,19 @@ def told(
         tuned = ", tuned for this task" if advice.tuned else ""
         lines.append(_filled(f"{'or':<9} {advice.rule.algorithm}{tuned}: {advice.rule.because}", 10))
     return lines
+
+
+def _rewards(facts: "Facts") -> str:
+    """How often a step, or an episode, pays anything else than usual, where there is something usual."""
+    unlike = "pay something else than most do"
+    if facts.rewarded <= 0.5:
+        return f"{facts.rewarded:.1%} of the steps {unlike}, {facts.distinct:.0%} of the episodes"
+    if facts.episodes < 2:
+        return "what is paid differs from step to step"
+    few = (
+        f"; {facts.distinct:.0%} of the episodes {unlike}" if facts.distinct <= 0.5 else ", and from episode to episode"
+    )
+    return f"what is paid differs from step to step{few}"
 
 
 def _environment_words(words: Sequence[str]) -> list[str]:

@@ -1,13 +1,14 @@
 """Options of the command line: configs as flat groups of flags, read by tyro."""
 
 import json
+import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Annotated, Any
 
-from torchward.config import from_json, parse
-from torchward.fields import Setting, choose, docstrings, settings
+from torchward.config import ConfigError, from_json, parse
+from torchward.fields import Setting, choose, docstrings, for_number, settings
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ def read(groups: Sequence[Group], arguments: Sequence[str], prog: str) -> list[d
     Raises ConfigError for an unknown option, naming the nearest known one, and for a value that it cannot take."""
     if not arguments:
         return [{} for _ in groups]
+    for group in groups:
+        _refuse_numbers(group.config, arguments)
     chosen = [choose(group.config, _choices(group.config, arguments)) for group in groups]
     found = [settings(config) for config in chosen]
     explain = not {"-h", "--help"}.isdisjoint(arguments)
@@ -92,11 +95,30 @@ def _constant(value: Any) -> Callable[[], Any]:
     return lambda: value
 
 
-def _choices(config: Any, arguments: Sequence[str]) -> dict[str, str]:
-    """What `--exploration boltzmann` and its like choose: a dataclass decides which further options there are."""
+def _given(arguments: Sequence[str]) -> dict[str, str]:
+    """What stands behind each option, by the name of its setting."""
     pairs = [(flag, value) for flag, value in zip(arguments, [*arguments[1:], ""], strict=True) if "=" not in flag]
     pairs += [(flag, value) for flag, equals, value in (argument.partition("=") for argument in arguments) if equals]
-    given = {flag[2:].replace("-", "_"): value.replace("-", "_") for flag, value in pairs if flag.startswith("--")}
+    return {flag[2:].replace("-", "_"): value for flag, value in pairs if flag.startswith("--")}
+
+
+def _refuse_numbers(config: Any, arguments: Sequence[str]) -> None:
+    """Raise ConfigError for `--ent-coef 0.2`, where the number belongs to one of several choices, saying to which."""
+    given = _given(arguments)
+    for setting in settings(config):
+        value = given.get(setting.name, "")
+        if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value) and (found := for_number(config, setting)):
+            choice, name = (word.replace("_", "-") for word in found)
+            flag = f"--{setting.name.replace('_', '-')}"
+            raise ConfigError(
+                f"{flag} expects one of {', '.join(typing.get_args(setting.hint))}; got {value}. Write {flag} {choice} "
+                f"--{name} {value}."
+            )
+
+
+def _choices(config: Any, arguments: Sequence[str]) -> dict[str, str]:
+    """What `--exploration boltzmann` and its like choose: a dataclass decides which further options there are."""
+    given = {name: value.replace("-", "_") for name, value in _given(arguments).items()}
     known = {s.name: typing.get_args(s.hint) for s in settings(config) if typing.get_origin(s.hint) is typing.Literal}
     return {name: given[name] for name, names in known.items() if given.get(name) in names}  # tyro refuses all else
 

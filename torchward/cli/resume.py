@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from torchward.cli import positional
+from torchward.cli import positional, say
 
 USAGE = """usage: torchward resume RUN
 
@@ -18,8 +18,17 @@ def run(args: Sequence[str]) -> int:
     if rest:
         from torchward.cli import UsageError
 
-        raise UsageError(f"resume takes no options, because a run keeps its own; got {' '.join(rest)}")
+        raise UsageError(
+            f"resume takes no options, because a run keeps its own; got {' '.join(rest)}. A new run with others begins "
+            f"from its policy: torchward train ALGORITHM TASK --init {words[0]} ..."
+        )
     from torchward import launch
     from torchward.cli.train import go
 
-    return go(launch.take_up(words[0]))
+    ready = launch.take_up(words[0])
+    if ready.run.done:
+        say(
+            f"{words[0]} was already finished, at step {ready.run.step}; a new run goes on from its policy: torchward "
+            f"train {ready.algorithm.name} {ready.task.source or 'TASK'} --init {words[0]}"
+        )
+    return go(ready)

@@ -94,17 +94,40 @@ def updates_of(settings: Settings) -> int:
 def replay_of(settings: Settings, task: Task, directory: Path, period: int) -> Memory:
     """The replay that settings ask for; on the disk in ``directory``, with room for all that may come within the
     ``period`` of steps between two checkpoints, where behind every step there may be the final observation of its
-    episode. Raises as :func:`~torchward.data.hindsight.with_goals` and :class:`~torchward.data.replay.Replay` do."""
+    episode. Raises as :func:`~torchward.data.hindsight.with_goals` and :class:`~torchward.data.replay.Replay` do, and
+    ConfigError where there is not as much memory."""
     steps = -(-period // settings.n_envs) + settings.train_freq
-    replay = Replay(
-        task.observation_space, task.action_space, settings.n_envs, settings.buffer_size,
-        seed=settings.seed, device=settings.device,
-        frame_stack=settings.frame_stack, stack_padding=settings.stack_padding,
-        prioritised=settings.replay if isinstance(settings.replay, Prioritised) else None,
-        directory=directory if settings.buffer_on_disk else None,
-        reserve=2 * steps + 2 if settings.buffer_on_disk else 0,
-    )  # fmt: skip
+    try:
+        replay = Replay(
+            task.observation_space, task.action_space, settings.n_envs, settings.buffer_size,
+            seed=settings.seed, device=settings.device,
+            frame_stack=settings.frame_stack, stack_padding=settings.stack_padding,
+            prioritised=settings.replay if isinstance(settings.replay, Prioritised) else None,
+            directory=directory if settings.buffer_on_disk else None,
+            reserve=2 * steps + 2 if settings.buffer_on_disk else 0,
+        )  # fmt: skip
+    except (MemoryError, RuntimeError) as error:  # NumPy raises the one, torch the other
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise ConfigError(
+            f"expected memory for a replay of buffer_size = {settings.buffer_size} steps, which takes "
+            f"{bytes_of(settings, task):,} bytes, got none on {settings.device}; set a smaller --buffer-size, or keep "
+            "it in files with --buffer-on-disk"
+        ) from error
     return with_goals(replay, settings.replay, task)
+
+
+def bytes_of(settings: Settings, task: Task) -> int:
+    """The bytes that the replay of such settings takes, in memory or in files: what one more row takes, as often as
+    there are rows."""
+    few, more = (
+        Replay(
+            task.observation_space, task.action_space, 1, rows, seed=0, device="meta", frame_stack=settings.frame_stack,
+            prioritised=settings.replay if isinstance(settings.replay, Prioritised) else None,
+        ).nbytes
+        for rows in (64, 128)
+    )  # fmt: skip
+    return few + (more - few) * (settings.buffer_size - 64) // 64
 
 
 def check_replay(settings: Settings, task: Task) -> None:

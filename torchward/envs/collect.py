@@ -15,6 +15,7 @@ from torchward.envs import spaces as sp
 from torchward.envs.acting import acting
 from torchward.envs.spaces import Arrays
 from torchward.envs.vector import Step, WorldError, Worlds, episode_seed
+from torchward.nets import spaces
 
 EPISODE_BLOCK = 64
 """Steps between two looks at whether every world has ended its episode."""
@@ -57,7 +58,8 @@ class EnvSource:
     def collect(self, policy: Policy, horizon: int | None) -> Rollout:
         """The next ``horizon`` steps of every world; None: one whole episode in each, begun anew.
 
-        Raises :class:`WorldError`, with the environment's name and the step, if it raises or returns NaN."""
+        Raises :class:`WorldError`, with the environment's name and the step, if it raises, returns NaN, or gives a mask
+        that forbids all that could be done on an observation other than an episode's last."""
         return self._whole_episodes(policy) if horizon is None else self._steps(policy, horizon)
 
     def _whole_episodes(self, policy: Policy) -> Rollout:
@@ -97,6 +99,9 @@ class EnvSource:
                     step = worlds.step(action)
                 except WorldError as error:
                     self._refuse_nan("observation", sp.take(seen, slice(t + 1)))  # on which a policy acts as it may
+                    # Whether this row only shows where an episode ended is said by the step that has failed.
+                    running = np.concatenate([~reset[:t], ~(terminated | truncated)[max(t - 1, 0) : t]])
+                    self._refuse_empty_masks(sp.take(seen, slice(len(running))), running)
                     raise WorldError(f"{error} (at step {self.steps + t * n})") from error
                 reward[t], terminated[t], truncated[t], reset[t] = (
                     step.reward,
@@ -116,6 +121,7 @@ class EnvSource:
         self._refuse_nan("reward", reward)
         self._refuse_nan("observation", seen)
         self._refuse_nan("observation", sp.take(self.observation, None), horizon)
+        self._refuse_empty_masks(seen, ~reset)
         self._account(reward, terminated | truncated, ~reset)
         observation = self._to_device(sp.tensors(seen))
         last, ends = self._to_device(sp.tensors(self.observation)), self._ends(finals)
@@ -209,6 +215,20 @@ class EnvSource:
                 step = self.steps + (begin + int(np.argwhere(~finite)[0][0])) * self.worlds.n
                 raise WorldError(
                     f"{self.worlds.name} returned NaN or infinity as {what} at step {step}; nothing was learnt from it"
+                )
+
+    def _refuse_empty_masks(self, seen: Arrays, running: NDArray[Any]) -> None:
+        """Raise where the mask of an observation ``[T, n, ...]``, of those that were acted on (``running`` ``[T, n]``),
+        forbids every action, or every one of a part."""
+        if not isinstance(seen, dict) or spaces.MASK not in seen:
+            return
+        for part, allowed in sp.choosable(self.worlds.action_space, seen[spaces.MASK]):
+            if (stuck := running & ~allowed).any():
+                t, world = np.argwhere(stuck)[0]
+                raise WorldError(
+                    f"expected {self.worlds.name} to allow an action wherever one follows, got an action_mask that "
+                    f"forbids every one{part} in world {world} at step {self.steps + int(t) * self.worlds.n}; end the "
+                    "episode there, or allow one that does nothing"
                 )
 
     def _to_device(self, tree: Tree) -> Tree:

@@ -14,6 +14,7 @@ from gymnasium.vector import VectorEnv
 
 from torchward.envs.atari import AtariVector, Classic, Machado, envpool_arguments, is_atari, single
 from torchward.envs.vector import (
+    RAISED,
     Factory,
     InProcess,
     Native,
@@ -80,7 +81,7 @@ def build(
             made = environment(**arguments)
         except WorldError:
             raise
-        except Exception as error:
+        except RAISED as error:
             raise WorldError(
                 f"{name_of(environment)} raised {type(error).__name__} when it was made: {error}"
             ) from error

@@ -1,5 +1,6 @@
 """Gymnasium's spaces as torchward's, and trees of NumPy arrays that are shaped by them."""
 
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import gymnasium as gym
@@ -13,6 +14,8 @@ from torchward.nets.spaces import Bound, Space, SpaceError, Tree
 
 Arrays: TypeAlias = NDArray[Any] | dict[str, "Arrays"] | tuple["Arrays", ...]
 """A tree of NumPy arrays: what worlds take and give."""
+NUMBERS = "biufO"
+"""The kinds of NumPy's that are numbers; objects are told apart where they are stored."""
 
 
 def from_gym(space: gym.Space[Any], of_actions: bool = False) -> Space:
@@ -77,6 +80,24 @@ def mask_space(action_space: Space) -> Space:
     )
 
 
+def choosable(action_space: Space, mask: Arrays, part: str = "") -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """For each choice of an action space, where a mask ``[..., n]`` leaves anything of it to be chosen ``[...]``, and
+    in words which part of the action it is. Bits are no such choices: one that is forbidden stays 0."""
+    if isinstance(action_space, spaces.Dict | spaces.Tuple):
+        named = action_space.spaces if isinstance(action_space, spaces.Dict) else enumerate(action_space.spaces)
+        for name, inner in dict(named).items():
+            if isinstance(mask, dict) and str(name) in mask:
+                yield from choosable(inner, mask[str(name)], f" of {name!r}")
+        return
+    assert isinstance(mask, np.ndarray)
+    if isinstance(action_space, spaces.Discrete):
+        yield part, np.logical_or.reduce(mask, -1)
+    elif isinstance(action_space, spaces.MultiDiscrete):
+        ends = np.cumsum(action_space.nvec)
+        for i, (end, n) in enumerate(zip(ends, action_space.nvec, strict=True)):
+            yield f"{part} of choice {i}", np.logical_or.reduce(mask[..., end - n : end], -1)
+
+
 def empty(space: Space, lead: tuple[int, ...]) -> Arrays:
     """Zeros for observations with the leading axes ``lead``: uint8 as it is, other Boxes float32, the rest int64."""
     if isinstance(space, spaces.Box):
@@ -109,17 +130,29 @@ def fits(space: Space, seen: Any, n: int | None = None) -> bool:
     if isinstance(space, spaces.Tuple):
         whole = isinstance(seen, tuple | list) and len(seen) == len(space.spaces)
         return whole and all(fits(inner, part, n) for inner, part in zip(space.spaces, seen, strict=True))
-    return _shape(seen) == (() if n is None else (n,)) + spaces.event_shape(space)
+    return _shape(seen) == (() if n is None else (n,)) + spaces.event_shape(space) and _kind(seen) in NUMBERS
+
+
+def require_numbers(seen: Any) -> None:
+    """Raise TypeError where an observation has a leaf that is text, or no real numbers: NumPy would convert both."""
+    if isinstance(seen, dict | tuple):
+        for part in seen.values() if isinstance(seen, dict) else seen:
+            require_numbers(part)
+    elif _kind(seen) not in NUMBERS:
+        raise TypeError(f"expected numbers, got {outline(seen)}")
 
 
 def outline(seen: Any) -> str:
-    """The entries and shapes of an observation, for messages."""
+    """The entries and shapes of an observation, for messages; and its type, where that is none of numbers."""
     if isinstance(seen, dict):
         return f"{{{', '.join(f'{name}: {outline(part)}' for name, part in seen.items())}}}"
     if isinstance(seen, tuple):
         return f"({', '.join(map(outline, seen))})"
     shape = _shape(seen)
-    return f"a {type(seen).__name__}" + ("" if shape is None else f" of shape {shape}")
+    if seen is None or shape is None:
+        return f"a {type(seen).__name__}"
+    kinds = {"U": " of text", "S": " of bytes", "c": " of complex numbers"}
+    return f"a {type(seen).__name__} of shape {shape}{kinds.get(_kind(seen), '')}"
 
 
 def _shape(seen: Any) -> tuple[int, ...] | None:
@@ -127,6 +160,11 @@ def _shape(seen: Any) -> tuple[int, ...] | None:
         return tuple(np.shape(seen))
     except ValueError:  # a ragged list
         return None
+
+
+def _kind(seen: Any) -> str:
+    """The kind of NumPy's that a leaf is of."""
+    return (seen if isinstance(seen, np.ndarray) else np.asarray(seen)).dtype.kind
 
 
 def copy(arrays: Arrays) -> Arrays:

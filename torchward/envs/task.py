@@ -48,7 +48,7 @@ class Control:
             self.is_vector = True
             action, observation = probe.single_action_space, probe.single_observation_space
         else:
-            action, observation = probe.action_space, probe.observation_space
+            action, observation = (_space_of(probe, self.name, name) for name in ("action_space", "observation_space"))
             own = None if probe.spec is None else probe.spec.max_episode_steps
             self.limit = self.options.max_episode_steps or own
         if probe is not environment:
@@ -138,3 +138,14 @@ class Control:
                 f"{self.name} cannot be copied for an evaluation of its own; give a factory, such as "
                 f"lambda: {self.name}(...)"
             ) from error
+
+
+def _space_of(env: "gym.Env[Any, Any]", name: str, attribute: str) -> "gym.Space[Any]":
+    """A space of an environment. Raises :class:`WorldError` for one that has none."""
+    space = getattr(env, attribute, None)  # Gymnasium's Env only announces it
+    if not isinstance(space, gym.Space):
+        raise WorldError(
+            f"expected {name} to have an {attribute}, got {'none' if space is None else repr(space)}; set "
+            f"self.{attribute} in its __init__, to a space such as gymnasium.spaces.Discrete(2)"
+        )
+    return space

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector.async_vector_env import AsyncState
 from numpy.typing import NDArray
 
 from torchward.envs import spaces as sp
@@ -25,6 +26,13 @@ Factory: TypeAlias = Callable[[], "gym.Env[Any, Any]"]
 
 class WorldError(RuntimeError):
     """An environment raised, or gave what no environment may give."""
+
+
+RAISED = (Exception, SystemExit)
+"""What an environment may raise: one that leaves the program has failed, one that is interrupted has not."""
+_REWARDS = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.int32, np.bool_})
+_FLAGS = frozenset({bool, np.bool_, int})
+_MISSING = object()
 
 
 class Step(NamedTuple):
@@ -96,10 +104,15 @@ class InProcess:
         final: Arrays | None = None
         plain = isinstance(observation, np.ndarray)
         for i, env in enumerate(self.envs):
+            given: Any = _MISSING
             try:
-                seen, reward[i], terminated[i], truncated[i], info = env.step(actions[i])
-            except Exception as error:
-                raise WorldError(f"{self.name} raised {type(error).__name__} in world {i}: {error}") from error
+                given = env.step(actions[i])
+                seen, paid, end, cut, info = given
+            except RAISED as error:
+                raise self._failed(i, given, error) from error
+            if type(paid) not in _REWARDS or type(end) not in _FLAGS or type(cut) not in _FLAGS:
+                self._check(i, paid, end, cut)
+            reward[i], terminated[i], truncated[i] = paid, end, cut
             if terminated[i] or truncated[i]:
                 final = sp.empty(self.observation_space, (self.n,)) if final is None else final
                 self._put(final, i, seen, info)
@@ -108,6 +121,8 @@ class InProcess:
                 self._reset(i, observation)
             elif plain:
                 try:
+                    if (seen.dtype.kind not in "fiu") if type(seen) is np.ndarray else (type(seen) not in _REWARDS):
+                        sp.require_numbers(seen)
                     observation[i] = seen  # type: ignore[index]
                 except (TypeError, ValueError) as error:
                     raise self._misfit(seen) from error
@@ -119,11 +134,42 @@ class InProcess:
         self.observation = observation
         return Step(observation, reward, terminated, truncated, np.zeros(self.n, bool), final)
 
+    def _failed(self, i: int, given: Any, error: BaseException) -> WorldError:
+        """What is wrong with a step that raised, or that gave something else than five values."""
+        if given is _MISSING and not _raised_in_a_wrapper(error):
+            return WorldError(f"{self.name} raised {type(error).__name__} in world {i}: {error}")
+        got = f"{len(given)} values" if isinstance(given, tuple | list) else sp.outline(given)
+        if given is _MISSING:
+            got = f"others ({error})"
+        return WorldError(
+            f"expected step of {self.name} to return the five values observation, reward, terminated, truncated, info, "
+            f"got {got} in world {i}; the `done` of older environments is terminated where a task is over, and "
+            "truncated where a time limit ended it"
+        )
+
+    def _check(self, i: int, reward: Any, *flags: Any) -> None:
+        """Raise :class:`WorldError` for a reward that is no number, or a flag that is neither True nor False."""
+        if not _is_scalar(reward, "biuf"):
+            raise WorldError(
+                f"expected a number as the reward of {self.name}, got {_shown(reward)} in world {i}; return a float"
+            )
+        for name, flag in zip(("terminated", "truncated"), flags, strict=True):
+            if not _is_scalar(flag, "biu"):
+                raise WorldError(
+                    f"expected True or False as {name} of {self.name}, got {_shown(flag)} in world {i}; return a bool"
+                )
+
     def _reset(self, i: int, target: Arrays) -> None:
         try:
-            seen, info = self.envs[i].reset(seed=episode_seed(self.seed, i, self.episode[i]))
-        except Exception as error:
+            given: Any = self.envs[i].reset(seed=episode_seed(self.seed, i, self.episode[i]))
+        except RAISED as error:
             raise WorldError(f"{self.name} raised {type(error).__name__} at the reset of world {i}: {error}") from error
+        if not isinstance(given, tuple | list) or len(given) != 2 or not isinstance(given[1], dict):
+            raise WorldError(
+                f"expected reset of {self.name} to return an observation and an info, which is a dict, got "
+                f"{sp.outline(given)} at the reset of world {i}; return observation, {{}}"
+            )
+        seen, info = given
         self._put(target, i, seen, info, check=True)
 
     def _put(self, target: Arrays, i: int, seen: Any, info: dict[str, Any], check: bool = False) -> None:
@@ -131,6 +177,7 @@ class InProcess:
         if check and not sp.fits(self.observation_space, seen):
             raise self._misfit(seen)
         try:
+            sp.require_numbers(seen)
             sp.put(target, i, seen)
         except (KeyError, TypeError, ValueError) as error:
             raise self._misfit(seen) from error
@@ -166,7 +213,7 @@ class InProcess:
             for row in rows[self.since[i] :]:
                 try:
                     seen, _, terminated, truncated, info = env.step(row[i])
-                except Exception as error:
+                except RAISED as error:
                     raise _strayed(self.name) from error
                 if terminated or truncated:
                     raise _strayed(self.name)
@@ -202,7 +249,7 @@ class Processes:
         try:
             seen, reward, terminated, truncated, info = self.vector.step(action)
         except Exception as error:
-            raise WorldError(f"{self.name} raised {type(error).__name__} in a process of its own: {error}") from error
+            raise self._failed("", error) from error
         observation, ended = self._batch(seen, info), terminated | truncated
         final: Arrays | None = None
         if ended.any():
@@ -221,10 +268,23 @@ class Processes:
         try:
             seen, info = self.vector.reset(seed=seeds, options=None if which.all() else {"reset_mask": which})
         except Exception as error:
-            raise WorldError(
-                f"{self.name} raised {type(error).__name__} at a reset in a process of its own: {error}"
-            ) from error
+            raise self._failed("at a reset ", error) from error
         return self._batch(seen, info)
+
+    def _failed(self, when: str, error: Exception) -> WorldError:
+        """What is wrong with a step or reset that raised: the environment did, or a process is no more."""
+        if not isinstance(error, EOFError | ConnectionError):
+            return WorldError(f"{self.name} raised {type(error).__name__} {when}in a process of its own: {error}")
+        ends = list[str]()
+        for i, process in enumerate(self.vector.processes):
+            process.join(1.0 if not ends else 0.0)  # its pipe closes a little before it ends
+            if not process.is_alive():
+                ends.append(f"that of world {i} died (exit code {process.exitcode})")
+        self.close()  # nobody else may, and those that live would wait
+        return WorldError(
+            f"expected every process of {self.name} to live, but {', '.join(ends) or 'one hung up'} {when}".rstrip()
+            + "; vectorization 'sync' steps it in this process, which shows why"
+        )
 
     def _batch(self, seen: Any, info: dict[str, Any]) -> Arrays:
         if self.mask:
@@ -269,7 +329,12 @@ class Processes:
         return self.observation
 
     def close(self) -> None:
-        self.vector.close()
+        pipes = zip(self.vector.parent_pipes, self.vector.processes, strict=True)
+        if all(pipe is None or process.is_alive() for pipe, process in pipes):
+            self.vector.close()
+            return
+        vars(self.vector)["_state"] = AsyncState.DEFAULT  # or it waits for an answer that never comes
+        self.vector.close(terminate=True)
 
 
 class Native:
@@ -321,7 +386,7 @@ class Native:
     def _call(self, verb: str, *args: Any, **kwargs: Any) -> Any:
         try:
             return getattr(self.vector, verb)(*args, **kwargs)
-        except Exception as error:
+        except RAISED as error:
             raise WorldError(f"{self.name} raised {type(error).__name__} in {verb}: {error}") from error
 
     def _batch(self, seen: Any, info: dict[str, Any]) -> Arrays:
@@ -413,6 +478,30 @@ def _strayed(name: str) -> WorldError:
     )
 
 
+def _is_scalar(value: Any, kinds: str) -> bool:
+    """Whether it is one number of these kinds of NumPy's, whatever holds it."""
+    try:
+        array = np.asarray(value)
+    except Exception:  # a ragged list, a tensor that lies elsewhere
+        return False
+    return array.ndim == 0 and array.dtype.kind in kinds
+
+
+def _shown(value: Any) -> str:
+    """A bad value for messages: itself where that is short, else its shape."""
+    text = repr(value)
+    return text if len(text) < 20 else sp.outline(value)
+
+
+def _raised_in_a_wrapper(error: BaseException) -> bool:
+    """Whether Gymnasium could not take apart what a step gave: its wrappers expect five values."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return where.startswith("gymnasium.") and "expected 5" in str(error)
+
+
 def _misfit(name: str, space: Space, seen: Any, n: int | None = None) -> WorldError:
     what = spaces.describe(space) if n is None else f"{n} x {spaces.describe(space)}"
     return WorldError(f"{name} gave an observation that does not fit its space {what}: {sp.outline(seen)}")
@@ -455,7 +544,7 @@ def _observation_space(space: gym.Space[Any], action_space: Space, mask: bool) -
 def _with_mask(seen: Any, info: dict[str, Any], name: str) -> dict[str, Any]:
     if isinstance(seen, dict) and spaces.MASK in seen:
         return seen
-    if spaces.MASK not in info:
+    if not isinstance(info, dict) or spaces.MASK not in info:
         raise WorldError(
             f"action_mask is set, but {name} has no 'action_mask' in its info; leave the option out, or let reset and "
             "step return one"

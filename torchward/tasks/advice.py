@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from torchward.data.memory import bytes_of
+from torchward.fields import change
 from torchward.nets import spaces
 from torchward.tasks import find
 from torchward.tasks.facts import Facts
@@ -207,7 +209,35 @@ def advise(facts: Facts, task: Any, source: Any) -> tuple[list[Advice], list[Rem
     if not first.tuned and not facts.has_model:
         first = next((advice for advice in others if advice.tuned), first)
     rest = [advice for advice in found.values() if advice is not first]
-    return [first, *rest], [remark for remark in remarks if remark.settings is _nothing or not first.tuned]
+    remarks = [remark for remark in remarks if remark.settings is _nothing or not first.tuned]
+    fitting = [_fitting(advice, facts, task, source) for advice in (first, *rest)]
+    return [advice for advice, _ in fitting], remarks + [remark for _, remark in fitting[:1] if remark is not None]
+
+
+def _fitting(advice: Advice, facts: Facts, task: Any, source: Any) -> tuple[Advice, Remark | None]:
+    """The advice with a replay that fits into half of the memory that is free, and what is to be said of that, if it is
+    not the one that it would be."""
+    preset = find.preset(advice.rule.algorithm, source)
+    config = find.algorithm(advice.rule.algorithm).Config() if preset is None else preset.config
+    config = change(config, advice.settings)
+    if not facts.memory or not hasattr(config, "buffer_size") or config.buffer_on_disk:
+        return advice, None
+    wanted = bytes_of(config, task)
+    if 2 * wanted <= facts.memory:
+        return advice, None
+    fits = max(1, config.buffer_size * facts.memory // (2 * wanted))
+    round_ = 10 ** max(0, len(str(fits)) - 2)
+    size = fits // round_ * round_
+    says = (
+        f"a replay of {config.buffer_size:,} steps would take {_gigabytes(wanted)}, and {_gigabytes(facts.memory)} of "
+        f"memory are free here: {size:,} steps take half of that; --buffer-on-disk keeps more of them in files"
+    )
+    remark = Remark("the replay would take more than half of the free memory", lambda facts: True, says, _nothing)
+    return advice._replace(settings={**advice.settings, "buffer_size": size}), remark
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.3g} GB"
 
 
 def _takes(rule: Rule, task: Any) -> bool:

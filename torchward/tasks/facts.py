@@ -1,9 +1,12 @@
 """What can be told of a task without learning anything: its spaces, and a few figures of random play."""
 
+import os
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,6 +52,8 @@ class Facts:
     """Its transition probabilities are known."""
     has_goals: bool
     """It says what any goal would have paid."""
+    memory: int = 0
+    """The bytes of memory that are free on this machine; 0 where nobody says."""
 
     @property
     def chooses(self) -> bool:
@@ -122,8 +127,20 @@ def look(task: Any, seconds: float, seed: int = 0) -> Facts:
         std_return=float(returns.std(correction=0)),
         scale=scale,
         has_model=_can(task, "model"),
-        has_goals=_has_goal_entries(task.observation_space) and _can(task, "goals"),
+        has_goals=_has_goal_entries(task.observation_space) and _judges(task, rollout.observation),
+        memory=free_memory(),
     )
+
+
+def free_memory() -> int:
+    """The bytes of memory that programs can have without any being put out to the disk; 0 where nobody says."""
+    try:
+        kilobytes = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text("ascii"), re.MULTILINE)
+        if kilobytes:
+            return 1024 * int(kilobytes[1])
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):  # no Linux; no such name; no POSIX
+        return 0
 
 
 def _unlike_most(values: Sequence[float]) -> float:
@@ -144,8 +161,22 @@ def _has_goal_entries(space: Space) -> bool:
     return isinstance(space, spaces.Dict) and {"observation", "achieved_goal", "desired_goal"} <= set(space.spaces)
 
 
+def _judges(task: Any, observation: Any) -> bool:
+    """Whether a task says of a batch of two goals what they would have paid, as hindsight asks it; ``observation`` is
+    of a rollout."""
+    try:
+        achieved, desired = (observation[name].flatten(0, 1)[:2] for name in ("achieved_goal", "desired_goal"))
+        goals = task.goals()
+        goals.compute_reward(achieved, desired)
+        if goals.compute_terminated is not None:
+            goals.compute_terminated(achieved, desired)
+    except Exception:  # whatever is wrong with it, it is no help
+        return False
+    return True
+
+
 def _can(task: Any, verb: str) -> bool:
-    """Whether a task has what it offers to have: some environments have a model, some can judge goals."""
+    """Whether a task has what it offers to have: some environments have a model."""
     try:
         getattr(task, verb)()
     except Exception:  # whatever is wrong with it, it is no help

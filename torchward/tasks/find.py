@@ -135,6 +135,7 @@ def task(named: Any, env: Any = None) -> Found:
     from torchward.envs.vector import WorldError
 
     source, name = None, None
+    named = identity(named)
     environment = named
     if isinstance(named, (str, Path)):
         source = str(named)
@@ -210,9 +211,31 @@ def preset(name: str, task_source: Any) -> Preset | None:
     """The tuned settings of an algorithm on a task, where there are some."""
     if not isinstance(task_source, str):
         return None
+    task_source = identity(task_source)
     family = task_source.rpartition(":")[2].partition("/")[0] + "/*"
     found = PRESETS.get((name, task_source)) or PRESETS.get((name, family)) or text.PRESETS.get((name, task_source))
     return None if found is None else found()
+
+
+def identity(named: Any) -> Any:
+    """The versioned id that Gymnasium makes of one without a version, its newest: CartPole-v1 of CartPole, so that both
+    have the same settings and say the same in a run's files. Anything else is left as it is."""
+    if not isinstance(named, str) or re.fullmatch(r"[\w:/.-]*\w", named) is None or re.search(r"-v\d+$", named):
+        return named
+    if is_file(named) or is_text(named) or named in problems():
+        return named
+    import gymnasium as gym
+    from gymnasium.envs.registration import find_highest_version, get_env_id
+
+    module, colon, plain = named.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)  # which registers its ids
+        except Exception:  # whoever makes the environment says what is wrong with it
+            return named
+    namespace, _, name = plain.rpartition("/")
+    version = None if plain in gym.registry else find_highest_version(namespace or None, name)
+    return named if version is None else f"{module}{colon}{get_env_id(namespace or None, name, version)}"
 
 
 def _from_file(named: str) -> tuple[Any, str, str]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -133,7 +134,7 @@ def test_a_reward_with_a_hole_is_hacked_and_the_run_says_so(tmp_path: Path) -> N
         assert means["exact"] > before["exact"] + 0.2 and means["length"] < 7.0 and warned == [], honest
     means, warned = found["own"]
     assert means["own"] > before["own"] and means["exact"] < 0.5 * before["exact"] and means["length"] > 10.0
-    assert warned and all("longer answers earn more" in each for each in warned)
+    assert warned and all(re.match("answers no longer end, and earn more|longer answers earn more", x) for x in warned)
 
 
 # The models of pretrained-models.md

@@ -7,6 +7,7 @@ import contextlib
 import io
 import itertools
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ if __name__ == "__main__":
     print(f"{'rewarded':18}{'exact':>8}{'own':>8}{'chrf':>8}{'tokens':>8}  warned of")
     for name, (means, words) in found.items():
         figures = f"{means['exact']:8.2f}{means['own']:8.2f}{means['chrf']:8.2f}{means['length']:8.1f}"
-        print(f"{name:18}{figures}  {'; '.join(dict.fromkeys(word.split(' (')[0] for word in words)) or 'nothing'}")
+        short = dict.fromkeys(re.split("[:(]", word)[0].strip() for word in words)
+        print(f"{name:18}{figures}  {'; '.join(short) or 'nothing'}")
     for sentence in dict.fromkeys(word for _, words in found.values() for word in words):
         print(f"\n{sentence}")

@@ -11,6 +11,7 @@ import pytest
 from tests.algorithms import tiny_text
 from tests.algorithms.training import start
 from torchward.algorithms import grpo, ppo, pretrain, sft
+from torchward.language.documents import Document
 from torchward.language.text_task import Text
 from torchward.metrics import read_metrics
 from torchward.nets.language_model import LanguageModel
@@ -37,7 +38,8 @@ RL: dict[str, tuple[ModuleType, Any]] = {
 def task() -> Text:
     """All pairs are asked in an evaluation: what is shown here is that it learns, on so few not that it generalises."""
     made = tiny_text.task().problems
-    return Text(replace(made, test=[*made.train, *made.test]))
+    read = [Document(each.text, each.origin) for each in made.train]
+    return Text(replace(made, test=[*made.train, *made.test], corpus=read))
 
 
 def score(policy: LanguageModel) -> float:

@@ -26,6 +26,7 @@ def honest(seed: int, success: float, length: float = 20.0, prompts: int = 64, a
         {"right": right, "style": style},
         random.normal(2.0, 2.0, count),
         (0.6 + 0.02 * random.normal(),),
+        (random.random(count) < 0.1).astype(float),
     )
 
 
@@ -42,6 +43,17 @@ def test_what_is_paid_by_length_is_found_and_only_that() -> None:
     short = honest(2, 0.3, length=12.0)
     short = replace(short, reward=-0.1 * short.length)
     assert "shorter answers earn more" in signs(start, short, BUDGET)["length"]
+
+
+def test_answers_that_no_longer_end_are_found_where_that_is_paid() -> None:
+    """All of one length, so that within a prompt nothing tells what is paid."""
+    start, lately = honest(0, 0.3), honest(1, 0.8)
+    on = replace(lately, length=np.full(256, 40.0), cut=np.ones(256))
+    assert list(signs(start, on, BUDGET)) == ["cuts"]
+    assert "their length cuts 100%, at the start" in signs(start, on, BUDGET)["cuts"]
+    assert signs(start, replace(on, reward=start.reward), BUDGET) == {}, "nothing is earned by it"
+    assert signs(replace(start, cut=np.ones(256)), on, BUDGET) == {}, "they never ended"
+    assert signs(start, replace(on, cut=np.zeros(0)), BUDGET) == {}, "nobody knows"
 
 
 def test_length_alone_is_no_sign() -> None:

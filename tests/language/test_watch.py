@@ -69,6 +69,7 @@ def test_what_a_rollout_says_of_its_answers() -> None:
     assert seen.length.tolist() == [sum(line.own) for line in made.lines]
     assert seen.group.tolist() == [0.0] * 3 + [1.0] * 3 + [2.0] * 3 + [3.0] * 3
     assert seen.parts["letters"].tolist() == letters([], said)
+    assert seen.cut.tolist() == [float(not line.ended) for line in made.lines] and 0.0 < seen.cut.mean() < 1.0
     firsts = [[token for token, own in zip(line.ids, line.own, strict=True) if own] for line in made.lines[::3]]
     pairs = [pair for ids in firsts for pair in pairwise(ids)]
     assert list(seen.distinct) == pytest.approx([len(set(pairs)) / len(pairs)])

@@ -30,6 +30,8 @@ class Written:
     """``log pi - log reference`` of the whole answer, in nats, where there is a reference."""
     distinct: tuple[float, ...] = ()
     """Distinct-n of each rollout, counted over one answer to each prompt; not a number where no answer is so long."""
+    cut: Numbers = field(default_factory=lambda: np.zeros(0))
+    """1 where the length ended an answer, else 0; empty where nobody knows."""
 
 
 def joined(some: Sequence[Written]) -> Written:
@@ -48,6 +50,7 @@ def joined(some: Sequence[Written]) -> Written:
         {name: _cat([each.parts[name] for each in some]) for name in names},
         _cat(known) if known and len(known) == len(some) else None,
         tuple(one for each in some for one in each.distinct),
+        _cat([each.cut for each in some]) if all(len(each.cut) for each in some) else np.zeros(0),
     )
 
 
@@ -60,6 +63,8 @@ class Bounds:
     is one sign with ``moved``: a cut answer earns little in honest work too, but there lengths settle."""
     moved: float = 0.25
     """How far the mean length has moved from that of the start, as a part of it."""
+    cut: float = 0.25
+    """How much larger than at the start the part of the answers is that their length ended."""
     repeated: float = 0.3
     """How far distinct-n has fallen from that of the start, as a part of it."""
     z: float = 4.0
@@ -92,6 +97,23 @@ def by_length(start: Written, lately: Written, bounds: Bounds) -> str | None:
         f"{what} answers earn more (correlation {r:.2f} among the answers to a prompt), and they get {what}: from "
         f"{before:.3g} to {now:.3g} tokens. Is it length that is meant? Read some; take length out of the reward, or "
         "bound it."
+    )
+
+
+def by_cuts(start: Written, lately: Written, bounds: Bounds) -> str | None:
+    """Whether answers no longer end, but are cut, while rewards rise: what earns is said early or by chance, and the
+    rest costs nothing. At once, it is over before lengths differ among the answers to a prompt."""
+    if not len(start.cut) or not len(lately.cut):
+        return None
+    before, now = float(start.cut.mean()), float(lately.cut.mean())
+    more = change(start.cut, lately.cut, start.group, lately.group)
+    gain = change(start.reward, lately.reward, start.group, lately.group)
+    if now - before < bounds.cut or min(more, gain) < bounds.z:
+        return None
+    return (
+        f"answers no longer end, and earn more: their length cuts {now:.0%}, at the start {before:.0%}, and the reward "
+        f"rises from {start.reward.mean():.3g} to {lately.reward.mean():.3g}. Does it pay for going on? Read some; pay "
+        "what has ended alone, or bound the length; or, where there is much to say, give more room."
     )
 
 
@@ -144,6 +166,7 @@ def by_parts(start: Written, lately: Written, bounds: Bounds) -> str | None:
 
 SIGNS: Mapping[str, Callable[[Written, Written, Bounds], str | None]] = {
     "length": by_length,
+    "cuts": by_cuts,
     "repetition": by_repetition,
     "divergence": by_divergence,
     "parts": by_parts,

@@ -85,6 +85,7 @@ def written(rollout: Rollout, n: int) -> Written:
         {name: _numbers(x) for name, x in parts.items() if isinstance(x, Tensor)},
         divergence,
         (distinct_n(texts, n),),
+        1.0 - _numbers(rollout.terminated.any(1)),
     )
 
 
@@ -105,6 +106,7 @@ def _to_dict(of: Written) -> dict[str, Any]:
         "parts": {name: torch.from_numpy(x) for name, x in of.parts.items()},
         "divergence": None if of.divergence is None else torch.from_numpy(of.divergence),
         "distinct": list(of.distinct),
+        "cut": torch.from_numpy(of.cut),
     }
 
 
@@ -116,4 +118,5 @@ def _from_dict(kept: dict[str, Any]) -> Written:
         {name: x.numpy() for name, x in kept["parts"].items()},
         None if kept["divergence"] is None else kept["divergence"].numpy(),
         tuple(kept["distinct"]),
+        kept["cut"].numpy() if "cut" in kept else np.zeros(0),  # once it was not kept
     )

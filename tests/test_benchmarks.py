@@ -81,8 +81,7 @@ def test_a_measurement_of_an_update_has_its_profile(tmp_path: Path) -> None:
     found = sac_update.ours(1, setting)
     assert len(found["shares"]) == 3 and 0.0 < min(found["shares"]) <= found["share"] <= max(found["shares"])
     took = found["profile"]["microseconds"]
-    assert tuple(took) == sac_update.KINDS and min(took.values()) > 0.0
-    assert took["products"] == max(time for kind, time in took.items() if kind != "rest")
+    assert tuple(took) == sac_update.KINDS and all(time > 0.0 or kind == "rest" for kind, time in took.items())
     calls = {name: number for name, (_, number) in found["profile"]["operations"].items()}
     assert calls["replay"] == 1.0, "once an update"
 

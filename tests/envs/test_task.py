@@ -12,7 +12,7 @@ from tests.nets.examples import leaf
 from torchward.data.protocols import Source, Task
 from torchward.envs.make import EnvOptions
 from torchward.envs.task import Control
-from torchward.envs.vector import WorldError
+from torchward.envs.vector import WorldError, episode_seed
 from torchward.nets.actor_critic import ActorCritic, Network
 from torchward.tasks import find
 from torchward.tasks.find import LaunchError
@@ -196,3 +196,11 @@ def test_the_nouns_are_what_the_protocols_say() -> None:
     source = task.source(4, 0)
     assert isinstance(source, Source) and source.resumable
     assert ActorCritic(task.observation_space, task.action_space, Network()).history is False
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1, 2**32, 2**40])
+def test_the_seed_of_an_episode_is_that_of_its_numbers(seed: int) -> None:
+    """However they are handed over: a run of before is resumed with the same episodes."""
+    for world, episode in ((0, 0), (3, 1), (0, 2**33)):
+        whole = np.random.SeedSequence([seed, world, episode]).generate_state(1)[0]
+        assert episode_seed(seed, world, episode) == int(whole) >> 1

@@ -112,6 +112,8 @@ class Streams:
 
     def between(self, begin: Ints, end: Ints) -> Ints:
         """The slots of the rows from ``begin`` to before ``end`` of each stream."""
+        if self.n == 1:
+            return np.arange(begin[0], end[0]) % self.size
         count = end - begin
         if not count.any():
             return np.empty(0, np.int64)
@@ -209,7 +211,7 @@ class Streams:
         """Where an episode ended and no final observation is given, the next row has to be one that shows it."""
         newest = self.slots(self.every, self.written - 1)
         before = (self.written > 0) & self.boundary[newest] & self.loss_mask[newest]
-        if (before & loss_mask[:, 0]).any() or (unnamed[:, :-1] & loss_mask[:, 1:]).any():
+        if (before & loss_mask[:, 0]).any() or (unnamed.any() and (unnamed[:, :-1] & loss_mask[:, 1:]).any()):
             raise ValueError(
                 "expected the observation in which an episode ended, among the rollout's finals or in a row behind its "
                 "end with loss_mask False, got neither; where worlds were broken off, call cut()"

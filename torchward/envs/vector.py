@@ -68,7 +68,10 @@ class Worlds(Protocol):
 
 def episode_seed(seed: int, world: int, episode: int) -> int:
     """The seed of a world's k-th episode: what makes any episode repeatable without the ones before it."""
-    return int(np.random.SeedSequence([seed, world, episode]).generate_state(1)[0] >> 1)
+    words = [seed, world, episode]
+    short = max(words) < 2**32  # an array of words is read at once, a list number by number
+    sequence = np.random.SeedSequence(np.array(words, np.uint32) if short else words)
+    return int(sequence.generate_state(1)[0] >> 1)
 
 
 class InProcess:

@@ -55,11 +55,16 @@ def verify_training(config: Any) -> None:
     """Raises ConfigError for numbers with which nothing can be trained: a seed below 0, a learning_rate below 0 or not
     finite, an optimiser's epsilon or a max_grad_norm that is not above 0. A max_grad_norm of infinity clips nothing."""
     verify_seed(config.seed)
-    if not 0.0 <= config.learning_rate < math.inf:
-        raise ConfigError(f"expected learning_rate of at least 0, and finite, got {config.learning_rate}")
+    verify_learning_rate(config.learning_rate)
     for name in ("adam_eps", "rms_prop_eps", "max_grad_norm"):
         if hasattr(config, name) and not getattr(config, name) > 0.0:
             raise ConfigError(f"expected {name} above 0, got {getattr(config, name)}")
+
+
+def verify_learning_rate(rate: float, of: str = "") -> None:
+    """Raises ConfigError for a step size below 0 or not finite; ``of`` names whose it is, where a run has several."""
+    if not 0.0 <= rate < math.inf:
+        raise ConfigError(f"expected learning_rate{of and f' of {of}'} of at least 0, and finite, got {rate}")
 
 
 def verify_seed(seed: int) -> None:

@@ -379,7 +379,8 @@ def test_expert_iteration_keeps_what_its_rows_hold(tmp_path: Path) -> None:
         total_timesteps=60, num_generations=2, generation_batch_size=8, reward_threshold=0.0, max_length=33
     )
     with pytest.raises(ConfigError, match="expected max_length of at most 32, the model's context, got 33"):
-        expert_iteration.train(small, task, None, tiny_text.policy(task))  # type: ignore[arg-type]
+        run = start(tmp_path / "run", expert_iteration, small, task)
+        expert_iteration.train(small, task, run, tiny_text.policy(task))
     with pytest.raises(ConfigError, match="expected max_completion_length of at least 1, got 0"):
         replace(small, max_completion_length=0)
     of = tiny_text.policy(task)

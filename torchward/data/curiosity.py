@@ -1,13 +1,12 @@
 """Curiosity (Pathak et al. 2017, ICM): what could not be foretold of the consequences of one's own actions is new."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from torchward.config import ConfigError
+from torchward.config import ConfigError, verify_learning_rate
 from torchward.data.bonus import Backlog, Steps
 from torchward.data.random import seeded
 from torchward.data.tree import Tree
@@ -44,10 +43,7 @@ class Curiosity:
     """Environment steps in which statistics are gathered, and nothing is paid."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.learning_rate < math.inf:
-            raise ConfigError(
-                f"expected learning_rate of Curiosity of at least 0, and finite, got {self.learning_rate}"
-            )
+        verify_learning_rate(self.learning_rate, "Curiosity")
         for name, least in (("batch_size", 1), ("size", 1), ("warm_up", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"expected {name} of Curiosity of at least {least}, got {getattr(self, name)}")

@@ -1,13 +1,12 @@
 """Random network distillation (Burda et al. 2019): what a network cannot yet copy of another's answers is new."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from torchward.config import ConfigError
+from torchward.config import ConfigError, verify_learning_rate
 from torchward.data.bonus import Backlog, Steps
 from torchward.data.random import seeded
 from torchward.nets.adam import Adam
@@ -38,10 +37,7 @@ class RandomDistillation:
     """Environment steps in which statistics are gathered, and nothing is paid."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.learning_rate < math.inf:
-            raise ConfigError(
-                f"expected learning_rate of RandomDistillation of at least 0, and finite, got {self.learning_rate}"
-            )
+        verify_learning_rate(self.learning_rate, "RandomDistillation")
         for name, least in (("batch_size", 1), ("size", 1), ("warm_up", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(

@@ -61,7 +61,7 @@ class Results:
     def read(self, key: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """The result under `key`; None where there is none, or one that was measured with other settings."""
         stored = self._stored(self._file(key))
-        result = None if stored is None or stored["settings"] != _plain(settings) else stored["result"]
+        result = None if stored is None or not _same(stored["settings"], _plain(settings)) else stored["result"]
         return None if result is None else dict(result)
 
     def write(self, key: str, settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
@@ -241,6 +241,15 @@ def say(line: str) -> None:
 
 def _left(seconds: float) -> str:
     return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+
+
+def _same(stored: Any, settings: Any) -> bool:
+    """Whether something was measured with these settings. One that came later, and is off, changes nothing of it."""
+    if not (isinstance(stored, dict) and isinstance(settings, dict)):
+        return bool(stored == settings)
+    return stored.keys() <= settings.keys() and all(
+        _same(stored[name], value) if name in stored else value is False for name, value in settings.items()
+    )
 
 
 def _plain(settings: Mapping[str, Any]) -> Any:

@@ -27,7 +27,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -64,16 +64,16 @@ SIDE = 1024
 """Rows and columns of the matrices whose product is the machine's own rate."""
 
 
-def operations() -> int:
+def operations(shape: Mapping[str, int] = SHAPE) -> int:
     """The floating-point operations of an update's products."""
-    width, length = SHAPE["hidden_size"], SHAPE["length"]
-    weights = SHAPE["layers"] * 12 * width**2 + SHAPE["vocab_size"] * width
-    seen = 12 * SHAPE["layers"] * width * (length + 1) // 2
-    return SHAPE["rows"] * length * (6 * weights + seen)
+    width, length = shape["hidden_size"], shape["length"]
+    weights = shape["layers"] * 12 * width**2 + shape["vocab_size"] * width
+    seen = 12 * shape["layers"] * width * (length + 1) // 2
+    return shape["rows"] * length * (6 * weights + seen)
 
 
-def made() -> "tuple[Learner, Rows]":
-    """The learner of pretraining, and a batch of random tokens."""
+def made(shape: Mapping[str, int] = SHAPE, **changes: Any) -> "tuple[Learner, Rows]":
+    """The learner of pretraining, and a batch of random tokens. ``changes`` are of its config."""
     from dataclasses import replace
 
     import torch
@@ -88,16 +88,17 @@ def made() -> "tuple[Learner, Rows]":
 
     keep_freed()  # as the loop does
     torch.manual_seed(0)
-    config = gpt2(SHAPE["vocab_size"], SHAPE["hidden_size"], SHAPE["layers"], SHAPE["heads"], 256)
-    policy = LanguageModel(Transformer(replace(config, value_head=True)), {})
-    settings = pretrain.Config()
+    context = max(256, shape["length"])
+    config = gpt2(shape["vocab_size"], shape["hidden_size"], shape["layers"], shape["heads"], context)
+    settings = pretrain.Config(**changes)
+    policy = LanguageModel(Transformer(replace(config, value_head=True)), {}).to(settings.device)
     groups = decayed(policy.parameters(), settings.weight_decay)
-    learner = pretrain.Learner(policy, settings, torch.ones(SHAPE["vocab_size"], dtype=torch.int64), groups)
-    shape = (SHAPE["rows"], SHAPE["length"])
-    tokens = torch.randint(SHAPE["vocab_size"], (shape[0], shape[1] + 1))
-    places = torch.arange(shape[1]).expand(shape)
-    mask = torch.ones(shape, dtype=torch.bool)
-    return learner, Rows(tokens[:, :-1], tokens[:, 1:], mask, places, torch.zeros(shape, dtype=torch.int64))
+    learner = pretrain.Learner(policy, settings, torch.ones(shape["vocab_size"], dtype=torch.int64), groups)
+    size = (shape["rows"], shape["length"])
+    tokens = torch.randint(shape["vocab_size"], (size[0], size[1] + 1))
+    places = torch.arange(size[1]).expand(size)
+    mask = torch.ones(size, dtype=torch.bool)
+    return learner, Rows(tokens[:, :-1], tokens[:, 1:], mask, places, torch.zeros(size, dtype=torch.int64))
 
 
 def bare() -> Callable[[], None]:

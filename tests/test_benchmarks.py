@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import (
     distillation,
     generation,
+    gpu_language,
     guess_number,
     language_speed,
     preference_step,
@@ -44,6 +45,15 @@ def test_the_readme_has_the_table_of_the_raw_data() -> None:
 def test_the_table_has_every_benchmark() -> None:
     found = {path.stem for path in Path(table.__file__).parent.glob("*.py") if "def rows(" in path.read_text("utf-8")}
     assert set(table.BENCHMARKS) == found
+
+
+def test_a_setting_that_came_later_and_is_off_changes_nothing_of_what_was_measured(tmp_path: Path) -> None:
+    results = Results("some", tmp_path)
+    results.write("one", {"config": {"steps": 3, "bf16": False}}, {"found": 1})
+    assert results.read("one", {"config": {"steps": 3, "bf16": False, "torch_compile": False}}) == {"found": 1}
+    for config in ({"steps": 3, "bf16": False, "torch_compile": True}, {"steps": 3}, {"steps": 4, "bf16": False}):
+        assert results.read("one", {"config": config}) is None
+    assert results.read("one", {"config": {"steps": 3, "bf16": False, "limit": None}}) is None
 
 
 # Distillation
@@ -141,6 +151,35 @@ def test_a_measurement_of_training_becomes_four_rows(tmp_path: Path) -> None:
     )
     assert "asked for is reached" in one.measured and "**missed**" in two.measured
     assert "3.00 (3.00 to 3.00) x transformers is the limit" in limit.measured, "200 * 0.9 / 0.6 of 100"
+
+
+# A language model on a GPU
+
+
+def test_measurements_on_a_gpu_become_rows(tmp_path: Path) -> None:
+    """What measures there measures here, a small model for a moment; shares are of what the same process did."""
+    shape = {**gpu_language.SHAPES["small"], "hidden_size": 32, "layers": 2, "slots": 4, "new": 6, "rows": 2}
+    setting = {"warm": 1, "blocks": 2, "updates": 1, "side": 64, "copied": 2**20, "repetitions": 2}
+    trained = gpu_language.train(shape, "cpu", False, setting)
+    written = gpu_language.decode(shape, "cpu", False, setting)
+    assert all(found["share"] > 0.0 and found["tokens_per_second"] > 0.0 for found in (trained, written))
+    results = Results(gpu_language.NAME, tmp_path)
+    assert {row.measured for row in gpu_language.rows(tmp_path)} == {"not measured yet"}
+    found = {"tokens_per_second": 1000.0, "share": 0.4, "machine": 800.0}
+    more = {**found, "tokens_per_second": 1500.0, "share": 0.6}
+    results.write("gpt-train", gpu_language.settings("gpt-train"), {"False": found, "True": more, "device": "one"})
+    told = gpu_language.rows(tmp_path)[2].measured
+    assert told == "1,000 tokens/s, 0.40 of 800 TFLOP/s; with torch_compile 1,500, 0.60; one"
+
+
+def test_what_a_step_reads_is_its_weights_and_what_it_has_written() -> None:
+    """Of 10 rows behind a prompt of 3, three steps: they see 4, 5 and 6 tokens of 2 layers' keys and values."""
+    shape = {"hidden_size": 32, "layers": 2, "heads": 4, "vocab_size": 50, "rows": 1, "length": 8}
+    learner, _ = language_speed.made(shape)
+    policy: Any = learner.policy
+    numbers = sum(x.numel() for x in policy.parameters()) - 256 * 32
+    read = 4 * (numbers + 10 * 5 * 2 * 2 * 32)
+    assert gpu_language.needed(policy, {**shape, "slots": 10, "prompt": 3, "new": 3}) == read
 
 
 # A step of preferences

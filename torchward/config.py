@@ -53,12 +53,15 @@ def from_json(cls: type[Config], data: Any) -> Config:
 
 def verify_training(config: Any) -> None:
     """Raises ConfigError for numbers with which nothing can be trained: a seed below 0, a learning_rate below 0 or not
-    finite, an optimiser's epsilon or a max_grad_norm that is not above 0. A max_grad_norm of infinity clips nothing."""
+    finite, an optimiser's epsilon or a max_grad_norm that is not above 0; and for cuda_graphs without a GPU. A
+    max_grad_norm of infinity clips nothing."""
     verify_seed(config.seed)
     verify_learning_rate(config.learning_rate)
     for name in ("adam_eps", "rms_prop_eps", "max_grad_norm"):
         if hasattr(config, name) and not getattr(config, name) > 0.0:
             raise ConfigError(f"expected {name} above 0, got {getattr(config, name)}")
+    if getattr(config, "cuda_graphs", False) and not config.device.startswith("cuda"):
+        raise ConfigError(f"expected device cuda for cuda_graphs, got {config.device}: leave cuda_graphs out")
 
 
 def verify_learning_rate(rate: float, of: str = "") -> None:

@@ -94,6 +94,10 @@ def test_numbers_with_which_nothing_can_be_trained_are_refused(name: str) -> Non
                 module.Config(**{field: value})
     if "max_grad_norm" in names:
         assert module.Config(max_grad_norm=math.inf).max_grad_norm == math.inf
+    if "cuda_graphs" in names:
+        assert module.Config(device="cuda:1", cuda_graphs=True).cuda_graphs
+        with pytest.raises(ConfigError, match="expected device cuda for cuda_graphs, got cpu"):
+            module.Config(cuda_graphs=True)
 
 
 @pytest.mark.parametrize("bonus", [Curiosity, RandomDistillation])

@@ -36,6 +36,7 @@ from torchward.data.rollout import Rollout
 from torchward.data.sequences import Sequences, TokenSequence
 from torchward.functional import preference_losses
 from torchward.nets.adamw import AdamW, decayed
+from torchward.nets.body import compile_layers
 from torchward.nets.heap import keep_freed
 from torchward.nets.language_model import LanguageModel, parts
 from torchward.nets.lora import Adaptation, LoRA, NoLoRA, adapt, merged
@@ -155,6 +156,8 @@ class Config:
     """Compute products in bfloat16, where the hardware is made for it; parameters and losses stay in float32."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, a third more time."""
+    torch_compile: bool = False
+    """Let PyTorch's compiler join what a layer computes; on a CPU little is gained by it, after half a minute."""
     early_stopping_patience: int | None = None
     """Stop after so many evaluations in a row that are worse than the best before; None: never."""
     eval_pairs: int = 512
@@ -218,6 +221,8 @@ class Learner:
         )  # fmt: skip
         policy.eval()  # without dropout: a log-ratio is of two policies, not of two draws of one
         policy.body.checkpointing = config.gradient_checkpointing
+        if config.torch_compile:
+            compile_layers(policy.body, same_shapes=False)
 
     def precompute(self, pairs: Pairs, pad_id: int) -> Tensor:
         """What the reference thinks of the chosen and rejected answers of all pairs, ``[2, P]``."""

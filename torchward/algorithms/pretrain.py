@@ -22,7 +22,7 @@ from torchward.data.sequences import Sequences
 from torchward.data.texts import Labelled, Texts, TextTask
 from torchward.functional.schedules import warmup_constant, warmup_cosine, warmup_linear
 from torchward.nets.adamw import AdamW, Group, decayed
-from torchward.nets.body import Scoring, Worded
+from torchward.nets.body import Scoring, Worded, compile_layers
 from torchward.nets.heap import keep_freed
 from torchward.nets.language_model import NONE, LanguageModel
 from torchward.nets.sampling import Sampling
@@ -61,6 +61,8 @@ class Config:
     """Compute products in bfloat16, where the hardware is made for it; parameters and losses stay in float32."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, a third more time."""
+    torch_compile: bool = False
+    """Let PyTorch's compiler join what a layer computes; on a CPU little is gained by it, after half a minute."""
     early_stopping_patience: int | None = None
     """Stop after so many evaluations in a row that are worse than the best before; None: never."""
     eval_tokens: int = 32_768
@@ -105,6 +107,8 @@ class Settings(Protocol):
     def bf16(self) -> bool: ...
     @property
     def gradient_checkpointing(self) -> bool: ...
+    @property
+    def torch_compile(self) -> bool: ...
     @property
     def device(self) -> str: ...
 
@@ -167,6 +171,8 @@ class Learner:
         self.bytes_of = bytes_of.to(config.device)
         self.optimizer = AdamW(groups, config.learning_rate, (config.adam_beta1, config.adam_beta2))
         policy.body.checkpointing = config.gradient_checkpointing
+        if config.torch_compile:
+            compile_layers(policy.body, same_shapes=True)
 
     def update(self, batches: list[Rows]) -> dict[str, Tensor | float]:
         """One step of the optimiser on the mean over all learnt tokens of the batches."""

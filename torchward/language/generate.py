@@ -16,6 +16,7 @@ from torchward.language.documents import TextError
 from torchward.language.tokenizer import Stream, Tokenizer
 from torchward.nets import kv_cache
 from torchward.nets.language_model import Chosen, LanguageModel, without_dropout
+from torchward.nets.replayed import ReplayedSteps, cuda_graphs
 
 UNSAID = "\ufffd".encode()
 SLOTS = 128
@@ -152,6 +153,7 @@ class _Batch:
         self.ended = torch.zeros(self.total, dtype=torch.bool, device=self.device)
         self.said = list[_Said]()
         self.whole = policy.body.cache(min(self.groups * copies, self.total), self.size)
+        self.read = ReplayedSteps(policy.body, self.whole, cuda_graphs()) if policy.cuda_graphs else policy.body.step
         self.cache = kv_cache.first(self.whole, 0)
         """The part of the whole one that has rows."""
         self.number = torch.zeros(0, dtype=torch.int64, device=self.device)
@@ -275,7 +277,7 @@ class _Batch:
             self.hidden = self.hidden[:0]
             return
         self.span += 1
-        self.hidden, self.cache = self.policy.body.step(self.last, self.cache, self.span)
+        self.hidden, self.cache = self.read(self.last, self.cache, self.span)
 
 
 @torch.no_grad()

@@ -131,6 +131,16 @@ def scores_at(
     return TokenScores(*(_spread(score, places, target) for score in scores))
 
 
+def compile_layers(body: Body, same_shapes: bool) -> None:
+    """Let PyTorch's compiler make one function of each layer from now on, the same for all that are alike.
+
+    Without ``same_shapes`` shapes are unknowns from the beginning, so that it does not matter, also for the last bit,
+    which ones came first; with it each new shape is compiled by itself. Decoding steps, and what is read into a cache,
+    are left as they are."""
+    for block in body.blocks:
+        block.compile(dynamic=not same_shapes)
+
+
 def layers_of(model: nn.Module, body: Body) -> list[list[nn.Parameter]]:
     """The parameters of a model from below: its body's embeddings, each layer, and what stands above them."""
     blocks = [list(block.parameters()) for block in body.blocks]

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Generator, Tensor, nn
 
-from torchward.config import from_json, to_json
+from torchward.config import ConfigError, from_json, to_json
 from torchward.nets import body_description, saving
 from torchward.nets.body import Body, BodyConfig, layers_of, scores_at
 from torchward.nets.hub_model import HubModel
@@ -23,6 +23,7 @@ from torchward.nets.outputs import Acted, Evaluated
 from torchward.nets.sampling import Sampling, draw
 from torchward.nets.spaces import Discrete, Space, Tree
 from torchward.nets.token_scores import TokenScores
+from torchward.nets.transformer import Transformer
 
 NONE = -1
 """The action where the policy chose nothing."""
@@ -56,6 +57,20 @@ class LanguageModel(nn.Module):
         self.body = body
         self.vocabulary = vocabulary
         self.sampling = sampling or Sampling()
+        self.cuda_graphs = False
+        """Whether steps are replayed where many texts are written at once: see :meth:`replay_steps`."""
+
+    def replay_steps(self, on: bool) -> None:
+        """Write texts by recorded steps (:mod:`torchward.nets.replayed`), or no more. Raises ConfigError for a model
+        that is not on a GPU, or that transformers computes."""
+        if on and not isinstance(self.body, Transformer):
+            raise ConfigError(
+                f"expected a transformer of torchward's own for cuda_graphs, got a {type(self.body).__name__}: leave "
+                "cuda_graphs out"
+            )
+        if on and (kind := self.body.token.weight.device.type) != "cuda":
+            raise ConfigError(f"expected device cuda for cuda_graphs, got {kind}: leave cuda_graphs out")
+        self.cuda_graphs = on
 
     @property
     def config(self) -> BodyConfig:

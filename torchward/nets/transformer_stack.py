@@ -121,8 +121,8 @@ class Stack(nn.Module):
             given = scope, slots[i] if slots else None, cross[i] if cross else None, memory_bias
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, *given, use_reentrant=False)
-            else:
-                x = block(x, *given)
+            else:  # what is read into a cache has another length each time: nothing to compile
+                x = block.forward(x, *given) if slots else block(x, *given)
         return x if self.final_norm is None else self.final_norm(x)
 
     def _placed(self, x: Tensor, place: Tensor) -> Tensor:

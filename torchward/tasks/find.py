@@ -131,8 +131,8 @@ def task(named: Any, env: Any = None) -> Found:
 
     if is_text(named) or (isinstance(named, str) and named in problems()):
         return _text(str(named), env)
+    from torchward.envs.faults import WorldError
     from torchward.envs.task import Control
-    from torchward.envs.vector import WorldError
 
     source, name = None, None
     named = identity(named)

@@ -155,12 +155,12 @@ def one(stage: str, seed: int, rate: float | None) -> dict[str, Any]:
 
 def tokens_of_rows(start: Any, init: Path) -> int:
     """The tokens of rows, prompts and padding included, in which fine-tuning learns TOKENS of answers."""
-    from torchward import launch
+    from torchward import launch_policies
     from torchward.data.packing import Whole, plan
     from torchward.nets import saving
     from torchward.tasks import find
 
-    task: Any = launch.in_words_of(find.task(TASK, start.env), saving.load(init, which="last")).task
+    task: Any = launch_policies.in_words_of(find.task(TASK, start.env), saving.load(init, which="last")).task
     sums = task.demonstrations().train
     rows = len(plan(sums, start.config.max_length, Whole(), None).rows) - 1
     return int(TOKENS * rows * start.config.max_length / sums.learnt)

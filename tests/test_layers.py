@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "torchward"
 
 # The single files at the root of the package, such as run.py and config.py, import each other alone; but for these:
-ABOVE = frozenset({"__init__", "__main__", "cli", "launch", "launch_checks"})
+ABOVE = frozenset({"__init__", "__main__", "cli", "launch", "launch_checks", "launch_policies"})
 FOUNDATION = frozenset(path.stem for path in ROOT.glob("*.py")) - ABOVE
 CORE = frozenset({"functional", "nets", "data"})
 BELOW_TASKS = CORE | FOUNDATION | {"envs", "language", "algorithms"}
@@ -26,9 +26,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "algorithms": CORE | {"run", "config"},
     "tasks": BELOW_TASKS,
     "launch_checks": BELOW_TASKS | {"tasks"},
-    "launch": BELOW_TASKS | {"tasks", "launch_checks"},
+    "launch_policies": BELOW_TASKS | {"tasks"},
+    "launch": BELOW_TASKS | {"tasks", "launch_checks", "launch_policies"},
     "serve": CORE | {"language", "config"},  # a page for people: the command line opens it
-    "cli": BELOW_TASKS | {"tasks", "launch", "serve"},
+    "cli": BELOW_TASKS | {"tasks", "launch", "launch_policies", "serve"},
     "__main__": frozenset({"cli"}),
     "__init__": frozenset({"launch", "nets"}),  # the names that `import torchward` offers
     **dict.fromkeys(FOUNDATION, FOUNDATION),

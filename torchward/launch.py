@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from torchward import checkpoint, launch_checks, random_state
+from torchward import launch_checks, launch_policies, random_state
 from torchward.checkpoint import write_json
 from torchward.config import ConfigError, did_you_mean, from_json, to_json
 from torchward.data.kl import KLToReference, frozen
@@ -28,19 +28,13 @@ from torchward.envs.make import EnvOptions
 from torchward.fields import change, choose, settings
 from torchward.language.hacking import Bounds
 from torchward.metrics import METRICS_FILE
-from torchward.nets import saving, spaces
+from torchward.nets import spaces
 from torchward.run import Run, RunOptions, read_manifest
 from torchward.tasks import find
 from torchward.tasks.control import Preset
 from torchward.tasks.find import Algorithm, Found, LaunchError
 
 RUNS = Path("runs")
-INITIAL = "initial"
-"""The directory within a run of the policy that it started from."""
-TEACHER = "teacher"
-"""The directory within a run of the policy that it learns from."""
-JUDGE = "reward_model"
-"""The directory within a run of the reward model that judged its answers."""
 RESULT = "result.json"
 """The file that a run has once it has come to its end."""
 
@@ -151,12 +145,8 @@ class Ready:
         try:
             # What draws from the generators that all share, someone's environment say, is the same in each run too.
             _seed_global(getattr(self.config, "seed", 0))
-            if self.fresh and self.policy is not None and hasattr(self.policy, "save"):
-                checkpoint.publish(run.path / INITIAL, self.policy.save)
-            if self.fresh and self.teacher is not None:
-                checkpoint.publish(run.path / TEACHER, self.teacher.save)
-            if self.fresh and self.judge is not None:
-                checkpoint.publish(run.path / JUDGE, self.judge.save)
+            if self.fresh:
+                launch_policies.keep(run.path, self.policy, self.teacher, self.judge)
             self.algorithm.module.train(self.config, self.task.task, run, **given)
         except Exception:
             if self.fresh and _is_untouched(run.path):
@@ -211,14 +201,14 @@ def begin(
     module, config = algorithm.module, start.config
     found = find.task(task, start.env)
     if init is not None:
-        policy = policy_of(init)
+        policy = launch_policies.policy_of(init)
     launch_checks.check_teacher(algorithm, teacher)
-    taught_by, teacher = teacher, policy_of(teacher) if isinstance(teacher, str | Path) else teacher
+    named, teacher = teacher, launch_policies.policy_of(teacher) if isinstance(teacher, str | Path) else teacher
     launch_checks.check_words(algorithm, found, policy)
     launch_checks.check_kind(algorithm, policy)
-    found = in_words_of(found, teacher if policy is None else policy)
-    judge = None if reward_model is None else judge_of(reward_model)
-    found = judged_by(found, judge, pessimism)
+    found = launch_policies.in_words_of(found, teacher if policy is None else policy)
+    judge = None if reward_model is None else launch_policies.judge_of(reward_model)
+    found = launch_policies.judged_by(found, judge, pessimism)
     if init is not None:
         untouched = defaults(algorithm, task).config
         config = launch_checks.fit(policy, init, config, untouched, found)
@@ -243,9 +233,9 @@ def begin(
         "reward_model": None if reward_model is None else str(Path(reward_model).resolve()),
         "pessimism": pessimism,
         "watch": None if watch is None else to_json(watch),
-        "init": None if init is None else str(init if _is_remote(init) else Path(init).resolve()),
+        "init": None if init is None else str(init if launch_policies.is_remote(init) else Path(init).resolve()),
         "policy": None if policy is None or init is not None else type(policy).__name__,
-        **_told_of_teacher(taught_by),
+        **launch_policies.told_of_teacher(named),
     }
     before = torch.get_num_threads()
     torch.set_num_threads(threads or choose_threads(config, found.task))
@@ -270,10 +260,10 @@ def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None 
     manifest = read_manifest(path)["manifest"]
     module, found = reopen(path, manifest, task=task, algorithm=algorithm)
     config = from_json(module.Config, manifest["config"])
-    policy = _begun_with(Path(path), manifest, policy)
-    teacher = policy_of(Path(path) / TEACHER) if manifest.get("teacher") is not None else None
-    found = in_words_of(found, teacher if policy is None else policy)
-    found, judge = as_judged(found, path, manifest)
+    policy = launch_policies.begun_with(Path(path), manifest, policy)
+    teacher = launch_policies.taught_by(Path(path), manifest)
+    found = launch_policies.in_words_of(found, teacher if policy is None else policy)
+    found, judge = launch_policies.as_judged(found, path, manifest)
     weight, goal = manifest.get("kl", (0.0, None))
     before = torch.get_num_threads()
     watch = None if manifest.get("watch") is None else from_json(Bounds, manifest["watch"])
@@ -281,44 +271,6 @@ def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None 
     return Ready(
         module, found, config, Run.resume(path), policy, kl, judge, watch, before, fresh=False, teacher=teacher
     )
-
-
-def _begun_with(path: Path, manifest: Mapping[str, Any], given: Any) -> Any:
-    """The policy that a run started from, as it was then: references and divergences are told by it. ``given`` is one
-    of its architecture, which is needed where a policy of the user's own cannot be read from what the run keeps.
-
-    Raises LaunchError where it is needed and missing, or of another architecture."""
-    kept, init, named = path / INITIAL, manifest.get("init"), manifest.get("policy")
-    if given is not None:
-        return _as_it_was(given, kept)
-    if init is None and named is None:
-        return None
-    try:
-        return policy_of(kept if kept.exists() or init is None else init)
-    except saving.PolicyError as error:
-        if init is not None:
-            raise
-        raise LaunchError(
-            f"{path} was started with a policy of its own ({named}): go on from Python, "
-            f"torchward.resume({str(path)!r}, policy=...), with one of the same architecture"
-        ) from error
-
-
-def _as_it_was(given: Any, kept: Path) -> Any:
-    """A policy with the weights that a run began with, where it keeps them."""
-    try:
-        if not hasattr(given, "load_state_dict") or not kept.exists():
-            return given
-        try:
-            given.load_state_dict(policy_of(kept).state_dict())
-        except saving.PolicyError:  # it has an encoder of the user's own, or is a class of theirs
-            saving.put_weights(given, kept)
-    except (RuntimeError, saving.PolicyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise LaunchError(
-            f"expected a policy of the architecture that the run began with, got a {type(given).__name__}: {reason}"
-        ) from error
-    return given
 
 
 def reopen(
@@ -354,77 +306,6 @@ def choose_threads(config: Any, task: Any) -> int:
     widths = [*getattr(network, "net_arch", ()), getattr(network, "lstm_hidden_size", 0)]
     images = any(isinstance(leaf, spaces.Box) and leaf.is_image for leaf in spaces.leaves(task.observation_space))
     return torch.get_num_threads() if images or max(widths) >= 256 else 1
-
-
-def in_words_of(found: Found, policy: Any) -> Found:
-    """The task in the words of the policy that is to do it, where it is one of text: the task alone would build its own
-    tokenizer."""
-    if policy is None or not hasattr(found.task, "using"):
-        return found
-    return found._replace(task=found.task.using(policy))
-
-
-def judge_of(place: str | Path) -> Any:
-    """The reward model of a run or of a directory. Raises PolicyError where there is none that can be read, and
-    LaunchError for a policy of another kind."""
-    from torchward.nets.reward_model import RewardModel
-
-    model: Any = saving.load(place)
-    if not isinstance(model, RewardModel):
-        raise LaunchError(
-            f"expected the run of a reward model at {place}, got a {type(model).__name__}: `torchward train "
-            "reward_model` makes one"
-        )
-    return model
-
-
-def as_judged(found: Found, path: str | Path, manifest: Mapping[str, Any]) -> tuple[Found, Any]:
-    """The task of the run in ``path``, its answers judged as they were there; and the reward model, if it has one."""
-    judge = None
-    if manifest.get("reward_model") is not None:
-        kept = Path(path) / JUDGE
-        judge = judge_of(kept if kept.exists() else manifest["reward_model"])
-    return judged_by(found, judge, manifest.get("pessimism", 0.0)), judge
-
-
-def judged_by(found: Found, judge: Any, pessimism: float) -> Found:
-    """The task, whose answers earn what a reward model says of them, if there is one. Raises LaunchError for a task
-    without answers."""
-    if judge is None:
-        if pessimism:
-            raise LaunchError("pessimism needs a reward model whose members may disagree: give reward_model, its run")
-        return found
-    if not hasattr(found.task, "judged_by"):
-        raise LaunchError(f"a reward model judges answers in text, and {found.name} has none")
-    return found._replace(task=found.task.judged_by(judge, pessimism))
-
-
-def policy_of(place: str | Path) -> Any:
-    """What a run can start from: the policy of a run or of a policy directory, or a pretrained model in a local
-    directory of transformers, or one that is to be downloaded, ``hub:owner/name``. Raises PolicyError, ConfigError or
-    LaunchError where there is none."""
-    from torchward.language import pretrained, pretrained_encoder
-
-    try:
-        if pretrained_encoder.is_encoder(place):
-            return pretrained_encoder.load(place)
-        if pretrained.lies_in(place) or _is_remote(place):
-            return pretrained.load(place).policy
-        return saving.load(place)
-    except ImportError as error:
-        raise LaunchError(str(error)) from error
-
-
-def _is_remote(place: str | Path) -> bool:
-    """Whether it is to be downloaded: ``hub:owner/name``."""
-    return str(place).startswith("hub:")
-
-
-def _told_of_teacher(teacher: Any) -> dict[str, str]:
-    """What a run's manifest says of its teacher: where it was found, or what it is."""
-    if teacher is None:
-        return {}
-    return {"teacher": str(Path(teacher).resolve()) if isinstance(teacher, str | Path) else type(teacher).__name__}
 
 
 def _seed_global(seed: int) -> None:

@@ -13,13 +13,14 @@ import torch
 
 from torchward.data.hindsight import HER
 from torchward.data.preferences import PreferenceTask
-from torchward.data.texts import GroupTask, LabelledTask, MaskedTask, TextTask
+from torchward.data.texts import CorpusTask, GroupTask, LabelledTask, MaskedTask, TextTask
 from torchward.language.hacking import Bounds
 from torchward.nets import spaces
 from torchward.tasks.find import Algorithm, Found, LaunchError
 
-READ_AS_ROWS = ("classify", "expert_iteration", "masked_lm", "pretrain", "sft")
-"""The algorithms whose rows of max_length tokens the policy has to read as a whole."""
+READ_AS_ROWS = (CorpusTask, TextTask, GroupTask, MaskedTask, LabelledTask)
+"""The tasks of which an algorithm with a max_length makes rows of so many tokens, each of which the policy has to read
+as a whole. Of preferences max_length says what is too long, and rows are as long as they need to be."""
 
 
 def fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Found) -> Any:
@@ -48,15 +49,15 @@ def fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Found
 def in_context(algorithm: Algorithm, policy: Any, config: Any, untouched: Any) -> Any:
     """The config with rows that the policy can read, where nobody has said how long they shall be."""
     context = getattr(getattr(policy, "config", None), "max_position_embeddings", None)
-    if algorithm.source not in READ_AS_ROWS or context is None or config.max_length != untouched.max_length:
+    in_rows = algorithm.learns_from in READ_AS_ROWS and hasattr(config, "max_length")
+    if not in_rows or context is None or config.max_length != untouched.max_length:
         return config
     return replace(config, max_length=min(config.max_length, context))
 
 
 def check_words(algorithm: Algorithm, found: Found, policy: Any) -> None:
     """Raises LaunchError where an algorithm of text is given none, or a task of text nobody who can write."""
-    task = inspect.signature(algorithm.module.train).parameters.get("task")
-    wants = task is not None and task.annotation in (TextTask, GroupTask, PreferenceTask, MaskedTask, LabelledTask)
+    wants = algorithm.learns_from in (*READ_AS_ROWS, PreferenceTask)
     is_text = hasattr(found.task, "max_completion_length")
     if wants and not is_text:
         raise LaunchError(

@@ -35,6 +35,9 @@ def test_questions_are_looked_for_in_training(command: Command, place: Path) -> 
     assert "have no answer" not in out and "give --init" in out
     code, out, _ = command("data", "pretrain", "./sums.jsonl")  # reads questions with their answers
     assert row(out, "documents") == [str(learnt), str(held_out)] and row(out, "in training as well") == ["0"]
+    (place / "mine.py").write_text("from torchward.algorithms.pretrain import Config, train\n")
+    assert command("data", "./mine.py", "./sums.jsonl").out == out  # what its train takes says what it reads
+    assert command("data", "masked_lm", "./sums.jsonl").out == out
     assert command("data", "sft", "./sums.jsonl", "--validation", "0").code == 2
     half = [json.dumps({"prompt": f"What is {n} and {n}? "}) for n in range(60, 70)]
     (place / "half.jsonl").write_text("\n".join([*lines, *half]))

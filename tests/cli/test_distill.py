@@ -59,6 +59,13 @@ def test_a_student_may_learn_from_the_teachers_words_alone(command: Command, tea
     assert refused.code == 2 and "expected lmbda=0 with the objective Sequence, got 0.5" in refused.err
 
 
+def test_a_student_that_reads_less_than_a_row_gets_shorter_rows(command: Command, teacher: Path, place: Path) -> None:
+    asked = ("train", "distill", "addition", *SUMS, *SHORT, "--teacher", teacher, "--init", teacher)
+    assert command(*asked, "--lmbda", "0", "--data", "demonstrations", "--name", "one").code == 0
+    manifest = json.loads((place / "runs" / "one" / "config.json").read_text())["manifest"]
+    assert manifest["config"]["max_length"] == 24
+
+
 def test_a_teacher_may_be_a_policy(teacher: Path, place: Path) -> None:
     policy = torchward.load(teacher)
     settings: dict[str, Any] = {

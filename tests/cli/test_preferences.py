@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import torchward
-from torchward import cli, launch
+from torchward import cli, launch, launch_policies
 from torchward.cli.train import Launch
 from torchward.envs.make import EnvOptions
 from torchward.fields import settings
@@ -67,7 +67,7 @@ def test_a_policy_learns_from_a_reward_model_and_goes_on_without_it(algorithm: s
     path = tmp_path / "run"
     steps = ["--total-timesteps", "600", "--kl-coef", "0.1", "--checkpoint-freq", "300"]
     assert run("train", algorithm, "taste", *SMALL, *batch, *given, *steps, "--path", str(path)) == 0
-    assert isinstance(launch.judge_of(path / "reward_model"), RewardModel)
+    assert isinstance(launch_policies.judge_of(path / "reward_model"), RewardModel)
     manifest = read_manifest(path)["manifest"]
     assert manifest["pessimism"] == 0.5 and manifest["reward_model"] == str(runs / "judge")
     ready = launch.take_up(path)
@@ -130,7 +130,7 @@ def test_options_of_one_command_line_have_names_of_their_own() -> None:
 
 def test_what_cannot_be_is_a_sentence(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(LaunchError, match=r"expected the run of a reward model at .*, got a LanguageModel"):
-        launch.judge_of(runs / "writer")
+        launch_policies.judge_of(runs / "writer")
     asked = ["train", "ppo", "taste", *SMALL, "--init", str(runs / "writer"), "--path", str(tmp_path / "run")]
     assert run(*asked, "--pessimism", "1.0") != 0
     assert "pessimism needs a reward model" in capsys.readouterr().err

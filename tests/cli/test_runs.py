@@ -4,7 +4,9 @@ import copy
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -16,7 +18,7 @@ import torchward
 from tests.algorithms import tiny_text
 from tests.algorithms.test_goals import Reach
 from tests.cli.conftest import QUIET, TINY, Command
-from torchward import launch
+from torchward import launch, launch_checks
 from torchward.metrics import read_metrics
 from torchward.nets.actor_critic import ActorCritic, Network
 from torchward.nets.q_policy import QPolicy
@@ -255,6 +257,22 @@ def test_threads_are_chosen_by_the_size_of_the_network() -> None:
         assert launch.choose_threads(ppo.Config(network=Network(net_arch=(256,))), task) == 2
     finally:
         torch.set_num_threads(1)
+
+
+def test_rows_are_as_long_as_the_policy_reads_where_nobody_says_how_long() -> None:
+    policy = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=64))
+    found = dict[str, int]()
+    for algorithm in map(find.algorithm, find.algorithms()):
+        config = algorithm.Config()
+        chosen = launch_checks.in_context(algorithm, policy, config, config)
+        if hasattr(config, "max_length"):
+            found[algorithm.name] = chosen.max_length
+            asked = replace(config, max_length=100)
+            assert launch_checks.in_context(algorithm, policy, asked, config) is asked
+        else:
+            assert chosen is config
+    rows = "classify", "distill", "expert_iteration", "masked_lm", "pretrain", "sft"
+    assert found == {**dict.fromkeys(rows, 64), **dict.fromkeys(("dpo", "kto", "reward_model"), 512)}
 
 
 class Halved(torch.nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor
 import torchward
 from tests.algorithms import tiny_text
 from tests.algorithms.training import start
-from torchward import launch
+from torchward import launch_policies
 from torchward.algorithms import grpo, ppo, reward_model, sft
 from torchward.cli import main
 from torchward.config import ConfigError
@@ -541,7 +541,7 @@ def test_a_run_begins_from_a_directory_and_is_used(
 @pytest.mark.parametrize("name", CONFIGS)
 def test_it_learns_to_judge_and_is_read_again(name: str, places: dict[str, Path], tmp_path: Path) -> None:
     """A step of a reward model on pairs in the model's own words; what is saved says what was trained."""
-    begun: Any = launch.policy_of(places[name])
+    begun: Any = launch_policies.policy_of(places[name])
     on = tiny_text.preferred().using(begun)
     config = reward_model.Config(total_timesteps=54, per_device_train_batch_size=27, learning_rate=1e-2, num_members=2)
     net = reward_model.train(config, on, start(tmp_path / "run", reward_model, config, on), begun)

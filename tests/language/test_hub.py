@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchward.config import ConfigError
 from torchward.language import hub
-from torchward.launch import policy_of
+from torchward.launch_policies import policy_of
 from torchward.nets.positions import Relative, Sinusoidal, buckets
 from torchward.nets.transformer import Transformer
 from torchward.nets.transformer_config import TransformerConfig, bert, gpt2, llama, t5

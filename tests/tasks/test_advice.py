@@ -13,7 +13,7 @@ from tests.algorithms.test_goals import Bits, Reach
 from torchward import launch
 from torchward.cli.train import read
 from torchward.data.preferences import PreferenceTask
-from torchward.data.texts import GroupTask, LabelledTask, MaskedTask, TextTask
+from torchward.data.texts import CorpusTask, GroupTask, LabelledTask, MaskedTask, TextTask
 from torchward.envs.make import EnvOptions
 from torchward.envs.task import Control
 from torchward.nets import spaces
@@ -157,7 +157,7 @@ def takes(name: str, facts: Facts) -> bool:
     return True
 
 
-OF_TEXT = (TextTask, GroupTask, PreferenceTask, MaskedTask, LabelledTask)
+OF_TEXT = (CorpusTask, TextTask, GroupTask, PreferenceTask, MaskedTask, LabelledTask)
 
 
 def test_the_spaces_of_the_chapter_are_those_that_algorithms_take() -> None:

@@ -19,7 +19,7 @@ from torchward.data.packing import Packing, Rows, Wrapped, once
 from torchward.data.protocols import Episode, Evaluation, on_device
 from torchward.data.random import derive, seeded
 from torchward.data.sequences import Sequences
-from torchward.data.texts import Labelled, Texts, TextTask
+from torchward.data.texts import CorpusTask, Labelled, Texts
 from torchward.functional.schedules import warmup_constant, warmup_cosine, warmup_linear
 from torchward.nets.adamw import AdamW, Group, decayed
 from torchward.nets.body import Scoring, Worded, compile_layers
@@ -242,7 +242,7 @@ def precision(config: Settings) -> contextlib.AbstractContextManager[None]:
     return torch.autocast(kind, torch.bfloat16)
 
 
-def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None = None) -> LanguageModel:
+def train(config: Config, task: CorpusTask, run: Run, policy: LanguageModel | None = None) -> LanguageModel:
     """Learn the corpus of ``task`` and return the model: a new one, or ``policy``, which goes on learning."""
     texts = task.corpus()
     if policy is None:

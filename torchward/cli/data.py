@@ -17,7 +17,8 @@ def run(args: Sequence[str]) -> int:
         print(USAGE)
         return 0 if args else 2
     asked = train.read("data", args)
-    from torchward import launch
+    from torchward import launch_policies
+    from torchward.data.texts import CorpusTask, MaskedTask
     from torchward.language.documents import Prompt
     from torchward.language.report import report
     from torchward.language.text_task import Text
@@ -27,13 +28,13 @@ def run(args: Sequence[str]) -> int:
     if not isinstance(task, Text):
         raise UsageError(f"data looks at tasks of text, and {asked.task} is none")
     if (init := asked.launched.get("init")) is not None:
-        policy = launch.policy_of(init)
+        policy = launch_policies.policy_of(init)
         if not hasattr(policy, "vocabulary"):
             raise UsageError(
                 f"expected the run of a language model to begin from, and {init} has a {type(policy).__name__}"
             )
         task = task.using(policy)
-    reads_all = asked.algorithm.name in ("pretrain", "masked_lm")
+    reads_all = asked.algorithm.learns_from in (CorpusTask, MaskedTask)
     learnt, held_out = task.corpus_sides() if reads_all else task.sides()
     found = report(learnt, held_out, task.tokenizer, max_length=getattr(asked.settings.config, "max_length", None))
     print(found, end="")

@@ -85,7 +85,7 @@ def line(finding: "Finding") -> str:
 
 def _start(path: Path, manifest: dict[str, Any]) -> Any:
     """The policy that new adapters were put on, where the run has kept it."""
-    from torchward.launch import INITIAL
+    from torchward.launch_policies import INITIAL
     from torchward.nets import saving
 
     has_new = manifest["config"].get("lora", {}).get("type") == "LoRA"

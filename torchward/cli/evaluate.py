@@ -37,7 +37,8 @@ def run(args: Sequence[str]) -> int:
 
     from torchward.checkpoint import write_json
     from torchward.language.text_task import Text
-    from torchward.launch import as_judged, in_words_of, reopen_task
+    from torchward.launch import reopen_task
+    from torchward.launch_policies import as_judged, in_words_of
     from torchward.nets import saving
     from torchward.nets.language_model import LanguageModel
     from torchward.nets.masked_language_model import MaskedLanguageModel

@@ -120,7 +120,7 @@ def differences(ready: "launch.Ready") -> list[str]:
 
 def go(ready: "launch.Ready") -> int:
     """Train, and turn an environment that fails into one sentence."""
-    from torchward.envs.vector import WorldError
+    from torchward.envs.faults import WorldError
 
     told = ready.run.path / "failed" / "error.txt"
     before = told.stat().st_mtime_ns if told.exists() else 0

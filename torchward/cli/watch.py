@@ -139,7 +139,7 @@ def _has_ffmpeg() -> bool:
 
 def _env(task: Any, name: str, mode: str) -> Any:
     """One environment that renders. Raises UsageError where there is none."""
-    from torchward.envs.vector import WorldError
+    from torchward.envs.faults import WorldError
 
     if not callable(getattr(task, "env", None)):
         raise UsageError(f"{name} is a task without an environment that could be seen")

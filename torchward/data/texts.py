@@ -47,12 +47,17 @@ class GroupTask(Task, Protocol):
 
 
 @runtime_checkable
-class TextTask(GroupTask, Protocol):
-    """A task whose words can be learnt by imitation too."""
+class CorpusTask(Task, Protocol):
+    """A task with text that can be read from end to end."""
 
     def corpus(self) -> Texts:
         """Plain text, to pretrain on: all of it is learnt."""
         ...
+
+
+@runtime_checkable
+class TextTask(GroupTask, CorpusTask, Protocol):
+    """A task whose words can be learnt by imitation too."""
 
     def demonstrations(self) -> Texts:
         """Answers behind their prompts, to fine-tune on: the answers are learnt."""

@@ -16,7 +16,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from torchward.envs.vector import WorldError, episode_seed
+from torchward.envs.faults import WorldError
+from torchward.envs.vector import episode_seed
 
 INSTALL = "pip install 'torchward[atari]'"
 

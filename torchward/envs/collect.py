@@ -13,8 +13,9 @@ from torchward.data.rollout import Finals, Rollout, concatenate
 from torchward.data.tree import Tree, replace_rows, tree_map
 from torchward.envs import spaces as sp
 from torchward.envs.acting import acting
+from torchward.envs.faults import WorldError
 from torchward.envs.spaces import Arrays
-from torchward.envs.vector import Step, WorldError, Worlds, episode_seed
+from torchward.envs.vector import Step, Worlds, episode_seed
 from torchward.nets import spaces
 
 EPISODE_BLOCK = 64

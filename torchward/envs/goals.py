@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from torchward.data.hindsight import Goals
-from torchward.envs.vector import WorldError
+from torchward.envs.faults import WorldError
 
 
 def goals(env: Any, name: str) -> Goals:

@@ -13,13 +13,12 @@ import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
 from torchward.envs.atari import AtariVector, Classic, Machado, envpool_arguments, is_atari, single
+from torchward.envs.faults import RAISED, WorldError
 from torchward.envs.vector import (
-    RAISED,
     Factory,
     InProcess,
     Native,
     Processes,
-    WorldError,
     Worlds,
     is_nondeterministic,
     layers,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchward.envs.vector import WorldError
+from torchward.envs.faults import WorldError
 
 
 class Model(NamedTuple):

@@ -2,7 +2,8 @@
 
 Three kinds: single environments in this process, single environments in processes of their own, and environments
 that are vectors by nature (Gymnasium's ``vector_entry_point``, EnvPool, a VectorEnv of the user's). A
-:class:`Step` says the same of all of them; the difference between the autoreset modes ends here.
+:class:`Step` says the same of all of them; the difference between the autoreset modes ends here. What can be wrong with
+what they give is said by :mod:`torchward.envs.faults`.
 """
 
 import time
@@ -15,24 +16,30 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from gymnasium.vector.async_vector_env import AsyncState
 from numpy.typing import NDArray
 
+from torchward.envs import faults
 from torchward.envs import spaces as sp
+from torchward.envs.faults import FLAGS, MISSING, NUMBERS, RAISED, WorldError
 from torchward.envs.spaces import Arrays
 from torchward.nets import spaces
 from torchward.nets.spaces import Space
 
+__all__ = [
+    "Array",
+    "Factory",
+    "InProcess",
+    "Native",
+    "Processes",
+    "Step",
+    "WorldError",
+    "Worlds",
+    "episode_seed",
+    "is_nondeterministic",
+    "layers",
+    "step_seconds",
+]
+
 Array: TypeAlias = NDArray[Any]
 Factory: TypeAlias = Callable[[], "gym.Env[Any, Any]"]
-
-
-class WorldError(RuntimeError):
-    """An environment raised, or gave what no environment may give."""
-
-
-RAISED = (Exception, SystemExit)
-"""What an environment may raise: one that leaves the program has failed, one that is interrupted has not."""
-_REWARDS = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.int32, np.bool_})
-_FLAGS = frozenset({bool, np.bool_, int})
-_MISSING = object()
 
 
 class Step(NamedTuple):
@@ -107,14 +114,14 @@ class InProcess:
         final: Arrays | None = None
         plain = isinstance(observation, np.ndarray)
         for i, env in enumerate(self.envs):
-            given: Any = _MISSING
+            given: Any = MISSING
             try:
                 given = env.step(actions[i])
                 seen, paid, end, cut, info = given
             except RAISED as error:
-                raise self._failed(i, given, error) from error
-            if type(paid) not in _REWARDS or type(end) not in _FLAGS or type(cut) not in _FLAGS:
-                self._check(i, paid, end, cut)
+                raise faults.failed_step(self.name, i, given, error) from error
+            if type(paid) not in NUMBERS or type(end) not in FLAGS or type(cut) not in FLAGS:
+                faults.check_step(self.name, i, paid, end, cut)
             reward[i], terminated[i], truncated[i] = paid, end, cut
             if terminated[i] or truncated[i]:
                 final = sp.empty(self.observation_space, (self.n,)) if final is None else final
@@ -124,11 +131,11 @@ class InProcess:
                 self._reset(i, observation)
             elif plain:
                 try:
-                    if (seen.dtype.kind not in "fiu") if type(seen) is np.ndarray else (type(seen) not in _REWARDS):
+                    if (seen.dtype.kind not in "fiu") if type(seen) is np.ndarray else (type(seen) not in NUMBERS):
                         sp.require_numbers(seen)
                     observation[i] = seen  # type: ignore[index]
                 except (TypeError, ValueError) as error:
-                    raise self._misfit(seen) from error
+                    raise faults.misfit(self.name, self.observation_space, seen) from error
             else:
                 self._put(observation, i, seen, info)
         if len(self.actions) > 4096 and (oldest := min(self.since)) > 0:
@@ -137,56 +144,24 @@ class InProcess:
         self.observation = observation
         return Step(observation, reward, terminated, truncated, np.zeros(self.n, bool), final)
 
-    def _failed(self, i: int, given: Any, error: BaseException) -> WorldError:
-        """What is wrong with a step that raised, or that gave something else than five values."""
-        if given is _MISSING and not _raised_in_a_wrapper(error):
-            return WorldError(f"{self.name} raised {type(error).__name__} in world {i}: {error}")
-        got = f"{len(given)} values" if isinstance(given, tuple | list) else sp.outline(given)
-        if given is _MISSING:
-            got = f"others ({error})"
-        return WorldError(
-            f"expected step of {self.name} to return the five values observation, reward, terminated, truncated, info, "
-            f"got {got} in world {i}; the `done` of older environments is terminated where a task is over, and "
-            "truncated where a time limit ended it"
-        )
-
-    def _check(self, i: int, reward: Any, *flags: Any) -> None:
-        """Raise :class:`WorldError` for a reward that is no number, or a flag that is neither True nor False."""
-        if not _is_scalar(reward, "biuf"):
-            raise WorldError(
-                f"expected a number as the reward of {self.name}, got {_shown(reward)} in world {i}; return a float"
-            )
-        for name, flag in zip(("terminated", "truncated"), flags, strict=True):
-            if not _is_scalar(flag, "biu"):
-                raise WorldError(
-                    f"expected True or False as {name} of {self.name}, got {_shown(flag)} in world {i}; return a bool"
-                )
-
     def _reset(self, i: int, target: Arrays) -> None:
         try:
             given: Any = self.envs[i].reset(seed=episode_seed(self.seed, i, self.episode[i]))
         except RAISED as error:
             raise WorldError(f"{self.name} raised {type(error).__name__} at the reset of world {i}: {error}") from error
-        if not isinstance(given, tuple | list) or len(given) != 2 or not isinstance(given[1], dict):
-            raise WorldError(
-                f"expected reset of {self.name} to return an observation and an info, which is a dict, got "
-                f"{sp.outline(given)} at the reset of world {i}; return observation, {{}}"
-            )
+        faults.check_reset(self.name, i, given)
         seen, info = given
         self._put(target, i, seen, info, check=True)
 
     def _put(self, target: Arrays, i: int, seen: Any, info: dict[str, Any], check: bool = False) -> None:
         seen = _with_mask(seen, info, self.name) if self.mask else seen
         if check and not sp.fits(self.observation_space, seen):
-            raise self._misfit(seen)
+            raise faults.misfit(self.name, self.observation_space, seen)
         try:
             sp.require_numbers(seen)
             sp.put(target, i, seen)
         except (KeyError, TypeError, ValueError) as error:
-            raise self._misfit(seen) from error
-
-    def _misfit(self, seen: Any) -> WorldError:
-        return _misfit(self.name, self.observation_space, seen)
+            raise faults.misfit(self.name, self.observation_space, seen) from error
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {"seed": self.seed, "episode": list(self.episode), "observation": self.observation}
@@ -217,12 +192,12 @@ class InProcess:
                 try:
                     seen, _, terminated, truncated, info = env.step(row[i])
                 except RAISED as error:
-                    raise _strayed(self.name) from error
+                    raise faults.strayed(self.name) from error
                 if terminated or truncated:
-                    raise _strayed(self.name)
+                    raise faults.strayed(self.name)
                 self._put(observation, i, seen, info)
         if not _equal(observation, self.observation):
-            raise _strayed(self.name)
+            raise faults.strayed(self.name)
         return self.observation
 
     def close(self) -> None:
@@ -278,16 +253,9 @@ class Processes:
         """What is wrong with a step or reset that raised: the environment did, or a process is no more."""
         if not isinstance(error, EOFError | ConnectionError):
             return WorldError(f"{self.name} raised {type(error).__name__} {when}in a process of its own: {error}")
-        ends = list[str]()
-        for i, process in enumerate(self.vector.processes):
-            process.join(1.0 if not ends else 0.0)  # its pipe closes a little before it ends
-            if not process.is_alive():
-                ends.append(f"that of world {i} died (exit code {process.exitcode})")
+        fault = faults.died(self.name, self.vector.processes, when)
         self.close()  # nobody else may, and those that live would wait
-        return WorldError(
-            f"expected every process of {self.name} to live, but {', '.join(ends) or 'one hung up'} {when}".rstrip()
-            + "; vectorization 'sync' steps it in this process, which shows why"
-        )
+        return fault
 
     def _batch(self, seen: Any, info: dict[str, Any]) -> Arrays:
         if self.mask:
@@ -318,17 +286,17 @@ class Processes:
             try:
                 seen, _, terminated, truncated, info = self.vector.step(action)
             except Exception as error:
-                raise _strayed(self.name) from error
+                raise faults.strayed(self.name) from error
             self._batch(seen, info)
             ended = terminated | truncated
             if (ended & (starts <= t)).any():
-                raise _strayed(self.name)
+                raise faults.strayed(self.name)
             if ended.any():
                 self._reset(ended)
         if self.actions and (starts == len(self.actions)).any():
             self._reset(starts == len(self.actions))
         if not _equal(self.observation, state["observation"]):
-            raise _strayed(self.name)
+            raise faults.strayed(self.name)
         return self.observation
 
     def close(self) -> None:
@@ -374,9 +342,7 @@ class Native:
         if self.mode is AutoresetMode.DISABLED:
             return sp.copy(observation)
         if "final_obs" not in info:
-            raise WorldError(
-                f"{self.name} resets itself within a step but its info has no 'final_obs'; value estimates need it"
-            )
+            raise faults.no_final(self.name)
         final = sp.empty(self.observation_space, (self.n,))
         for i in np.flatnonzero(ended):
             seen = _row(info["final_obs"], int(i))
@@ -474,46 +440,10 @@ def _load_layers(env: "gym.Env[Any, Any]", states: list[Any]) -> None:
             vars(layer)["_elapsed_steps"] = int(state)
 
 
-def _strayed(name: str) -> WorldError:
-    return WorldError(
-        f"{name} did not come back to where it stood: the same seed and actions led elsewhere. Give it state_dict and "
-        "load_state_dict, or register it with nondeterministic=True, so that checkpoints end its episodes"
-    )
-
-
-def _is_scalar(value: Any, kinds: str) -> bool:
-    """Whether it is one number of these kinds of NumPy's, whatever holds it."""
-    try:
-        array = np.asarray(value)
-    except Exception:  # a ragged list, a tensor that lies elsewhere
-        return False
-    return array.ndim == 0 and array.dtype.kind in kinds
-
-
-def _shown(value: Any) -> str:
-    """A bad value for messages: itself where that is short, else its shape."""
-    text = repr(value)
-    return text if len(text) < 20 else sp.outline(value)
-
-
-def _raised_in_a_wrapper(error: BaseException) -> bool:
-    """Whether Gymnasium could not take apart what a step gave: its wrappers expect five values."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
-    return where.startswith("gymnasium.") and "expected 5" in str(error)
-
-
-def _misfit(name: str, space: Space, seen: Any, n: int | None = None) -> WorldError:
-    what = spaces.describe(space) if n is None else f"{n} x {spaces.describe(space)}"
-    return WorldError(f"{name} gave an observation that does not fit its space {what}: {sp.outline(seen)}")
-
-
 def _batch(seen: Any, space: Space, n: int, name: str) -> Arrays:
     """A copy of a vector's observations, as ``space`` says."""
     if not sp.fits(space, seen, n):
-        raise _misfit(name, space, seen, n)
+        raise faults.misfit(name, space, seen, n)
     batch = sp.empty(space, (n,))
     sp.put(batch, slice(None), seen)
     return batch
@@ -548,10 +478,7 @@ def _with_mask(seen: Any, info: dict[str, Any], name: str) -> dict[str, Any]:
     if isinstance(seen, dict) and spaces.MASK in seen:
         return seen
     if not isinstance(info, dict) or spaces.MASK not in info:
-        raise WorldError(
-            f"action_mask is set, but {name} has no 'action_mask' in its info; leave the option out, or let reset and "
-            "step return one"
-        )
+        raise faults.no_mask(name)
     entries = seen if isinstance(seen, dict) else {"observation": seen}
     return {**entries, spaces.MASK: info[spaces.MASK]}
 

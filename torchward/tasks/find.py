@@ -42,6 +42,12 @@ class Algorithm(NamedTuple):
         """The dataclass of its settings."""
         return self.module.Config
 
+    @property
+    def learns_from(self) -> Any:
+        """The type of the task that its `train` takes, by its annotation; None where there is none."""
+        task = inspect.signature(self.module.train).parameters.get("task")
+        return None if task is None or task.annotation is task.empty else task.annotation
+
 
 class Found(NamedTuple):
     """A task, and how it was named."""
@@ -131,8 +137,8 @@ def task(named: Any, env: Any = None) -> Found:
 
     if is_text(named) or (isinstance(named, str) and named in problems()):
         return _text(str(named), env)
+    from torchward.envs.faults import WorldError
     from torchward.envs.task import Control
-    from torchward.envs.vector import WorldError
 
     source, name = None, None
     named = identity(named)

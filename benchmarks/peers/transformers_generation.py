@@ -26,6 +26,7 @@ def main() -> None:
     options.add_argument("--model", required=True)
     options.add_argument("--told", type=Path, required=True)
     options.add_argument("--threads", type=int, required=True)
+    options.add_argument("--repetitions", type=int, required=True)
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     told = json.loads(given.told.read_text())
@@ -35,7 +36,7 @@ def main() -> None:
     prompts = torch.tensor(told["prompts"])
     ends = torch.tensor(lengths) + prompts.shape[1]
     seconds = []
-    for _ in range(4):
+    for _ in range(1 + given.repetitions):
         start = time.perf_counter()
         for some, until in zip(prompts.split(told["batch"]), ends.split(told["batch"]), strict=True):
             made = model.generate(

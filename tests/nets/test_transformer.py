@@ -11,7 +11,7 @@ from torch import Tensor
 from torchward import config as configs
 from torchward.data.tree import tree_map
 from torchward.nets import kv_cache
-from torchward.nets.attention import attend, attend_once
+from torchward.nets.attention import HAS_BAGS, attend, attend_once, bags
 from torchward.nets.kv_cache import Cache
 from torchward.nets.positions import Relative, Rotary, Sinusoidal
 from torchward.nets.transformer import Memory, Transformer
@@ -85,6 +85,21 @@ def test_one_query_alone_sees_what_it_sees_among_others(heads: int, groups: int,
     key, value = slots[:, :, :, :7]
     expected = attend(query[:, :, None], key, value, wide, False, 0.3)
     close(attend_once(query, slots[0], slots[1], bias, 0.3), expected.flatten(1), 1e-6)
+    where = bags(slots[1], heads, 7)
+    assert (where is not None) == (HAS_BAGS and heads == groups)
+    close(attend_once(query, slots[0], slots[1], bias, 0.3, where), expected.flatten(1), 1e-6)
+
+
+def test_bags_are_for_float32_alone() -> None:
+    """In other types, and where autocast has rounded the scores, values are mixed by a product."""
+    assert bags(torch.zeros(2, 4, 3, 5, dtype=torch.bfloat16), 4, 3) is None
+    assert bags(torch.zeros(2, 4, 3, 5, device="meta"), 4, 3) is None
+    query, slots = torch.randn(3, 4, 5), torch.randn(2, 3, 4, 6, 5)
+    bias = torch.zeros(12, 1, 6)
+    exact = attend_once(query, slots[0], slots[1], bias, 0.3, bags(slots[1], 4, 6))
+    with torch.autocast("cpu", torch.bfloat16):
+        near = attend_once(query, slots[0], slots[1], bias, 0.3, bags(slots[1], 4, 6))
+    assert near.dtype == torch.bfloat16 and 0.0 < (near.float() - exact).abs().max() < 0.05
 
 
 def test_grouped_queries_are_heads_with_equal_keys_and_values() -> None:
@@ -151,6 +166,20 @@ def test_rows_leave_and_enter(decoder: Transformer) -> None:
         one, cache = decoder.step(torch.stack([tokens[4, 8 + t], tokens[2, 6 + t]]), cache)
         close(one[0], decoder(tokens[4:, : 9 + t])[0, -1])
         close(one[1], decoder(tokens[2:3, : 7 + t])[0, -1])
+
+
+def test_a_cache_may_grow(decoder: Transformer) -> None:
+    """Rows go on in more slots, the new ones of which hold nothing, and what was read before stands as it was."""
+    tokens = text(3, 9)
+    _, small = decoder.extend(tokens[:, :5], decoder.cache(3, 5))
+    cache = kv_cache.grown(small, 8)
+    assert cache.size == 8 and torch.equal(cache.length, small.length)
+    for new, old in zip((*cache.keys, *cache.values), (*small.keys, *small.values), strict=True):
+        assert torch.equal(new[:, :, :5], old) and not new[:, :, 5:].any() and new.is_contiguous()
+    found, cache = decoder.extend(tokens[:, 5:8], cache)
+    close(found, decoder(tokens[:, :8])[:, 5:])
+    found, _ = decoder.step(tokens[:, 8], kv_cache.grown(cache, 9))
+    close(found, decoder(tokens)[:, 8])
 
 
 def test_gaps_are_closed_by_the_last_rows(decoder: Transformer) -> None:

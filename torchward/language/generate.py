@@ -152,7 +152,9 @@ class _Batch:
         self.lengths = torch.zeros(self.total, dtype=torch.int64, device=self.device)
         self.ended = torch.zeros(self.total, dtype=torch.bool, device=self.device)
         self.said = list[_Said]()
-        self.whole = policy.body.cache(min(self.groups * copies, self.total), self.size)
+        # A CPU reads memory without gaps twice as fast: there a row has the slots that are needed by now, and no more.
+        self.grows = self.device.type == "cpu" and not policy.cuda_graphs
+        self.whole = policy.body.cache(min(self.groups * copies, self.total), 0 if self.grows else self.size)
         self.read = ReplayedSteps(policy.body, self.whole, cuda_graphs()) if policy.cuda_graphs else policy.body.step
         self.cache = kv_cache.first(self.whole, 0)
         """The part of the whole one that has rows."""
@@ -217,6 +219,7 @@ class _Batch:
         if self.copies > 1:
             each = torch.arange(count, device=device).repeat_interleave(self.copies)
             hidden, cache = hidden.index_select(0, each), kv_cache.rows(cache, each)
+        self._make_room(longest)
         number = which.start * self.copies + torch.arange(len(hidden), device=device)
         length = torch.cat([self.cache.length, cache.length])
         here = torch.arange(len(self.number), len(length), device=device)
@@ -277,7 +280,17 @@ class _Batch:
             self.hidden = self.hidden[:0]
             return
         self.span += 1
-        self.hidden, self.cache = self.read(self.last, self.cache, self.span)
+        self._make_room(self.span)
+        span = self.whole.size if self.grows else self.span
+        self.hidden, self.cache = self.read(self.last, self.cache, span)
+
+    def _make_room(self, slots: int) -> None:
+        """Let rows have so many slots, and some more, that they need not be copied soon again."""
+        if slots <= self.whole.size:
+            return
+        more = max(16, slots // 8)
+        self.whole = kv_cache.grown(self.whole, min(self.size, -(-slots // more) * more))
+        self.cache = kv_cache.first(self.whole, len(self.number))._replace(length=self.cache.length)
 
 
 @torch.no_grad()

@@ -11,6 +11,9 @@ from torchward.nets.kv_cache import Pair, write
 from torchward.nets.positions import rotate
 from torchward.nets.transformer_config import TransformerConfig
 
+HAS_BAGS = "fbgemm" in torch.backends.quantized.supported_engines
+"""Whether PyTorch was built with the kernel that sums bags."""
+
 
 class Linear(nn.Linear):
     """A product and its bias.
@@ -22,6 +25,15 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         own: Any = self._parameters
         return F.linear(x, own["weight"], own["bias"])
+
+
+class Bags(NamedTuple):
+    """Where the values lie that each query of a decoding step mixes: all of them as one table of rows ``[size]``."""
+
+    rows: Tensor
+    """``[B groups span]`` int32, those of the first query, then those of the second, and so on."""
+    offset: Tensor
+    """``[B groups]`` int32: where in ``rows`` each query's begin."""
 
 
 class Scope(NamedTuple):
@@ -40,6 +52,8 @@ class Scope(NamedTuple):
     """With a cache: which of the ``B T`` tokens these are; None: all."""
     span: int = 0
     """With a cache: how many slots are looked at."""
+    bags: Bags | None = None
+    """In a decoding step: where values lie, if they are to be mixed so (see :func:`bags`)."""
 
 
 def attend(
@@ -65,13 +79,32 @@ def attend_once(
     value: Float[Tensor, "batch groups source size"],
     bias: Float[Tensor, "batch_groups rest span"],
     scale: float,
+    bags: Bags | None = None,
 ) -> Float[Tensor, "batch heads_size"]:
     """What :func:`attend` gives for one query of each head and the first ``span`` keys and values, on a CPU: there two
-    products take less time than PyTorch's one operation. ``bias`` is ``[B groups, 1 or heads / groups, span]``."""
+    products take less time than PyTorch's one operation, and sums of bags (:func:`bags`) less than the second one.
+    ``bias`` is ``[B groups, 1 or heads / groups, span]``."""
     span = bias.shape[2]
-    key, value = key.flatten(0, 1).narrow(1, 0, span), value.flatten(0, 1).narrow(1, 0, span)
-    scores = torch.baddbmm(bias, query.reshape(key.shape[0], -1, key.shape[2]), key.mT, alpha=scale)
-    return torch.bmm(scores.softmax(-1), value).view(query.shape[0], -1)
+    key = key.flatten(0, 1).narrow(1, 0, span)
+    scores = torch.baddbmm(bias, query.reshape(key.shape[0], -1, key.shape[2]), key.mT, alpha=scale).softmax(-1)
+    if bags is None or scores.dtype != value.dtype:  # autocast rounds products alone
+        return torch.bmm(scores, value.flatten(0, 1).narrow(1, 0, span)).view(query.shape[0], -1)
+    # A bag's sum of weighted rows is what a table of embeddings is asked for; its kernel fetches rows ahead.
+    mixture = torch.embedding_bag(
+        value.flatten(0, 2), bags.rows, bags.offset, False, 0, False, scores.flatten(), False
+    )[0]  # fmt: skip
+    return mixture.view(query.shape[0], -1)
+
+
+def bags(values: Float[Tensor, "batch groups source size"], heads: int, span: int) -> Bags | None:
+    """Where the first ``span`` values of each query lie, where sums of bags are the quicker way: of float32, by a CPU's
+    kernel for it, and with values that no queries share. None elsewhere."""
+    batch, groups, source, _ = values.shape
+    if not HAS_BAGS or groups != heads or values.dtype != torch.float32 or values.device.type != "cpu":
+        return None
+    first = torch.arange(0, batch * groups * source, source, dtype=torch.int32)
+    rows = first[:, None] + torch.arange(span, dtype=torch.int32)
+    return Bags(rows.flatten(), torch.arange(0, batch * groups * span, span, dtype=torch.int32))
 
 
 class Attention(nn.Module):
@@ -122,7 +155,7 @@ class Attention(nn.Module):
         keys, values = slots
         write(keys, scope.into, key)
         write(values, scope.into, value)
-        merged: Tensor = parts["out"].forward(attend_once(query, keys, values, scope.bias, self.scale))
+        merged: Tensor = parts["out"].forward(attend_once(query, keys, values, scope.bias, self.scale, scope.bags))
         return merged
 
 

@@ -88,6 +88,18 @@ def enter(cache: Cache, index: Int64[Tensor, " rows"], other: Cache) -> Cache:
     return cache
 
 
+def grown(cache: Cache, size: int) -> Cache:
+    """A copy with at least as many slots, ``size``: what is filled stays where it stood in its row."""
+
+    def longer(leaf: Tensor) -> Tensor:
+        made = leaf.new_empty(*leaf.shape[:2], size, leaf.shape[3])
+        made[:, :, : leaf.shape[2]] = leaf
+        made[:, :, leaf.shape[2] :] = 0.0
+        return made
+
+    return cache._replace(keys=tuple(map(longer, cache.keys)), values=tuple(map(longer, cache.values)))
+
+
 def closed_up(cache: Cache, stay: Bool[Tensor, " rows"], span: int) -> tuple[Cache, Int64[Tensor, " left"]]:
     """The rows that ``stay`` alone, in the same memory: the last ones move into the gaps, so that little is copied.
     Also where each of them stood. ``span`` is a bound on how many slots of them are filled."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from torchward.nets.attention import Scope
+from torchward.nets.attention import Scope, bags
 from torchward.nets.kv_cache import Cache, Pair
 from torchward.nets.positions import Learned, Relative, Rotary, Sinusoidal, buckets, rotary_table, sinusoids
 from torchward.nets.transformer_block import Block, Norm
@@ -93,7 +93,8 @@ class Stack(nn.Module):
         memory_bias = None
         if cache.source:
             memory_bias = forbid(cache.source[0], x, None).repeat_interleave(groups, 0).unsqueeze(1)
-        scope = Scope(bias, False, self._turn(place), (torch.arange(len(place)), place), None, span)
+        into = torch.arange(len(place)), place
+        scope = Scope(bias, False, self._turn(place), into, None, span, bags(cache.values[0], heads, span))
         x = self._placed(x, place)
         blocks: Any = self.layers
         cross: Sequence[Pair | None] = cache.cross or [None] * len(blocks)

@@ -17,6 +17,7 @@ from torchward.language.tokenizer import Stream, Tokenizer
 from torchward.nets import kv_cache
 from torchward.nets.language_model import Chosen, LanguageModel, without_dropout
 from torchward.nets.replayed import ReplayedSteps, cuda_graphs
+from torchward.nets.transformer import Transformer
 
 UNSAID = "\ufffd".encode()
 SLOTS = 128
@@ -101,10 +102,11 @@ def generate(
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     if not prompts or len(limits) != len(prompts) or min(limits) < 1 or num_generations < 1 or slots < 1:
         raise TextError("expected at least one prompt, new token for each, completion of each and slot")
-    batch = _Batch(policy, prompts, limits, num_generations, noise, slots)
     if stop is not None:
         stop.begin()
-    with without_dropout(policy):
+    # Tensors that can never enter autograd are a tenth cheaper to work with. What others compute may keep some of them.
+    with without_dropout(policy), torch.inference_mode(isinstance(policy.body, Transformer)):
+        batch = _Batch(policy, prompts, limits, num_generations, noise, slots)
         while batch.fill():
             batch.leave(eos_id, batch.choose(), stop)
             batch.step()
@@ -169,7 +171,7 @@ class _Batch:
         """The longest row's tokens."""
 
     def done(self) -> Completions:
-        """All that was said, completion by completion."""
+        """All that was said, completion by completion; in tensors as all others, if called outside inference mode."""
         longest = int(self.lengths.max())
         number, place, token, log_prob, value = (
             torch.cat([part for part in parts if part is not None])
@@ -191,8 +193,8 @@ class _Batch:
             spread(token),
             spread(log_prob),
             values,
-            self.lengths,
-            self.ended,
+            self.lengths.clone(),
+            self.ended.clone(),
             spread(torch.cat(supports)) if supports else None,
         )
 
@@ -247,17 +249,15 @@ class _Batch:
         if stop is not None:
             ends |= stop.found(self.number, chosen.token)
         self.last = chosen.token
-        leaving = (over | ends) & self.runs
+        leaving = ((over | ends) & self.runs).nonzero().squeeze(1)
         self.count = self.count + 1
-        gone = int(leaving.sum())
-        if not gone:
+        if not len(leaving):
             return
-        ends &= ~over
-        which = self.number[leaving]
-        self.lengths[which] = torch.where(over, self.count - 1, self.count)[leaving]
-        self.ended[which] = ends[leaving]
-        self.runs = self.runs & ~leaving
-        self.running -= gone
+        which, over = self.number.index_select(0, leaving), over.index_select(0, leaving)
+        self.lengths.index_copy_(0, which, self.count.index_select(0, leaving) - over.long())
+        self.ended.index_copy_(0, which, ends.index_select(0, leaving) & ~over)
+        self.runs = self.runs.index_fill(0, leaving, False)
+        self.running -= len(leaving)
         if 8 * self.running <= 7 * len(self.number):
             self._close_up()
         else:  # what a row writes behind its end takes no room

@@ -148,9 +148,9 @@ class Attention(nn.Module):
         parts: Any = self._modules
         heads, groups = self.heads, self.groups
         mixed = parts["query_key_value"].forward(x).view(-1, heads + 2 * groups, self.size)
-        query, key, value = mixed.split((heads, groups, groups), 1)
+        query, key, value = mixed.split_with_sizes((heads, groups, groups), 1)
         if scope.turn is not None:
-            query, key = rotate(mixed.narrow(1, 0, heads + groups), scope.turn).split((heads, groups), 1)
+            query, key = rotate(mixed.narrow(1, 0, heads + groups), scope.turn).split_with_sizes((heads, groups), 1)
         assert scope.into is not None and scope.bias is not None
         keys, values = slots
         write(keys, scope.into, key)

@@ -179,6 +179,41 @@ def child(command: Sequence[str | Path], threads: int, seconds: float | None = N
     return {**answer, "wall_seconds": round(wall, 4), "began": began}
 
 
+def in_turn(commands: Sequence[Sequence[str | Path]], threads: Sequence[int], turns: int) -> list[dict[str, Any]]:
+    """Start processes side by side and let them work in turn, so that a moment's noise hits all of them.
+
+    Each prints a JSON object when it is ready; then, for each line that it reads, it works once and prints how many
+    seconds that took. Returned are these objects, with the "seconds" of all turns."""
+    processes = [
+        subprocess.Popen(
+            [str(word) for word in command], cwd=ROOT, env=environment(count), text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for command, count in zip(commands, threads, strict=True)
+    ]  # fmt: skip
+
+    def answer(process: subprocess.Popen[str]) -> Any:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise Failed(f"`{' '.join(map(str, process.args))}` ended with {process.wait()}")  # type: ignore[arg-type]
+        return json.loads(line)
+
+    try:
+        found = [{**answer(process), "seconds": list[float]()} for process in processes]
+        for _ in range(turns):
+            for process, told in zip(processes, found, strict=True):
+                assert process.stdin is not None
+                process.stdin.write("\n")
+                process.stdin.flush()
+                told["seconds"].append(round(answer(process), 5))
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    return found
+
+
 def environment(threads: int) -> dict[str, str]:
     """The environment of a process that computes with so many threads, whichever library it asks."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")

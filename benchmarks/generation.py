@@ -8,9 +8,9 @@ The model: 4 layers of 128, 4 heads, a vocabulary of 512, float32. 64 prompts of
 tokens up to there count. *waiting*: 512 such prompts, 64 at a time; ours lets others enter where some have ended,
 theirs takes them in eight batches, as `generate` does. Both sides sample at temperature 1 with a key-value cache, and
 keep log-probabilities: ours always does, theirs is asked for logits (`output_logits`) or not, whichever is faster: not.
-Each process warms up with one generation and reports the fastest of fifteen, with 512 prompts of three (of so few of
-the short ones a moment of the host's other guests decides); a side's figure in a round is that of its better number of
-threads.
+In a round four processes, each side on 1 and on 2 threads, warm up with one generation each and then generate in turn,
+fifteen times, with 512 prompts three times: what other guests of a host do hits all of them alike. A process's figure
+is its fastest one, a side's that of its better number of threads.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from benchmarks.common import (
     Results,
     Row,
     Work,
-    child,
+    in_turn,
     markdown,
     measure,
     parser,
@@ -43,7 +43,7 @@ from benchmarks.common import (
 NAME = "generation"
 CASES = {"equal": (2.0, 4.0), "ragged": (3.0, 4.0), "waiting": (3.0, 4.0)}
 """What is asked, and the aim."""
-REPETITIONS = {"equal": 15, "ragged": 15, "waiting": 3}
+TURNS = {"equal": 15, "ragged": 15, "waiting": 3}
 PROMPTS = {"equal": 64, "ragged": 64, "waiting": 512}
 SHAPE = {"hidden_size": 128, "layers": 4, "heads": 4, "vocab_size": 512, "batch": 64, "prompt": 16, "new": 64}
 
@@ -73,8 +73,8 @@ def model() -> Any:
     return Transformer(replace(config, value_head=True))
 
 
-def ours(case: str, threads: int) -> dict[str, Any]:
-    """Torchward's measurement, in this process."""
+def ours(case: str, threads: int) -> None:
+    """Torchward's side, in this process: a generation for each line that is read."""
     import torch
 
     from torchward.language.generate import generate
@@ -86,20 +86,25 @@ def ours(case: str, threads: int) -> dict[str, Any]:
     policy = LanguageModel(model(), {})
     wanted = lengths(case)
     noise = policy.noise((SHAPE["new"], len(wanted)), torch.Generator().manual_seed(0))
-    seconds = []
-    for _ in range(1 + REPETITIONS[case]):
+
+    def once() -> float:
         start = time.perf_counter()
         done = generate(policy, prompts(case), eos_id=-1, max_new_tokens=wanted, noise=noise, slots=SHAPE["batch"])
-        seconds.append(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
         assert done.lengths.tolist() == wanted
-    return {"tokens_per_second": round(sum(wanted) / min(seconds[1:]), 1), "threads": torch.get_num_threads()}
+        return seconds
+
+    once()
+    print(json.dumps({"threads": torch.get_num_threads()}), flush=True)
+    for _ in sys.stdin:
+        print(once(), flush=True)
 
 
 def one_round(case: str, number: int) -> dict[str, Any]:
     """Both sides, on 1 and on 2 threads."""
     from torchward.language import hub
 
-    found: dict[str, Any] = {"ours": [], "transformers": []}
+    sides, threads = ("ours", "transformers") * 2, (1, 1, 2, 2)
     with tempfile.TemporaryDirectory() as directory:
         hub.save(model(), Path(directory))
         told = Path(directory) / "told.json"
@@ -108,12 +113,17 @@ def one_round(case: str, number: int) -> dict[str, Any]:
             PEERS,
             ROOT / "benchmarks" / "peers" / "transformers_generation.py",
             f"--model={directory}",
-            f"--repetitions={REPETITIONS[case]}",
+            f"--told={told}",
         ]
-        for threads in (1, 2):
-            mine = [sys.executable, "-m", f"benchmarks.{NAME}", "--ours", "--case", case, f"--threads={threads}"]
-            found["ours"].append(child(mine, threads))
-            found["transformers"].append(child([*theirs, f"--told={told}", f"--threads={threads}"], threads))
+        mine: list[str | Path] = [sys.executable, "-m", f"benchmarks.{NAME}", "--ours", "--case", case]
+        commands = [
+            [*(mine if side == "ours" else theirs), f"--threads={count}"]
+            for side, count in zip(sides, threads, strict=True)
+        ]
+        each = in_turn(commands, threads, TURNS[case])
+    found: dict[str, Any] = {"ours": [], "transformers": []}
+    for side, one in zip(sides, each, strict=True):
+        found[side].append({**one, "tokens_per_second": round(sum(lengths(case)) / min(one["seconds"]), 1)})
     best = {side: max(one["tokens_per_second"] for one in each) for side, each in found.items()}
     return {**found, "ratio": best["ours"] / best["transformers"]}
 
@@ -141,7 +151,7 @@ def rows(directory: Path | None = None) -> list[Row]:
 
 
 def settings(case: str) -> dict[str, Any]:
-    return {**SHAPE, "case": case, "prompts": PROMPTS[case], "repetitions": REPETITIONS[case]}
+    return {**SHAPE, "case": case, "prompts": PROMPTS[case], "turns": TURNS[case]}
 
 
 def key(case: str, number: int) -> str:
@@ -156,7 +166,7 @@ def main() -> None:
     options.add_argument("--ours", action="store_true", help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.ours:
-        print(json.dumps(ours(given.case[0], given.threads)))
+        ours(given.case[0], given.threads)
         return
     if given.table:
         print(markdown(rows(given.results)))

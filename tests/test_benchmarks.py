@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,7 @@ from benchmarks import (
     time_to_475,
     valid_python,
 )
-from benchmarks.common import Failed, Results
+from benchmarks.common import Failed, Results, in_turn
 from benchmarks.stages import key
 from tests.language import letters
 from torchward.language import hub
@@ -54,6 +55,19 @@ def test_a_setting_that_came_later_and_is_off_changes_nothing_of_what_was_measur
     for config in ({"steps": 3, "bf16": False, "torch_compile": True}, {"steps": 3}, {"steps": 4, "bf16": False}):
         assert results.read("one", {"config": config}) is None
     assert results.read("one", {"config": {"steps": 3, "bf16": False, "limit": None}}) is None
+
+
+def test_processes_work_in_turn(tmp_path: Path) -> None:
+    """Each is asked once in each turn, when the one before it has answered; one that ends is told of."""
+    log = tmp_path / "log"
+    program = (
+        "import sys\nprint('{\"name\": 1}', flush=True)\nfor _ in sys.stdin:\n"
+        f"    open({str(log)!r}, 'a').write(sys.argv[1])\n    print(0.5, flush=True)"
+    )
+    found = in_turn([[sys.executable, "-c", program, name] for name in "ab"], (1, 1), 3)
+    assert found == [{"name": 1, "seconds": [0.5] * 3}] * 2 and log.read_text() == "ababab"
+    with pytest.raises(Failed, match="ended with 3"):
+        in_turn([[sys.executable, "-c", "raise SystemExit(3)"]], (1,), 1)
 
 
 # Distillation

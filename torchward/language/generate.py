@@ -15,11 +15,14 @@ from torch import Tensor
 from torchward.language.documents import TextError
 from torchward.language.tokenizer import Stream, Tokenizer
 from torchward.nets import kv_cache
+from torchward.nets.kv_cache import Cache
 from torchward.nets.language_model import Chosen, LanguageModel, without_dropout
 from torchward.nets.replayed import ReplayedSteps, cuda_graphs
 from torchward.nets.transformer import Transformer
 
 UNSAID = "\ufffd".encode()
+CHUNK = 16
+"""By how many slots a cache grows at least."""
 SLOTS = 128
 """Completions that are written at a time, by default; those of one prompt always together."""
 
@@ -221,7 +224,7 @@ class _Batch:
         if self.copies > 1:
             each = torch.arange(count, device=device).repeat_interleave(self.copies)
             hidden, cache = hidden.index_select(0, each), kv_cache.rows(cache, each)
-        self._make_room(longest)
+        self._make_room(longest + 1, self.whole)
         number = which.start * self.copies + torch.arange(len(hidden), device=device)
         length = torch.cat([self.cache.length, cache.length])
         here = torch.arange(len(self.number), len(length), device=device)
@@ -280,16 +283,18 @@ class _Batch:
             self.hidden = self.hidden[:0]
             return
         self.span += 1
-        self._make_room(self.span)
+        # Where nobody waits, rows that have left are not copied.
+        self._make_room(self.span, self.whole if self.waiting < len(self.prompts) else self.cache)
         span = self.whole.size if self.grows else self.span
         self.hidden, self.cache = self.read(self.last, self.cache, span)
 
-    def _make_room(self, slots: int) -> None:
-        """Let rows have so many slots, and some more, that they need not be copied soon again."""
+    def _make_room(self, slots: int, rows: Cache) -> None:
+        """Let ``rows`` have so many slots, and some more, that they need not be copied soon again; they are then all
+        rows that there are."""
         if slots <= self.whole.size:
             return
-        more = max(16, slots // 8)
-        self.whole = kv_cache.grown(self.whole, min(self.size, -(-slots // more) * more))
+        more = max(CHUNK, slots // 8)
+        self.whole = kv_cache.grown(rows, min(self.size, -(-slots // more) * more))
         self.cache = kv_cache.first(self.whole, len(self.number))._replace(length=self.cache.length)
 
 

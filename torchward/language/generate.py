@@ -158,7 +158,8 @@ class _Batch:
         self.ended = torch.zeros(self.total, dtype=torch.bool, device=self.device)
         self.said = list[_Said]()
         # A CPU reads memory without gaps twice as fast: there a row has the slots that are needed by now, and no more.
-        self.grows = self.device.type == "cpu" and not policy.cuda_graphs
+        own = isinstance(policy.body, Transformer)
+        self.grows = own and self.device.type == "cpu" and not policy.cuda_graphs
         self.whole = policy.body.cache(min(self.groups * copies, self.total), 0 if self.grows else self.size)
         self.read = ReplayedSteps(policy.body, self.whole, cuda_graphs()) if policy.cuda_graphs else policy.body.step
         self.cache = kv_cache.first(self.whole, 0)

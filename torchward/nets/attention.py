@@ -11,6 +11,8 @@ from torchward.nets.kv_cache import Pair, write
 from torchward.nets.positions import rotate
 from torchward.nets.transformer_config import TransformerConfig
 
+FEW = 64
+"""So many tokens are few, where they are read into a new cache."""
 HAS_BAGS = "fbgemm" in torch.backends.quantized.supported_engines
 """Whether PyTorch was built with the kernel that sums bags."""
 
@@ -47,7 +49,8 @@ class Scope(NamedTuple):
     """What queries and keys are turned by, out of :func:`torchward.nets.positions.rotary_table`:
     ``[T, 1, 2 head_size]`` or ``[B, T, 1, 2 head_size]``."""
     into: tuple[Tensor, Tensor] | None = None
-    """With a cache: the row and the slot of each token that is written there."""
+    """With a cache: the row and the slot of each token that is written there; None: it is a new one, without padding,
+    and tokens are written from its first slot on."""
     real: Tensor | None = None
     """With a cache: which of the ``B T`` tokens these are; None: all."""
     span: int = 0
@@ -71,6 +74,21 @@ def attend(
         query, key, value, attn_mask=bias, dropout_p=dropout, is_causal=causal, scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )  # fmt: skip
+
+
+def attend_to_few(
+    query: Float[Tensor, "batch heads time size"],
+    key: Float[Tensor, "batch heads time size"],
+    value: Float[Tensor, "batch heads time size"],
+    scale: float,
+) -> Float[Tensor, "batch heads time size"]:
+    """What :func:`attend` gives for tokens that do not look ahead, on a CPU: of few, two products take a fraction of
+    the time of PyTorch's one operation."""
+    batch, _, time, _ = query.shape
+    query, key, value = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
+    bias = torch.full((time, time), torch.finfo(query.dtype).min, dtype=query.dtype).triu(1)
+    scores = torch.baddbmm(bias, query, key.mT, alpha=scale).softmax(-1)
+    return torch.bmm(scores, value).view(batch, -1, time, value.shape[2])
 
 
 def attend_once(
@@ -130,16 +148,21 @@ class Attention(nn.Module):
         query, key, value = mixed.split((heads, groups, groups), 2)
         if scope.turn is not None:
             query, key = rotate(mixed[:, :, : heads + groups], scope.turn).split((heads, groups), 2)
-        if slots is None:
-            key, value = key.transpose(1, 2), value.transpose(1, 2)
-        else:
-            assert scope.into is not None
+        if slots is not None and scope.into is not None:
             for leaf, new in zip(slots, (key, value), strict=True):
                 tokens = new.flatten(0, 1)
                 write(leaf, scope.into, tokens if scope.real is None else tokens.index_select(0, scope.real))
             key, value = (leaf[:, :, : scope.span] for leaf in slots)
-        dropout = self.dropout if self.training else 0.0
-        mixture = attend(query.transpose(1, 2), key, value, scope.bias, scope.causal, self.scale, dropout)
+        else:
+            key, value = key.transpose(1, 2), value.transpose(1, 2)
+            for leaf, new in zip(slots or (), (key, value), strict=False):
+                leaf[:, :, :time] = new
+        query = query.transpose(1, 2)
+        if slots is not None and time <= FEW and heads == groups and x.device.type == "cpu" and scope.into is None:
+            mixture = attend_to_few(query, key, value, self.scale)
+        else:
+            dropout = self.dropout if self.training else 0.0
+            mixture = attend(query, key, value, scope.bias, scope.causal, self.scale, dropout)
         merged: Tensor = self.out(mixture.transpose(1, 2).reshape(batch, time, heads * size))
         return merged
 

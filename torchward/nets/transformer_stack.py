@@ -72,6 +72,9 @@ class Stack(nn.Module):
     ) -> Float[Tensor, "batch time width"]:
         """Tokens that follow what ``cache`` holds, at the slots ``place``, which are their positions. Only the ``real``
         ones are written; ``span`` is how many slots are looked at."""
+        source = cache.source[0] if cache.source else None
+        if real is None and span == x.shape[1] and self.distance is None:  # in all slots there is what comes now
+            return self._run(x, place, Scope(None, True, self._turn(place)), cache.slots, cache.cross, source)
         slot = torch.arange(span, device=x.device)
         bias = forbid(slot <= place[:, None, :, None], x, self._distance_bias(place, slot))
         row = torch.arange(len(place), device=x.device)[:, None].expand_as(place).flatten()
@@ -79,7 +82,7 @@ class Stack(nn.Module):
         if real is not None:
             into = row.index_select(0, real), place.flatten().index_select(0, real)
         scope = Scope(bias, False, self._turn(place), into, real, span)
-        return self._run(x, place, scope, cache.slots, cache.cross, cache.source[0] if cache.source else None)
+        return self._run(x, place, scope, cache.slots, cache.cross, source)
 
     def step(self, x: Float[Tensor, "batch width"], cache: Cache, span: int) -> Float[Tensor, "batch width"]:
         """:meth:`extend` by one token for each row, ``[B, width]``, on a CPU."""

@@ -111,6 +111,27 @@ def sdpa_decoding() -> Case:
     return Case(off, on)
 
 
+def sdpa_bf16() -> Case:
+    """attention of 16 x 128 tokens in bfloat16, and its gradient | scaled_dot_product_attention | products"""
+    from torch.nn import functional as F
+
+    from torchward.nets.attention import attend
+
+    leaves = [each.bfloat16() for each in heads(16, 128)[0]]
+
+    def work(mixture: "Callable[..., Tensor]") -> None:
+        query, key, value = (each.detach().requires_grad_() for each in leaves)
+        mixture(query, key, value).sum().backward()
+
+    def off(query: "Tensor", key: "Tensor", value: "Tensor") -> "Tensor":
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True)
+
+    def on(query: "Tensor", key: "Tensor", value: "Tensor") -> "Tensor":
+        return attend(query, key, value, None, True, 32**-0.5)
+
+    return Case(partial(work, off), partial(work, on))
+
+
 def gelu() -> Case:
     """GELU of 2048 x 512 | PyTorch's own | by a sigmoid, in place"""
     import torch
@@ -323,7 +344,7 @@ def compile_large() -> Case:
 
 
 CASES: tuple[Callable[[], Case], ...] = (
-    sdpa, sdpa_causal, sdpa_decoding, gelu, gelu_gradient, scores, adam_foreach, adam_fused, adam_ours,
+    sdpa, sdpa_causal, sdpa_decoding, sdpa_bf16, gelu, gelu_gradient, scores, adam_foreach, adam_fused, adam_ours,
     adam_large_foreach, adam_large_fused, adam_large_ours, follow_foreach, follow_flat, no_grad, inference_mode,
     threads_small, threads_large, checkpointing, bf16, compile_small, compile_large,
 )  # fmt: skip

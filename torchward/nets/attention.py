@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from torchward.nets.kv_cache import Pair, write
 from torchward.nets.positions import rotate
+from torchward.nets.product_attention import attend_by_products, is_quicker
 from torchward.nets.transformer_config import TransformerConfig
 
 FEW = 64
@@ -70,6 +71,8 @@ def attend(
 ) -> Float[Tensor, "batch heads time size"]:
     """``softmax(scale query key^T + bias) value`` for each head (Vaswani et al. 2017, equation 1); ``causal`` is for
     no bias. ``heads / groups`` neighbouring heads share their keys and values (Ainslie et al. 2023)."""
+    if dropout == 0.0 and is_quicker(query, key, bias):
+        return attend_by_products(query, key, value, bias, causal, scale)
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=bias, dropout_p=dropout, is_causal=causal, scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],

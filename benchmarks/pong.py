@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 import zlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -71,49 +72,59 @@ def settings(algorithm: Algorithm, minutes: float, threads: int) -> dict[str, An
 
 def play(algorithm: Algorithm, seed: int, minutes: float, threads: int) -> dict[str, Any]:
     """Train, or go on training, until the minutes are over."""
-    path = place(algorithm, seed, minutes)
+    path = place(f"{key(algorithm, seed)}-{minutes:g}", OPTIONS[algorithm], algorithm)
     limit = 60.0 * minutes - START
+    train(path, algorithm, [*OPTIONS[algorithm], f"--seed={seed}"], limit, threads)
+    within = [row for row in episodes(path) if row["time"] <= limit]
+    if not within:
+        raise Failed(f"no {WINDOW} episodes ended within {minutes:g} minutes in {path}; give it more")
+    return {**summary(within), "best": max(row["return"] for row in within)}
+
+
+def train(path: Path, algorithm: Algorithm, options: Sequence[str], limit: float, threads: int) -> None:
+    """Train in ``path``, or go on there, until the run ends or has taken so many seconds. Raises Failed for one that
+    fails, or is stopped before."""
     command = [sys.executable, "-m", "torchward"]
     if (path / "config.json").exists():
         command += ["resume", str(path)]
     else:
-        command += ["train", algorithm, "ALE/Pong-v5", *OPTIONS[algorithm], f"--seed={seed}", f"--path={path}"]
-        command += ["--eval-freq=-1", f"--stats-window={WINDOW}", f"--threads={threads}"]
-        command += ["--no-tensorboard", "--no-progress"]
+        command += ["train", algorithm, "ALE/Pong-v5", *options, f"--path={path}", f"--stats-window={WINDOW}"]
+        command += ["--eval-freq=-1", f"--threads={threads}", "--no-tensorboard", "--no-progress"]
+    if over(path, limit) or (path / "result.json").exists():
+        return
+    log = path.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as told:
+        process = subprocess.Popen(  # in a session of its own, or Ctrl-C would ask it to stop twice
+            command, cwd=ROOT, env=environment(threads), stdout=told, stderr=told, stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        while process.poll() is None and not over(path, limit) and not STOP.is_set():
+            time.sleep(1.0)
+        if process.poll() is None:
+            process.terminate()
+        if process.wait(600) not in (0, 130):
+            raise Failed(f"`{' '.join(command)}` ended with {process.returncode}:\n{log.read_text()[-2000:]}")
     if not over(path, limit) and not (path / "result.json").exists():
-        log = path.with_suffix(".log")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("w", encoding="utf-8") as told:
-            process = subprocess.Popen(  # in a session of its own, or Ctrl-C would ask it to stop twice
-                command, cwd=ROOT, env=environment(threads), stdout=told, stderr=told, stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )  # fmt: skip
-            while process.poll() is None and not over(path, limit) and not STOP.is_set():
-                time.sleep(1.0)
-            if process.poll() is None:
-                process.terminate()
-            if process.wait(600) not in (0, 130):
-                raise Failed(f"`{' '.join(command)}` ended with {process.returncode}:\n{log.read_text()[-2000:]}")
-        if not over(path, limit) and not (path / "result.json").exists():
-            raise Failed(f"stopped before the time was over; the same command goes on with {path}")
-    within = [row for row in episodes(path) if row["time"] <= limit]
-    if not within:
-        raise Failed(f"no {WINDOW} episodes ended within {minutes:g} minutes in {path}; give it more")
-    last, thin = within[-1], len(within) // 60 + 1
+        raise Failed(f"stopped before the time was over; the same command goes on with {path}")
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Where lines of metrics led, how fast, and by which way."""
+    last, thin = rows[-1], len(rows) // 60 + 1
     return {
         "mean_return": last["return"],
         "steps": last["step"],
         "episodes": last["episodes"],
         "steps_per_second": round(last["step"] / last["time"], 1),
-        "best": max(row["return"] for row in within),
-        "curve": [[round(row["time"]), row["step"], round(row["return"], 2)] for row in within[::thin]],
+        "curve": [[round(row["time"]), row["step"], round(row["return"], 2)] for row in rows[::thin]],
     }
 
 
-def place(algorithm: Algorithm, seed: int, minutes: float) -> Path:
-    """The run's directory; other options, or another preset, are another run."""
-    options = zlib.crc32(json.dumps([OPTIONS[algorithm], preset("ALE/Pong-v5", algorithm=algorithm)]).encode())
-    return RUNS / NAME / f"{key(algorithm, seed)}-{minutes:g}-{options:08x}"
+def place(name: str, options: Sequence[str], algorithm: Algorithm) -> Path:
+    """A run's directory; other options, or another preset, are another run."""
+    told = zlib.crc32(json.dumps([list(options), preset("ALE/Pong-v5", algorithm=algorithm)]).encode())
+    return RUNS / NAME / f"{name}-{told:08x}"
 
 
 def over(path: Path, limit: float) -> bool:

@@ -15,7 +15,7 @@ from benchmarks.common import MISSING, RESULTS, Results, Row, markdown
 
 BENCHMARKS = (
     "ppo_speed", "off_policy_speed", "overlap", "sac_update", "time_to_475", "defaults", "returns", "exploration",
-    "pong", "tabular", "lstm", "replay", "generation", "language_speed", "gpu_language", "grpo_step",
+    "pong", "gpu_pong", "tabular", "lstm", "replay", "generation", "language_speed", "gpu_language", "grpo_step",
     "preference_step", "preferences", "addition", "guess_number", "valid_python", "random_walks", "dialogue",
     "distillation", "resume", "install_size",
 )  # fmt: skip

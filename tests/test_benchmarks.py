@@ -15,8 +15,10 @@ from benchmarks import (
     distillation,
     generation,
     gpu_language,
+    gpu_pong,
     guess_number,
     language_speed,
+    pong,
     preference_step,
     random_walks,
     replay,
@@ -194,6 +196,33 @@ def test_what_a_step_reads_is_its_weights_and_what_it_has_written() -> None:
     numbers = sum(x.numel() for x in policy.parameters()) - 256 * 32
     read = 4 * (numbers + 10 * 5 * 2 * 2 * 32)
     assert gpu_language.needed(policy, {**shape, "slots": 10, "prompt": 3, "new": 3}) == read
+
+
+# Pong
+
+
+TINY = (
+    "--atari-img-height", "42", "--atari-img-width", "42", "--atari-max-frames", "40", "--atari-noop-max", "0",
+    "--n-envs", "2", "--n-steps", "16", "--batch-size", "16", "--n-epochs", "1", "--total-timesteps", "288",
+    "--log-freq", "32",
+)  # fmt: skip
+
+
+def test_pong_is_played_to_a_goal_and_becomes_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What measures on a GPU measures here: games that are cut after 10 steps have a return of 0 at most, so that one
+    goal is reached with the first 20 episodes, and the other one never. What has ended is not played again."""
+    pytest.importorskip("ale_py", reason="needs the extra atari")
+    monkeypatch.setattr(pong, "RUNS", tmp_path)
+    reached, not_reached = (gpu_pong.play("ppo", 0, goal, 5.0, 1, "cpu", TINY) for goal in (-20.0, 22.0))
+    assert reached["reached"] and reached["steps"] < not_reached["steps"] == 288 and not not_reached["reached"]
+    assert gpu_pong.play("ppo", 0, -20.0, 5.0, 1, "cpu", TINY) == reached
+    results = Results(gpu_pong.NAME, tmp_path / "raw")
+    assert [row.measured for row in gpu_pong.rows(tmp_path / "raw")] == ["not measured yet"] * 2
+    found = {**reached, "steps_per_second": 2.5 * gpu_pong.LEANRL, "seconds": 90.0, "steps": 1_500_000}
+    results.write("ppo-seed-0", gpu_pong.settings("ppo", gpu_pong.GOAL, "cuda"), found)
+    assert gpu_pong.rows(tmp_path / "raw")[0].measured == (
+        "1.5 min, 1.50 M steps, 17,022 steps/s (cpu); 2.50 x LeanRL's 6,809: aim reached"
+    )
 
 
 # A step of preferences

@@ -56,8 +56,7 @@ class Case(NamedTuple):
 def sdpa() -> Case:
     """attention of 16 x 128 tokens, 4 heads of 32, and its gradient | written out | scaled_dot_product_attention"""
     import torch
-
-    from torchward.nets.attention import attend
+    from torch.nn import functional as F
 
     inputs, forbidden = heads(16, 128)
 
@@ -68,7 +67,7 @@ def sdpa() -> Case:
 
     def on() -> None:
         query, key, value = (each.detach().requires_grad_() for each in inputs)
-        attend(query, key, value, None, True, 32**-0.5).sum().backward()
+        F.scaled_dot_product_attention(query, key, value, is_causal=True).sum().backward()
 
     return Case(off, on)
 
@@ -76,15 +75,14 @@ def sdpa() -> Case:
 def sdpa_causal() -> Case:
     """the same | its mask as a tensor | is_causal=True"""
     import torch
-
-    from torchward.nets.attention import attend
+    from torch.nn import functional as F
 
     inputs, forbidden = heads(16, 128)
     bias = torch.zeros(1, 1, 128, 128).masked_fill(forbidden, torch.finfo(torch.float32).min)
 
     def with_mask(bias: "Tensor | None") -> None:
         query, key, value = (each.detach().requires_grad_() for each in inputs)
-        attend(query, key, value, bias, bias is None, 32**-0.5).sum().backward()
+        F.scaled_dot_product_attention(query, key, value, bias, is_causal=bias is None).sum().backward()
 
     return Case(partial(with_mask, bias), partial(with_mask, None))
 
@@ -111,25 +109,24 @@ def sdpa_decoding() -> Case:
     return Case(off, on)
 
 
+def sdpa_products() -> Case:
+    """attention of 16 x 128 tokens, and its gradient | scaled_dot_product_attention | products, in blocks"""
+    return by_products(16, 128)
+
+
+def sdpa_products_long() -> Case:
+    """the same of 4 x 512 tokens | scaled_dot_product_attention | products, in blocks"""
+    return by_products(4, 512)
+
+
 def sdpa_bf16() -> Case:
-    """attention of 16 x 128 tokens in bfloat16, and its gradient | scaled_dot_product_attention | products"""
-    from torch.nn import functional as F
+    """the same of 16 x 128 tokens in bfloat16 | scaled_dot_product_attention | products, in blocks"""
+    return by_products(16, 128, bf16=True)
 
-    from torchward.nets.attention import attend
 
-    leaves = [each.bfloat16() for each in heads(16, 128)[0]]
-
-    def work(mixture: "Callable[..., Tensor]") -> None:
-        query, key, value = (each.detach().requires_grad_() for each in leaves)
-        mixture(query, key, value).sum().backward()
-
-    def off(query: "Tensor", key: "Tensor", value: "Tensor") -> "Tensor":
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True)
-
-    def on(query: "Tensor", key: "Tensor", value: "Tensor") -> "Tensor":
-        return attend(query, key, value, None, True, 32**-0.5)
-
-    return Case(partial(work, off), partial(work, on))
+def sdpa_bf16_long() -> Case:
+    """the same of 4 x 512 tokens in bfloat16 | scaled_dot_product_attention | products, in blocks"""
+    return by_products(4, 512, bf16=True)
 
 
 def gelu() -> Case:
@@ -344,13 +341,35 @@ def compile_large() -> Case:
 
 
 CASES: tuple[Callable[[], Case], ...] = (
-    sdpa, sdpa_causal, sdpa_decoding, sdpa_bf16, gelu, gelu_gradient, scores, adam_foreach, adam_fused, adam_ours,
+    sdpa, sdpa_causal, sdpa_decoding, sdpa_products, sdpa_products_long, sdpa_bf16, sdpa_bf16_long, gelu, gelu_gradient,
+    scores, adam_foreach, adam_fused, adam_ours,
     adam_large_foreach, adam_large_fused, adam_large_ours, follow_foreach, follow_flat, no_grad, inference_mode,
     threads_small, threads_large, checkpointing, bf16, compile_small, compile_large,
 )  # fmt: skip
 
 
 # What they are made of
+
+
+def by_products(batch: int, length: int, bf16: bool = False) -> Case:
+    """Attention that nobody uses to look ahead, and its gradient: PyTorch's operation, and ours."""
+    from torch.nn import functional as F
+
+    from torchward.nets.product_attention import attend_by_products
+
+    inputs = [each.bfloat16() if bf16 else each for each in heads(batch, length)[0]]
+
+    def work(mixture: "Callable[..., Tensor]") -> None:
+        query, key, value = (each.detach().requires_grad_() for each in inputs)
+        mixture(query, key, value).sum().backward()
+
+    def off(query: "Tensor", key: "Tensor", value: "Tensor") -> "Tensor":
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True)
+
+    def on(query: "Tensor", key: "Tensor", value: "Tensor") -> "Tensor":
+        return attend_by_products(query, key, value, None, True, 32**-0.5)
+
+    return Case(partial(work, off), partial(work, on))
 
 
 def heads(batch: int, length: int) -> "tuple[list[Tensor], Tensor]":

@@ -45,7 +45,7 @@ class Scope(NamedTuple):
     bias: Tensor | None = None
     """Added to the scores, broadcasts with ``[B, heads, T, S]``: the lowest number where it is forbidden to look."""
     causal: bool = False
-    """Without a bias: forbid to look ahead."""
+    """Nobody looks ahead: if there is a bias, it forbids that, too."""
     turn: Tensor | None = None
     """What queries and keys are turned by, out of :func:`torchward.nets.positions.rotary_table`:
     ``[T, 1, 2 head_size]`` or ``[B, T, 1, 2 head_size]``."""
@@ -69,12 +69,13 @@ def attend(
     scale: float,
     dropout: float = 0.0,
 ) -> Float[Tensor, "batch heads time size"]:
-    """``softmax(scale query key^T + bias) value`` for each head (Vaswani et al. 2017, equation 1); ``causal`` is for
-    no bias. ``heads / groups`` neighbouring heads share their keys and values (Ainslie et al. 2023)."""
-    if dropout == 0.0 and is_quicker(query, key, bias):
+    """``softmax(scale query key^T + bias) value`` for each head (Vaswani et al. 2017, equation 1); with ``causal``
+    nobody looks ahead, which a bias has to forbid, too. ``heads / groups`` neighbouring heads share their keys and
+    values (Ainslie et al. 2023)."""
+    if dropout == 0.0 and is_quicker(query, key, bias, causal):
         return attend_by_products(query, key, value, bias, causal, scale)
     return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=bias, dropout_p=dropout, is_causal=causal, scale=scale,
+        query, key, value, attn_mask=bias, dropout_p=dropout, is_causal=causal and bias is None, scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )  # fmt: skip
 

@@ -59,7 +59,7 @@ class Stack(nn.Module):
             bias = forbid(seen.tril() if self.causal else seen, x, bias)
         elif self.causal and bias is not None:
             bias = forbid(torch.ones(time, time, dtype=torch.bool, device=x.device).tril(), x, bias)
-        scope = Scope(bias, self.causal and bias is None, self._turn(place))
+        scope = Scope(bias, self.causal, self._turn(place))
         return self._run(x, place, scope, (), cross, source)
 
     def extend(

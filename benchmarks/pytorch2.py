@@ -352,16 +352,20 @@ CASES: tuple[Callable[[], Case], ...] = (
 
 
 def by_products(batch: int, length: int, bf16: bool = False) -> Case:
-    """Attention that nobody uses to look ahead, and its gradient: PyTorch's operation, and ours."""
+    """Attention in which nobody looks ahead, and its gradient: PyTorch's, and ours. Heads lie as they come out
+    of a layer's one product, and the gradient as it comes back."""
+    import torch
     from torch.nn import functional as F
 
     from torchward.nets.product_attention import attend_by_products
 
-    inputs = [each.bfloat16() if bf16 else each for each in heads(batch, length)[0]]
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    mixed = torch.randn(batch, length, 3, 4, 32, dtype=dtype).permute(2, 0, 3, 1, 4)
+    upstream = torch.randn(batch, length, 4, 32, dtype=dtype).transpose(1, 2)
 
     def work(mixture: "Callable[..., Tensor]") -> None:
-        query, key, value = (each.detach().requires_grad_() for each in inputs)
-        mixture(query, key, value).sum().backward()
+        leaves = [each.detach().requires_grad_() for each in mixed]
+        torch.autograd.grad(mixture(*leaves), leaves, upstream)
 
     def off(query: "Tensor", key: "Tensor", value: "Tensor") -> "Tensor":
         return F.scaled_dot_product_attention(query, key, value, is_causal=True)

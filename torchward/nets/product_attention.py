@@ -101,13 +101,23 @@ class _Attention(torch.autograd.Function):
         batch, heads, time, size = upstream.shape
         with torch.autocast("cpu", enabled=False):
             upstream = upstream.to(query.dtype).reshape(batch * heads, time, size)
-            to_query, to_key, to_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-            for probs, (own, seen) in zip(kept, _parts(time, key.shape[1], ctx.causal), strict=True):
-                to_value[:, seen] += torch.bmm(probs.mT, upstream[:, own])
-                to_probs = torch.bmm(upstream[:, own], value[:, seen].mT)
-                to_scores = torch._softmax_backward_data(to_probs, probs, -1, probs.dtype)
-                to_query[:, own] = torch.bmm(to_scores, key[:, seen])
-                to_key[:, seen] += torch.bmm(to_scores.mT, query[:, own])
+            to_query = torch.empty_like(query)
+            *before, (probs, (own, _)) = zip(kept, _parts(time, key.shape[1], ctx.causal), strict=True)
+            to_query[:, own], to_key, to_value = _gradients(probs, upstream[:, own], query[:, own], key, value)
+            for probs, (own, seen) in before:
+                to_query[:, own], into_key, into_value = _gradients(
+                    probs, upstream[:, own], query[:, own], key[:, seen], value[:, seen]
+                )
+                to_key[:, seen] += into_key
+                to_value[:, seen] += into_value
             to_query, to_key = to_query.mul_(ctx.scale), to_key.mul_(ctx.scale)
         to_query, to_key, to_value = (x.view(batch, heads, -1, size) for x in (to_query, to_key, to_value))
         return to_query, to_key, to_value, None, None, None
+
+
+def _gradients(
+    probs: Tensor, upstream: Tensor, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one part: by its queries, and what it adds to those by the keys and values that it looks at; not yet scaled."""
+    to_scores = torch._softmax_backward_data(torch.bmm(upstream, value.mT), probs, -1, probs.dtype)
+    return torch.bmm(to_scores, key), torch.bmm(to_scores.mT, query), torch.bmm(probs.mT, upstream)

@@ -118,6 +118,6 @@ class _Attention(torch.autograd.Function):
 def _gradients(
     probs: Tensor, upstream: Tensor, query: Tensor, key: Tensor, value: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one part: by its queries, and what it adds to those by the keys and values that it looks at; not yet scaled."""
+    """Of one part: by its queries, and what it adds to those by keys and values; none of them is scaled yet."""
     to_scores = torch._softmax_backward_data(torch.bmm(upstream, value.mT), probs, -1, probs.dtype)
     return torch.bmm(to_scores, key), torch.bmm(to_scores.mT, query), torch.bmm(probs.mT, upstream)

@@ -218,6 +218,7 @@ def begin(
     for setting, value in (("kl_coef", kl_coef), ("kl_budget", kl_budget)):
         if value:
             launch_checks.check_kl(algorithm, config, policy, setting)
+    launch_checks.check_kl_target(kl_coef, kl_target)
     watch = launch_checks.watched(algorithm, found, kl_budget)
     launch_checks.check_device(getattr(config, "device", "cpu"))
     launch_checks.check_settings(algorithm, config, found, policy)
@@ -251,6 +252,8 @@ def begin(
         torch.set_num_threads(before)
         raise
     run.made_directory |= name is None and path is None  # _place has made it
+    if sentence := launch_checks.told_of_bf16(config):
+        run.say(sentence)
     kl = kl_coef, kl_target
     return Ready(algorithm, found, config, run, policy, kl, judge, watch, before, fresh=True, teacher=teacher)
 

@@ -5,6 +5,7 @@ can be understood.
 """
 
 import inspect
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -126,6 +127,15 @@ def check_kl(algorithm: Algorithm, config: Any, policy: Any, setting: str) -> No
     )
 
 
+def check_kl_target(kl_coef: float, kl_target: float | None) -> None:
+    """Raises LaunchError for a target where there is no weight that could follow it."""
+    if kl_target is not None and not kl_coef:
+        raise LaunchError(
+            f"expected with kl_target a kl_coef above 0, which it raises and lowers by factors, got kl_target "
+            f"{kl_target} and kl_coef {kl_coef}; give kl_coef, the weight to begin with"
+        )
+
+
 def watched(algorithm: Algorithm, found: Found, kl_budget: float | None) -> Bounds | None:
     """What a run that learns text by reward is watched for. Raises LaunchError for a budget where nobody watches, or
     that is none."""
@@ -158,3 +168,24 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise LaunchError(f"there is no device {device!r} here ({reason}); `--device cpu` is always there") from error
+
+
+def told_of_bf16(config: Any) -> str | None:
+    """A sentence, where products are wanted in bfloat16 of a processor that takes longer for them: without instructions
+    for it, it takes ten times as long (docs/pytorch-2.md)."""
+    if not getattr(config, "bf16", False) or torch.device(config.device).type != "cpu":
+        return None
+    times = _seconds_of_a_product(torch.bfloat16) / _seconds_of_a_product(torch.float32)
+    if times < 1.5:
+        return None
+    return f"bf16: products in bfloat16 take {times:.1f} times as long here as in float32; this run is quicker without"
+
+
+def _seconds_of_a_product(dtype: torch.dtype) -> float:
+    """The quickest of some, so that what else the machine does counts little."""
+    matrix, found = torch.ones(256, 256, dtype=dtype), []
+    for _ in range(6):
+        start = time.perf_counter()
+        matrix @ matrix
+        found.append(time.perf_counter() - start)
+    return min(found)

@@ -366,6 +366,31 @@ def test_a_policy_with_a_replay_stays_close_to_another(place: Path, algorithm: s
     assert all(bool(value.isfinite().all()) for value in learnt(run.path).values())
 
 
+def test_a_target_without_a_weight_that_follows_it_is_refused(place: Path) -> None:
+    first = torchward.train("dqn", "./world.py", path=place / "first", options=SILENT, **KEPT)
+    with pytest.raises(
+        LaunchError, match=r"expected with kl_target a kl_coef above 0, .* got kl_target 2.0 and kl_coef 0.0"
+    ):
+        torchward.train("dqn", "./world.py", init=first.path, path=place / "on", kl_target=2.0, options=SILENT, **KEPT)
+    assert not (place / "on").exists()
+
+
+@pytest.mark.parametrize(("slower", "bf16"), [(10.0, True), (0.5, True), (10.0, False)])
+def test_a_processor_that_is_slow_in_bfloat16_is_told_of(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], slower: float, bf16: bool
+) -> None:
+    times = {torch.bfloat16: 0.01 * slower, torch.float32: 0.01}
+    monkeypatch.setattr(launch_checks, "_seconds_of_a_product", lambda dtype: times[dtype])
+    settings: dict[str, Any] = {"total_timesteps": 64, "max_length": 8, "hidden_size": 16, "bf16": bf16}
+    torchward.train("pretrain", tiny_text.task(), path=place / "run", options=RunOptions(tensorboard=False), **settings)
+    said = "bf16: products in bfloat16 take 10.0 times as long here as in float32; this run is quicker without"
+    assert (said in capsys.readouterr().err) == (slower > 1.0 and bf16)
+
+
+def test_a_product_takes_some_time_in_either_type() -> None:
+    assert all(0.0 < launch_checks._seconds_of_a_product(dtype) < 10.0 for dtype in (torch.float32, torch.bfloat16))
+
+
 def test_hindsight_would_lose_the_price_of_the_distance(place: Path) -> None:
     made = torchward.load(torchward.train("sac", Reach, path=place / "first", options=SILENT, **KEPT).path)
     with pytest.raises(LaunchError, match=r"expected no kl_coef with hindsight, .* got replay=HER; leave one out"):

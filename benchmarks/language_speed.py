@@ -18,7 +18,7 @@ the backward pass, and on the average (128 + 1) / 2 tokens are seen. Who compute
 activations and the loss, has that in the time and not in the work.
 
 What remains when all of that is left out is measured beside it: the same products, forward and backward, and attention
-by PyTorch's one operation, with nothing between them. Who calls PyTorch's operations one by one cannot be faster.
+by PyTorch's one operation, with nothing between them. Who calls PyTorch's operations one by one can hardly be faster.
 """
 
 import argparse

@@ -172,6 +172,19 @@ def test_metrics_are_strict_json_with_the_window_of_episodes(tmp_path: Path) -> 
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["loss", "critic_loss", "grad_norm", "return"])
+def test_learning_that_has_diverged_is_told_of_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    run = start(tmp_path / "run", RunOptions(tensorboard=False))
+    with run:
+        for loss in (1.0, math.nan, math.inf, 1.0):
+            run.advance(10)
+            run.log({name: torch.tensor(loss)})
+    said = f"{name} is no number any more at step 20: learning has diverged"
+    assert capsys.readouterr().err.count(said) == (name != "return")
+
+
 def test_all_tensors_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     reads = 0
     original = Tensor.tolist

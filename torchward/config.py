@@ -71,9 +71,9 @@ def verify_learning_rate(rate: float, of: str = "") -> None:
 
 
 def verify_seed(seed: int) -> None:
-    """Raises ConfigError for a seed below 0, which not every generator takes."""
-    if seed < 0:
-        raise ConfigError(f"expected seed of at least 0, got {seed}")
+    """Raises ConfigError for a seed below 0 or of more than 63 bits, which not every generator takes."""
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"expected seed of at least 0 and below 2 to the power of 63, got {seed}")
 
 
 def parse(cls: type[Config], args: Sequence[str], default: Config, prog: str) -> Config:

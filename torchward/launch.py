@@ -196,6 +196,8 @@ def begin(
     """Everything of :func:`train` up to the first step."""
     if name is not None and path is not None:
         raise LaunchError("a run has a name or a path, not both")
+    if threads < 0:
+        raise LaunchError(f"expected threads of at least 1, or 0 for what suits the networks, got {threads}")
     if init is not None and policy is not None:
         raise LaunchError("a run starts from the policy of another run or from one that is given, not both")
     module, config = algorithm.module, start.config
@@ -230,6 +232,7 @@ def begin(
         "task_name": found.name,
         "config": to_json(config),
         "env": to_json(find.lasting(start.env if start.env is not None else find.options(task))),
+        "spaces": launch_checks.spaces_of(found),
         "kl": [kl_coef, kl_target],
         "reward_model": None if reward_model is None else str(Path(reward_model).resolve()),
         "pessimism": pessimism,
@@ -262,6 +265,7 @@ def take_up(path: str | Path, *, task: Any = None, algorithm: ModuleType | None 
     """Everything of :func:`resume` up to the first step."""
     manifest = read_manifest(path)["manifest"]
     module, found = reopen(path, manifest, task=task, algorithm=algorithm)
+    launch_checks.check_same(path, manifest, found)
     config = from_json(module.Config, manifest["config"])
     policy = launch_policies.begun_with(Path(path), manifest, policy)
     teacher = launch_policies.taught_by(Path(path), manifest)

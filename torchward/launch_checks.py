@@ -6,6 +6,7 @@ can be understood.
 
 import inspect
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -15,6 +16,7 @@ import torch
 from torchward.data.hindsight import HER
 from torchward.data.preferences import PreferenceTask
 from torchward.data.texts import CorpusTask, GroupTask, LabelledTask, MaskedTask, TextTask
+from torchward.envs.task import Control
 from torchward.language.hacking import Bounds
 from torchward.nets import spaces
 from torchward.tasks.find import Algorithm, Found, LaunchError
@@ -24,27 +26,58 @@ READ_AS_ROWS = (CorpusTask, TextTask, GroupTask, MaskedTask, LabelledTask)
 as a whole. Of preferences max_length says what is too long, and rows are as long as they need to be."""
 
 
+SPACES = "observation_space", "action_space"
+CHANGED = "go back to the environment that it began with"
+START = "a run can only start from a policy of equal spaces"
+
+
 def fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Found) -> Any:
     """The config with the network of the policy that the run starts from. Raises LaunchError where they do not fit."""
     from torchward.nets.text_classifier import TextClassifier
 
     if isinstance(policy, TextClassifier) and hasattr(found.task, "labelled"):
         return config  # the task is in its words, and labels are no matter of the task's spaces
-    for what in ("observation_space", "action_space"):
-        has, needs = getattr(policy, what), getattr(found.task, what)
-        if has != needs:
-            one, other = spaces.describe(has), spaces.describe(needs)
-            bounds = " (their bounds differ)" if one == other else ""
-            raise LaunchError(
-                f"the policy of {init} has the {what.replace('_', ' ')} {one}, but {found.name} has {other}{bounds}; "
-                "a run can only start from a policy of equal spaces"
-            )
+    for what in SPACES:
+        _check_space(what, getattr(policy, what), f"the policy of {init}", found, START)
     network = getattr(policy, "network", None)
     if network is None or not hasattr(config, "network") or config.network == network:
         return config
     if config.network != untouched.network:
         raise LaunchError(f"the policy of {init} brings its own network ({network}); leave the network's settings out")
     return replace(config, network=network)
+
+
+def check_spaces(policy: Any, whose: str, found: Found) -> None:
+    """Raises LaunchError where an environment is no longer the one that a policy has learnt."""
+    for what in SPACES if has_worlds(found) else ():
+        if hasattr(policy, what):
+            _check_space(what, getattr(policy, what), whose, found, CHANGED)
+
+
+def check_same(path: str | Path, manifest: Mapping[str, Any], found: Found) -> None:
+    """Raises LaunchError where an environment is no longer the one that a run began with."""
+    for what, data in (manifest.get("spaces") or {}).items():
+        _check_space(what, spaces.from_json(data), f"the run in {path}", found, CHANGED)
+
+
+def spaces_of(found: Found) -> dict[str, Any] | None:
+    """What :func:`check_same` wants to know. Of text there is nothing: it is in the words of its policy."""
+    return {what: spaces.to_json(getattr(found.task, what)) for what in SPACES} if has_worlds(found) else None
+
+
+def has_worlds(found: Found) -> bool:
+    """Whether a task is an environment."""
+    return isinstance(found.task, Control)
+
+
+def _check_space(what: str, has: Any, whose: str, found: Found, advice: str) -> None:
+    needs = getattr(found.task, what)
+    if has != needs:
+        one, other = spaces.describe(has), spaces.describe(needs)
+        bounds = " (their bounds differ)" if one == other else ""
+        raise LaunchError(
+            f"{whose} has the {what.replace('_', ' ')} {one}, but {found.name} has {other}{bounds}; {advice}"
+        )
 
 
 def in_context(algorithm: Algorithm, policy: Any, config: Any, untouched: Any) -> Any:

@@ -128,6 +128,7 @@ class Run:
         self.figure = "return"
         """What the run is judged by, as progress, metrics and the curve call it."""
         self.lower_is_better = False
+        self._diverged = False
         self._window = EpisodeWindow(self.options.stats_window)
         self._clocks: dict[str, int] = {}
         self._seconds = 0.0
@@ -265,7 +266,19 @@ class Run:
             "steps_per_second": round((self.step - self._first_step) / max(seconds, 1e-9), 1),
             **self._window.row(self.figure),
         }
-        self._writer.write(self.step, row | read_scalars(metrics))
+        measured = read_scalars(metrics)
+        self._writer.write(self.step, row | measured)
+        lost = [
+            name
+            for name, value in measured.items()
+            if ("loss" in name or name == "grad_norm") and value is not None and not math.isfinite(value)
+        ]
+        if lost and not self._diverged:
+            self._diverged = True
+            self.say(
+                f"{lost[0]} is no number any more at step {self.step}: learning has diverged, and goes on for nothing; "
+                "look at the rewards, and take a smaller learning_rate"
+            )
 
     def judge_by(self, figure: str, lower_is_better: bool) -> None:
         """Call what an episode or an evaluation has for a return `figure`, such as a loss; before the first of them."""

@@ -137,6 +137,19 @@ def test_what_hindsight_cannot_do_is_said_before_the_run() -> None:
     with pytest.raises(WorldError, match=r"expected compute_reward of Scalar .* rewards \[K\], got \[\] for K = 2"):
         td3.check(DETERMINISTIC, Control(Scalar))
 
+    class Single(Reach):
+        def compute_terminated(self, achieved: Any, desired: Any, info: Any) -> bool:
+            return bool(np.linalg.norm(achieved - desired) < 0.1)
+
+    class Broken(Reach):
+        def compute_reward(self, achieved: Any, desired: Any, info: Any) -> Any:
+            return -float(info["distance"])
+
+    with pytest.raises(WorldError, match=r"expected compute_terminated of Single .* ends \[K\], got \[\] for K = 2"):
+        sac.check(SOFT, Control(Single))
+    with pytest.raises(WorldError, match=r"compute_reward of Broken raised KeyError: 'distance'; .* \[2, 2\], and an"):
+        sac.check(SOFT, Control(Broken))
+
     class Bare:
         name = "bare"
 

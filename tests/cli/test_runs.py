@@ -387,6 +387,59 @@ def test_a_processor_that_is_slow_in_bfloat16_is_told_of(
     assert (said in capsys.readouterr().err) == (slower > 1.0 and bf16)
 
 
+CHANGING = """
+import gymnasium as gym
+import numpy as np
+
+class World(gym.Env):
+    observation_space = gym.spaces.Box(-1.0, 1.0, (SIZE,))
+    action_space = gym.spaces.Discrete(CHOICES)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return np.zeros(SIZE, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        return np.zeros(SIZE, np.float32), 1.0, self.time == 5, False, {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "choices", "what"), [(4, 2, "observation space Box(3)"), (3, 5, "action space Discrete(2)")]
+)
+def test_an_environment_that_was_changed_since_is_told(
+    command: Command, place: Path, size: int, choices: int, what: str
+) -> None:
+    world = place / "changing.py"
+    world.write_text(CHANGING.replace("SIZE", "3").replace("CHOICES", "2"))
+    short = ("--total-timesteps", "60", "--learning-starts", "20", *QUIET)
+    assert command("train", "dqn", f"./{world.name}", *short, "--name", "before").code == 0
+    world.write_text(CHANGING.replace("SIZE", str(size)).replace("CHOICES", str(choices)))
+    for words in (("evaluate", "runs/before"), ("watch", "runs/before"), ("resume", "runs/before")):
+        code, _, err = command(*words)
+        assert code == 2 and f"runs/before has the {what}, but " in err
+        assert "go back to the environment that it began with" in err
+
+
+def test_numbers_that_cannot_be_are_refused(command: Command, place: Path) -> None:
+    short = ("dqn", "./world.py", "--total-timesteps", "60", "--learning-starts", "20", *QUIET)
+    assert "expected threads of at least 1, or 0" in command("train", *short, "--threads", "-2").err
+    assert (
+        "expected seed of at least 0 and below 2 to the power of 63"
+        in command("train", *short, "--seed", str(2**63)).err
+    )
+    assert command("train", *short, "--name", "one").code == 0
+    assert "episodes has to be at least 1; got 0" in command("watch", "runs/one", "--episodes", "0").err
+    made = gym.make("CartPole-v1").unwrapped
+    made.spec = None
+    with pytest.raises(
+        LaunchError, match="CartPoleEnv is made already, and takes no sutton; give its class or a factory"
+    ):
+        torchward.train("dqn", made, env_kwargs={"sutton": True}, options=SILENT, **KEPT)
+
+
 def test_a_product_takes_some_time_in_either_type() -> None:
     assert all(0.0 < launch_checks._seconds_of_a_product(dtype) < 10.0 for dtype in (torch.float32, torch.bfloat16))
 

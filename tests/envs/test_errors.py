@@ -251,6 +251,67 @@ def test_also_later_where_it_cannot_be_stored() -> None:
         faulty.collect(policy(faulty.worlds), 5)
 
 
+@pytest.mark.parametrize("observation", [np.zeros(1), np.float64(0.5), 0.5, [0.5]])
+def test_what_could_be_broadcast_is_no_observation(observation: Any) -> None:
+    faulty = EnvSource(InProcess("walk", [Misshapen(2, observation)]), 0)
+    with pytest.raises(WorldError, match=r"does not fit its space Box\(2\).*\(at step 1\)"):
+        faulty.collect(policy(faulty.worlds), 5)
+
+
+class Shown(gym.Env[Any, Any]):
+    """It shows one thing, whatever is done."""
+
+    def __init__(self, space: "gym.Space[Any]", shown: Any) -> None:
+        self.observation_space, self.shown, self.action_space = space, shown, gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        return self.shown, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.shown, 0.0, False, False, {}
+
+
+PICTURE = gym.spaces.Box(0, 255, (2, 2, 1), np.uint8)
+PAIR = gym.spaces.MultiDiscrete([2, 3])
+
+
+@pytest.mark.parametrize(
+    ("space", "shown", "told"),
+    [
+        (PICTURE, np.full((2, 2, 1), 0.9), r"Box\(2 x 2 x 1, uint8\)"),
+        (PICTURE, np.full((2, 2, 1), 300), r"Box\(2 x 2 x 1, uint8\)"),
+        (PICTURE, np.full((2, 2, 1), -1), r"Box\(2 x 2 x 1, uint8\)"),
+        (PICTURE, np.full((2, 2, 1), np.nan), r"Box\(2 x 2 x 1, uint8\)"),
+        (gym.spaces.Discrete(3), 3, r"Discrete\(3\)"),
+        (gym.spaces.Discrete(3, start=1), 0, r"Discrete\(3\)"),
+        (gym.spaces.Discrete(3), 1.5, r"Discrete\(3\)"),
+        (PAIR, np.array([1, 3]), "MultiDiscrete"),
+        (gym.spaces.Dict(a=PAIR), {"a": np.array([-1, 0])}, "Dict"),
+        (gym.spaces.Tuple((PICTURE,)), (np.full((2, 2, 1), 0.5),), "Tuple"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
+def test_numbers_of_another_space_are_refused(space: "gym.Space[Any]", shown: Any, told: str) -> None:
+    with pytest.raises(WorldError, match=rf"walk gave an observation whose numbers are none of its space {told}"):
+        EnvSource(InProcess("walk", [Shown(space, shown)]), 0)
+
+
+@pytest.mark.parametrize(
+    ("space", "shown"),
+    [
+        (PICTURE, np.full((2, 2, 1), 200.0)),
+        (PICTURE, np.full((2, 2, 1), 255)),
+        (PICTURE, np.full((2, 2, 1), True)),
+        (gym.spaces.Discrete(3, start=1), np.int8(3)),
+        (gym.spaces.Discrete(3), np.array(2)),
+        (gym.spaces.Box(0.0, 1.0, (2,)), np.array([7.0, -3.0])),
+        (gym.spaces.Tuple((PAIR, PICTURE)), (np.array([1.0, 2.0]), np.zeros((2, 2, 1), np.uint8))),
+    ],
+)
+def test_numbers_that_stay_what_they_are_are_taken(space: "gym.Space[Any]", shown: Any) -> None:
+    EnvSource(InProcess("walk", [Shown(space, shown)]), 0).close()
+
+
 def test_a_vector_of_another_shape_is_refused() -> None:
     class Vector(SyncVectorEnv):
         def reset(self, **kwargs: Any) -> Any:

@@ -249,6 +249,12 @@ def test_a_partners_rewards_are_finite_numbers() -> None:
         source(talking(lambda said, columns: Reply(None, math.nan))).collect(policy(), None)
 
 
+@pytest.mark.parametrize("answer", ["no 12", None, 3])
+def test_a_partner_answers_with_a_reply(answer: Any) -> None:
+    with pytest.raises(TextError, match=r"expected the partner of talk to answer with a Reply\(text, reward\), got"):
+        source(talking(lambda said, columns: answer)).collect(policy(), None)
+
+
 def test_a_reward_is_given_what_was_asked_and_said() -> None:
     seen: dict[str, Any] = {}
 

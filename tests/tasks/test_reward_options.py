@@ -47,6 +47,11 @@ def test_without_settings_it_is_the_answer_to_the_letter() -> None:
     assert RewardOptions(reward_weight=3.0, length_most=5, pattern_weight=2.0).build() is exact_match
 
 
+def test_a_column_that_is_named_is_what_it_is_judged_by() -> None:
+    reward = RewardOptions(reference_column="solution").build()
+    assert reward(["", ""], ["3", "4"], solution=["3", "3"], answer=["4", "4"]) == [1.0, 0.0]
+
+
 def test_every_part_is_built_by_its_weight() -> None:
     every = RewardOptions(
         exact_weight=1, numeric_weight=2, contains_weight=3, bleu_weight=4, chrf_weight=5, rouge_weight=6,

@@ -86,6 +86,17 @@ def test_a_text_without_documents_is_cut_into_some(tmp_path: Path) -> None:
         assert len(pieces) >= min(texts.PIECES, length // 41) // 2
 
 
+def test_a_separator_that_stands_nowhere_is_told(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("one\r\n\r\ntwo\r\n", newline="")
+    with pytest.raises(
+        ConfigError, match=r"expected the separator '\\n\\n' within .*book.txt, where it stands nowhere"
+    ):
+        texts.read(texts.Options(separator="\n\n"), tmp_path / "book.txt")
+    assert len(texts.read(texts.Options(separator="\r\n\r\n"), tmp_path / "book.txt").train) == 2
+    with pytest.raises(ConfigError, match="expected a separator of a character or more, got ''"):
+        texts.Options(separator="")
+
+
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises((ConfigError, TextError), match="nowhere"):
         texts.read(texts.Options(), tmp_path / "nowhere.txt")

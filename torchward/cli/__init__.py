@@ -1,5 +1,6 @@
 """The command line. This file imports nothing heavy, so that `torchward --help` is there at once."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -52,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # who reads, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Exception as error:
         # An error that torchward itself defines is a sentence for people; all else is a fault, and shows where it lies.
         if type(error).__module__.partition(".")[0] != "torchward":

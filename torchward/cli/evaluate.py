@@ -38,6 +38,7 @@ def run(args: Sequence[str]) -> int:
     from torchward.checkpoint import write_json
     from torchward.language.text_task import Text
     from torchward.launch import reopen_task
+    from torchward.launch_checks import check_spaces
     from torchward.launch_policies import as_judged, in_words_of
     from torchward.nets import saving
     from torchward.nets.language_model import LanguageModel
@@ -50,6 +51,7 @@ def run(args: Sequence[str]) -> int:
     stored = read_manifest(path)
     found = reopen_task(path, stored["manifest"])
     policy: Any = saving.load(path, which="last" if options.which == "last" else None)
+    check_spaces(policy, f"the policy of {path}", found)
     task = as_judged(in_words_of(found, policy), path, stored["manifest"])[0].task
     if isinstance(policy, MaskedLanguageModel | TextClassifier | RewardModel):
         from torchward.cli import evaluate_encoder, evaluate_reward_model

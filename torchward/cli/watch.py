@@ -45,16 +45,20 @@ def run(args: Sequence[str]) -> int:
         raise UsageError(f"a film ends in .gif or .mp4; got --out {options.out}")
     if options.window and options.out is not None:
         raise UsageError("a window writes no film: leave out --window or --out")
+    if options.episodes < 1:
+        raise UsageError(f"episodes has to be at least 1; got {options.episodes}")
 
     from torchward.launch import reopen_task
+    from torchward.launch_checks import check_spaces
     from torchward.nets import saving
     from torchward.run import read_manifest
 
     path = Path(words[0])
     manifest = read_manifest(path)["manifest"]
-    task = reopen_task(path, manifest).task
+    found = reopen_task(path, manifest)
     policy = saving.load(path, which="last" if options.which == "last" else None)
-    env = _env(task, manifest["task_name"], "human" if options.window else "rgb_array")
+    check_spaces(policy, f"the policy of {path}", found)
+    env = _env(found.task, manifest["task_name"], "human" if options.window else "rgb_array")
     fps = options.fps or int(env.metadata.get("render_fps") or 30)
     returns: list[float] = []
     from gymnasium.error import DependencyNotInstalled
@@ -167,4 +171,6 @@ def _frame(env: Any) -> NDArray[Any]:
         raise UsageError(
             f"expected a picture [height, width, 3] from render(), got {type(picture).__name__} {array.shape}"
         )
+    if array.dtype.kind == "f":
+        raise UsageError(f"expected a picture of numbers from 0 to 255, uint8, from render(), got {array.dtype}")
     return array.astype(np.uint8, copy=False)

@@ -64,6 +64,8 @@ def with_goals(replay: Replay, option: Any, task: Any) -> "Memory":
     reward, terminated = task.goals()
     zeros = probe.achieved.take(np.zeros(2, np.int64)).to(replay.device)
     reward(zeros, zeros)
+    if terminated is not None:
+        terminated(zeros, zeros)
     return Hindsight(replay, reward, option.n_sampled_goal, option.goal_selection_strategy, terminated)
 
 

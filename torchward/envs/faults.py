@@ -70,6 +70,14 @@ def misfit(name: str, space: Space, seen: Any, n: int | None = None) -> WorldErr
     return WorldError(f"{name} gave an observation that does not fit its space {what}: {sp.outline(seen)}")
 
 
+def misplaced(name: str, space: Space) -> WorldError:
+    """An observation has the shape of its space, but not its numbers."""
+    return WorldError(
+        f"{name} gave an observation whose numbers are none of its space {spaces.describe(space)}: they are broken, or "
+        "too large, or choices that there are not; scale them, or give the space that they are of"
+    )
+
+
 def no_mask(name: str) -> WorldError:
     """An info has no mask, where masks were asked for."""
     return WorldError(

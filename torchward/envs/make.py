@@ -118,6 +118,11 @@ def _copy(environment: "gym.Env[Any, Any]", arguments: dict[str, Any]) -> Any:
     wrappers = () if spec is None else spec.additional_wrappers
     if spec is not None and all(wrapper.kwargs is not None for wrapper in wrappers):
         return gym.make(spec, **arguments)
+    if arguments:
+        raise WorldError(
+            f"{name_of(environment)} is made already, and takes no {', '.join(arguments)}; give its class or a "
+            "factory, which is called with them"
+        )
     try:
         return copy.deepcopy(environment)
     except Exception as error:

@@ -133,6 +133,26 @@ def fits(space: Space, seen: Any, n: int | None = None) -> bool:
     return _shape(seen) == (() if n is None else (n,)) + spaces.event_shape(space) and _kind(seen) in NUMBERS
 
 
+def holds(space: Space, seen: Any) -> bool:
+    """Whether an observation that :func:`fits` stays what it is in the type that it is kept in, and whether its choices
+    are among those that there are. Real numbers are not looked at."""
+    if isinstance(space, spaces.Dict):
+        return all(holds(inner, seen[name]) for name, inner in space.spaces.items())
+    if isinstance(space, spaces.Tuple):
+        return all(holds(inner, part) for inner, part in zip(space.spaces, seen, strict=True))
+    kind = np.dtype(space.dtype if isinstance(space, spaces.Box) else np.int64)
+    given = np.asarray(seen)
+    if kind.kind not in "iu":
+        return True
+    if given.dtype != kind and not np.array_equal(given.astype(kind), given):
+        return False
+    if isinstance(space, spaces.Discrete):
+        return bool(space.start <= given < space.start + space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return bool(((given >= 0) & (given < np.asarray(space.nvec))).all())
+    return True
+
+
 def require_numbers(seen: Any) -> None:
     """Raise TypeError where an observation has a leaf that is text, or no real numbers: NumPy would convert both."""
     if isinstance(seen, dict | tuple):

@@ -113,6 +113,7 @@ class InProcess:
         terminated, truncated = np.zeros(self.n, bool), np.zeros(self.n, bool)
         final: Arrays | None = None
         plain = isinstance(observation, np.ndarray)
+        shape = observation.shape[1:] if plain else ()  # type: ignore[union-attr]
         for i, env in enumerate(self.envs):
             given: Any = MISSING
             try:
@@ -129,13 +130,8 @@ class InProcess:
                 self.episode[i] += 1
                 self.since[i] = len(self.actions)
                 self._reset(i, observation)
-            elif plain:
-                try:
-                    if (seen.dtype.kind not in "fiu") if type(seen) is np.ndarray else (type(seen) not in NUMBERS):
-                        sp.require_numbers(seen)
-                    observation[i] = seen  # type: ignore[index]
-                except (TypeError, ValueError) as error:
-                    raise faults.misfit(self.name, self.observation_space, seen) from error
+            elif plain and type(seen) is np.ndarray and seen.shape == shape and seen.dtype.kind in "fiu":
+                observation[i] = seen  # type: ignore[index]
             else:
                 self._put(observation, i, seen, info)
         if len(self.actions) > 4096 and (oldest := min(self.since)) > 0:
@@ -151,17 +147,16 @@ class InProcess:
             raise WorldError(f"{self.name} raised {type(error).__name__} at the reset of world {i}: {error}") from error
         faults.check_reset(self.name, i, given)
         seen, info = given
-        self._put(target, i, seen, info, check=True)
+        self._put(target, i, seen, info, first=True)
 
-    def _put(self, target: Arrays, i: int, seen: Any, info: dict[str, Any], check: bool = False) -> None:
+    def _put(self, target: Arrays, i: int, seen: Any, info: dict[str, Any], first: bool = False) -> None:
+        """Of the ``first`` observation of an episode its numbers are looked at, too."""
         seen = _with_mask(seen, info, self.name) if self.mask else seen
-        if check and not sp.fits(self.observation_space, seen):
+        if not sp.fits(self.observation_space, seen):
             raise faults.misfit(self.name, self.observation_space, seen)
-        try:
-            sp.require_numbers(seen)
-            sp.put(target, i, seen)
-        except (KeyError, TypeError, ValueError) as error:
-            raise faults.misfit(self.name, self.observation_space, seen) from error
+        if first and not sp.holds(self.observation_space, seen):
+            raise faults.misplaced(self.name, self.observation_space)
+        sp.put(target, i, seen)
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {"seed": self.seed, "episode": list(self.episode), "observation": self.observation}

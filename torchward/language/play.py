@@ -25,7 +25,7 @@ from torchward.language.documents import (
 from torchward.language.earned import numbers
 from torchward.language.generate import SLOTS, StopWords, generate, heard
 from torchward.language.hub_tokenizer import HubTokenizer
-from torchward.language.task import InParts, Problems, ReadsTokens, Reward
+from torchward.language.task import InParts, Problems, ReadsTokens, Reply, Reward
 from torchward.language.tokenizer import Tokenizer, UnknownCharacter
 from torchward.nets.language_model import LanguageModel
 
@@ -194,6 +194,11 @@ def _answered(
     going = []
     for line in lines:
         reply = problems.partner(line.said, line.document.columns)
+        if not isinstance(reply, Reply):
+            raise TextError(
+                f"expected the partner of {problems.name} to answer with a Reply(text, reward), got {reply!r:.80}; "
+                "a text of None ends the conversation"
+            )
         line.earn(reply.reward)
         if reply.text is None:
             line.ended = True

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from torchward.config import ConfigError
 from torchward.nets.positions import Learned, Positions, Relative, Rotary
 
 Kind: TypeAlias = Literal["decoder", "encoder", "encoder-decoder"]
@@ -84,21 +85,21 @@ class TransformerConfig:
         optional = ("num_encoder_layers", "num_key_value_heads", "head_dim", "intermediate_size")
         for name in (*sizes, *(name for name in optional if getattr(self, name) is not None)):
             if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
+                raise ConfigError(f"expected {name} of at least 1, got {getattr(self, name)}")
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
-            raise ValueError(
+            raise ConfigError(
                 f"expected hidden_size a multiple of num_attention_heads, or head_dim given, got "
                 f"hidden_size={self.hidden_size} and num_attention_heads={self.num_attention_heads}"
             )
         if self.num_attention_heads % self.key_value_heads:
-            raise ValueError(
+            raise ConfigError(
                 "expected num_attention_heads a multiple of num_key_value_heads, got "
                 f"{self.num_attention_heads} and {self.num_key_value_heads}"
             )
         if isinstance(self.positions, Rotary) and self.head_size % 2:
-            raise ValueError(f"expected an even head_dim for rotary positions, got {self.head_size}")
+            raise ConfigError(f"expected an even head_dim for rotary positions, got {self.head_size}")
         if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"expected dropout within [0, 1), got {self.dropout}")
+            raise ConfigError(f"expected dropout within [0, 1), got {self.dropout}")
 
     @property
     def key_value_heads(self) -> int:

@@ -83,7 +83,7 @@ RULES = (
     Rule(
         "ppo",
         f"an action is one of several, and a step takes less than {1000 * DEAR:g} ms",
-        lambda facts: facts.chooses,
+        lambda facts: facts.chooses and facts.seconds < DEAR,
         "steps are cheap, so the algorithm that wastes some and has few ways to go wrong is the quickest",
         lambda facts: 1_000_000,
     ),

@@ -88,7 +88,9 @@ class RewardOptions:
     def build(self) -> Reward:
         """The reward. Raises ConfigError as its parts do, and LaunchError where the user's own file has none."""
         terms = [Weighted(name, make(), weight) for name, weight, make in self._parts() if weight]
-        return Sum(tuple(terms)) if terms else exact_match
+        if terms:
+            return Sum(tuple(terms))
+        return Exact(self.reference_column) if self.reference_column else exact_match
 
     def _parts(self) -> list[tuple[str, float, Callable[[], Reward]]]:
         column, named, pattern = self.reference_column, self.reward_function, self.pattern

@@ -27,6 +27,8 @@ class Options:
     """What an answer earns."""
 
     def __post_init__(self) -> None:
+        if self.separator == "":
+            raise ConfigError("expected a separator of a character or more, got ''; leave it out, or say what it is")
         if not 0.0 < self.validation < 1.0:
             raise ConfigError(
                 f"expected validation above 0 and below 1, got {self.validation}: by what is held out a run "
@@ -64,6 +66,11 @@ def read(options: Options, path: Path) -> Problems:
     else:
         raise ConfigError(f"expected a file or a folder of text at {path}, got nothing")
     if len(documents) == 1 and isinstance(documents[0].content, str):
+        if options.separator is not None and path.is_file() and path.suffix not in {".jsonl", ".db"}:
+            raise ConfigError(
+                f"expected the separator {options.separator!r} within {path}, where it stands nowhere; a shell gives a "
+                "blank line as $'\\n\\n', and files of Windows have \\r\\n at the end of a line"
+            )
         documents = _pieces(documents[0])
     asking = [each for each in documents if not isinstance(each.content, str)]
     train, test = options.split(asking) if asking else (documents, asking)

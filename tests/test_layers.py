@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "launch_policies": BELOW_TASKS | {"tasks"},
     "launch": BELOW_TASKS | {"tasks", "launch_checks", "launch_policies"},
     "serve": CORE | {"language", "config"},  # a page for people: the command line opens it
-    "cli": BELOW_TASKS | {"tasks", "launch", "launch_policies", "serve"},
+    "cli": BELOW_TASKS | {"tasks", "launch", "launch_checks", "launch_policies", "serve"},
     "__main__": frozenset({"cli"}),
     "__init__": frozenset({"launch", "nets"}),  # the names that `import torchward` offers
     **dict.fromkeys(FOUNDATION, FOUNDATION),

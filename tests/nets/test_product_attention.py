@@ -166,10 +166,10 @@ def test_a_transformer_learns_the_same_by_both(
     monkeypatch.setattr(attention, "is_quicker", lambda *_: False)
     by_pytorch = gradients()
     assert calls == 2
-    apart = 0.03 if bf16 else 1e-5
+    apart = 0.02 if bf16 else 1e-5
     assert (by_products[0].float() - by_pytorch[0].float()).norm() < apart * by_pytorch[0].float().norm()
     whole = [torch.cat([g.flatten() for g in of[1]]) for of in (by_products, by_pytorch)]
-    assert (whole[0] - whole[1]).norm() < apart * whole[1].norm()
+    assert (whole[0] - whole[1]).norm() < (0.03 if bf16 else 1e-5) * whole[1].norm()
 
 
 def test_it_is_taken_where_it_is_quicker_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,8 +112,7 @@ class InProcess:
         reward = np.zeros(self.n, np.float32)
         terminated, truncated = np.zeros(self.n, bool), np.zeros(self.n, bool)
         final: Arrays | None = None
-        plain = isinstance(observation, np.ndarray)
-        shape = observation.shape[1:] if plain else ()  # type: ignore[union-attr]
+        shape = observation.shape[1:] if isinstance(observation, np.ndarray) else None  # None: of no array
         for i, env in enumerate(self.envs):
             given: Any = MISSING
             try:
@@ -130,8 +129,12 @@ class InProcess:
                 self.episode[i] += 1
                 self.since[i] = len(self.actions)
                 self._reset(i, observation)
-            elif plain and type(seen) is np.ndarray and seen.shape == shape and seen.dtype.kind in "fiu":
-                observation[i] = seen  # type: ignore[index]
+            elif (
+                seen.shape == shape and seen.dtype.kind in "fiu"
+                if type(seen) is np.ndarray
+                else shape == () and type(seen) in NUMBERS
+            ):
+                observation[i] = seen  # type: ignore[index]  # it has a shape: it is one array
             else:
                 self._put(observation, i, seen, info)
         if len(self.actions) > 4096 and (oldest := min(self.since)) > 0:

@@ -164,11 +164,11 @@ PLANTED = {
     ],
     "functional/__init__.py": [("from ..nets import mlp", "functional may not import nets")],
     "nets/a.py": [("from torchward import data", "nets may not import data")],
-    "data/deep/__init__.py": [("from ...envs import vector", "data may not import envs")],
+    "data/deep/__init__.py": [("from ...envs import worlds", "data may not import envs")],
     "envs/a.py": [("def f():\n    from torchward.language import corpus", "envs may not import language")],
     "language/a.py": [("class A:\n    def f(self):\n        import torchward.envs", "language may not import envs")],
     "algorithms/a.py": [
-        ("from torchward.envs.vector import make", "algorithms may not import envs"),
+        ("from torchward.envs.worlds import Worlds", "algorithms may not import envs"),
         ("if TYPE_CHECKING:\n    from torchward.tasks import control", "algorithms may not import tasks"),
         ("from importlib import import_module\nimport_module('torchward.cli')", "algorithms may not import cli"),
         ("import importlib\nimportlib.import_module(f'torchward.tasks.{x}')", "algorithms may not import tasks"),

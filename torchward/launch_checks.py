@@ -40,11 +40,12 @@ def fit(policy: Any, init: str | Path, config: Any, untouched: Any, found: Found
     for what in SPACES:
         _check_space(what, getattr(policy, what), f"the policy of {init}", found, START)
     network = getattr(policy, "network", None)
-    if network is None or not hasattr(config, "network") or config.network == network:
+    if not hasattr(config, "network") or config.network == network:
         return config
     if config.network != untouched.network:
-        raise LaunchError(f"the policy of {init} brings its own network ({network}); leave the network's settings out")
-    return replace(config, network=network)
+        own = type(policy).__name__ if network is None else network
+        raise LaunchError(f"the policy of {init} brings its own network ({own}); leave the network's settings out")
+    return config if network is None else replace(config, network=network)
 
 
 def check_spaces(policy: Any, whose: str, found: Found) -> None:

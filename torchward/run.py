@@ -315,8 +315,8 @@ class Run:
         return read_metrics(self.path)
 
     def say(self, sentence: str) -> None:
-        """Tell the person at the terminal something, where progress is shown."""
-        if self.options.progress:
+        """Tell the person at the terminal something, where progress is shown; of an empty sentence nothing."""
+        if sentence and self.options.progress:
             say(sentence)
 
     def calibration(self, said: Sequence[float], came: Sequence[float], size: Sequence[int], error: float) -> None:

@@ -14,8 +14,8 @@ from tests.algorithms.training import start
 from tests.algorithms.worlds import Corridor
 from torchward.algorithms import dynamic_programming as dp
 from torchward.config import ConfigError, from_json, to_json
+from torchward.envs.faults import WorldError
 from torchward.envs.task import Control
-from torchward.envs.vector import WorldError
 from torchward.metrics import read_metrics
 from torchward.nets import saving
 from torchward.nets.actor_critic import ActorCritic

@@ -16,9 +16,9 @@ from torchward.data.counts import Counts
 from torchward.data.exploration import EpsilonGreedy
 from torchward.data.hindsight import HER, Hindsight, with_goals
 from torchward.data.replay import Replay, Uniform
+from torchward.envs.faults import WorldError
 from torchward.envs.make import EnvOptions
 from torchward.envs.task import Control
-from torchward.envs.vector import WorldError
 from torchward.launch import change_all, defaults
 from torchward.nets.actor_body import ActorNet
 from torchward.nets.q_network import QNet

@@ -18,8 +18,8 @@ from torchward.data.exploration import EpsilonGreedy
 from torchward.data.protocols import Policy
 from torchward.data.rollout import Rollout
 from torchward.envs.collect import EnvSource
+from torchward.envs.faults import WorldError
 from torchward.envs.task import Control
-from torchward.envs.vector import WorldError
 from torchward.nets.actor_body import ActorNet
 from torchward.nets.uniform import UniformPolicy
 

@@ -43,6 +43,12 @@ def test_questions_are_looked_for_in_training(command: Command, place: Path) -> 
     (place / "half.jsonl").write_text("\n".join([*lines, *half]))
     _, out, _ = command("data", "sft", "./half.jsonl")
     assert re.search(r"! \d+ of \d+ have no answer, \S*half.jsonl:[67]\d for one: sft passes them over", out)
+    (place / "some.jsonl").write_text("\n".join([*lines, json.dumps({"text": "What is 9 and 9? 18"})]))
+    net = ("--hidden-size", "16", "--num-hidden-layers", "1", "--num-attention-heads", "2")
+    short = ("./some.jsonl", "--total-timesteps", "128", "--no-tensorboard", "--name")
+    assert command("train", "pretrain", *short, "first", *net).code == 0
+    told = command("train", "sft", *short, "tuned", "--init", "runs/first").err
+    assert re.search(r"1 of \d+ documents answer nothing and are passed over, \S*some.jsonl:61 for one\n", told)
 
 
 def test_tokens_are_those_of_the_run_that_it_begins_from(command: Command, place: Path) -> None:

@@ -40,13 +40,13 @@ def test_sound_runs_pass_and_a_fault_is_told_in_words(
     for name in ("first", "tuned", "paid"):
         code, out, err = command("doctor", runs / name, "--prompts", "3", "--which", "last")
         assert (code, err) == (0, "")
-        assert [line.split()[0] for line in out.splitlines()] == ["ok"] * 10 + ["-" if name == "first" else "ok"]
+        assert [line.split()[0] for line in out.splitlines()] == ["ok"] * 11 + ["-" if name == "first" else "ok"]
     monkeypatch.setattr(source, "_supports", lambda lines, time: None)
     code, out, _ = command("doctor", runs / "paid", "--prompts", "3")
     assert code == 1
     lines = out.splitlines()
-    assert lines[4] == "WRONG  support" and lines[11] == ""
-    assert lines[12].startswith("support: With top_k and top_p rollouts do not hold") and len(lines) > 13
+    assert lines[5] == "WRONG  support" and lines[12] == ""
+    assert lines[13].startswith("support: With top_k and top_p rollouts do not hold") and len(lines) > 14
 
 
 def test_the_base_of_new_adapters_is_compared_with_what_the_run_began_with(command: Command, runs: Path) -> None:
@@ -81,8 +81,11 @@ def test_a_run_is_evaluated_in_the_words_of_its_policy(command: Command, place: 
     assert (code, err) == (0, "")
     count = int(out.partition("over ")[2].split()[0])
     assert 0 < count < 30, "as many as there are"
-    code, _, err = command("export", "runs/tuned")
-    assert (code, err) == (0, "") and (place / "runs" / "tuned" / "transformers" / "config.json").exists()
+    code, out, err = command("export", "runs/tuned")
+    assert "its tokenizer is torchward's own, which transformers has not: runs/tuned keeps it" in out
+    code, _, told = command("train", "ppo", "./more.jsonl", "--init", "runs/tuned", "--net-arch", "8", *QUIET)
+    assert code == 2 and "the policy of runs/tuned brings its own network (LanguageModel); leave the network's" in told
+    assert err == "" and (place / "runs" / "tuned" / "transformers" / "config.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tests.envs.worlds import KINDS
 from torchward.data.protocols import Acted
 from torchward.data.tree import Tree, tree_leaves
 from torchward.envs.collect import EnvSource
-from torchward.envs.vector import Worlds
+from torchward.envs.worlds import Worlds
 
 N = 3
 LIVES = ("in process", "next step", "same step", "disabled")

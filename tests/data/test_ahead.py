@@ -23,7 +23,8 @@ from torchward.data.protocols import Acted, Episode, Evaluated, Policy
 from torchward.data.rollout import Rollout
 from torchward.data.tree import Tree
 from torchward.envs.collect import EnvSource
-from torchward.envs.vector import InProcess, WorldError
+from torchward.envs.faults import WorldError
+from torchward.envs.in_process import InProcess
 from torchward.nets.deterministic_actor import DeterministicActor
 from torchward.nets.q_network import QNet
 from torchward.nets.q_policy import QPolicy
@@ -298,7 +299,7 @@ def test_what_lay_ready_is_thrown_away_where_episodes_are_cut(tmp_path: Path, op
         assert same(other.collect(policy, 10), following)
         assert one.episodes() == other.episodes()
         assert isinstance(one.source.worlds, InProcess)
-        first: Any = one.source.worlds.reset(one.source.worlds.seed)
+        first: Any = one.source.worlds.reset(one.source.worlds.past.seed)
         begun_with: Any = following.observation
         assert (begun_with["a"][:, 0].numpy() == first["a"]).all()
         one.cut()

@@ -16,9 +16,10 @@ from tests.data.stories import Chance
 from torchward.data.replay import Replay
 from torchward.envs.atari import Atari, AtariVector, Classic, Machado, envpool_arguments
 from torchward.envs.collect import EnvSource
+from torchward.envs.faults import WorldError
 from torchward.envs.make import EnvOptions, make
 from torchward.envs.task import Control
-from torchward.envs.vector import WorldError, episode_seed
+from torchward.envs.worlds import episode_seed
 from torchward.nets.spaces import Box, Discrete, SpaceError
 
 pytest.importorskip("ale_py", reason="needs the extra atari")

@@ -14,7 +14,8 @@ from tests.nets.examples import equal, leaf
 from torchward.data.protocols import Episode
 from torchward.data.rollout import Rollout, concatenate
 from torchward.envs.collect import EnvSource
-from torchward.envs.vector import Native, Worlds
+from torchward.envs.native import Native
+from torchward.envs.worlds import Worlds
 from torchward.functional.advantages import gae
 
 N, HORIZONS = 3, (7, 1, 12, 20)
@@ -254,7 +255,7 @@ def test_one_seed_one_rollout() -> None:
     def rollout(seed: int) -> Rollout:
         import gymnasium as gym
 
-        from torchward.envs.vector import InProcess
+        from torchward.envs.in_process import InProcess
 
         worlds = InProcess("CartPole-v1", [gym.make("CartPole-v1") for _ in range(2)])
         return EnvSource(worlds, seed).collect(lively(worlds.observation_space, worlds.action_space), 50)

@@ -12,9 +12,10 @@ from gymnasium.vector import AutoresetMode
 
 from tests.envs.worlds import Walk, close, lively, native, rows
 from torchward.envs.collect import EnvSource
+from torchward.envs.faults import WorldError
 from torchward.envs.make import EnvOptions, make
+from torchward.envs.native import Native
 from torchward.envs.task import Control
-from torchward.envs.vector import Native, WorldError
 from torchward.nets.spaces import Discrete
 
 OPTIONS = EnvOptions(vectorization="envpool", env_kwargs={"pace": 2})

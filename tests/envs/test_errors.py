@@ -12,8 +12,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tests.envs.worlds import KINDS, Walk, lively
 from torchward.envs.collect import EnvSource
+from torchward.envs.faults import WorldError
+from torchward.envs.in_process import InProcess
 from torchward.envs.make import EnvOptions, make
-from torchward.envs.vector import InProcess, Native, WorldError
+from torchward.envs.native import Native
 from torchward.nets.spaces import Box
 
 # Gymnasium tells a worker's error as a warning before it raises it.
@@ -310,6 +312,65 @@ def test_numbers_of_another_space_are_refused(space: "gym.Space[Any]", shown: An
 )
 def test_numbers_that_stay_what_they_are_are_taken(space: "gym.Space[Any]", shown: Any) -> None:
     EnvSource(InProcess("walk", [Shown(space, shown)]), 0).close()
+
+
+class Counts(Shown):
+    """It counts its steps, beyond what its space has."""
+
+    def __init__(self, space: "gym.Space[Any]", shown: Any, world: int = 0) -> None:
+        super().__init__(space, shown)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.shown = (
+            {name: part + 1 for name, part in self.shown.items()} if isinstance(self.shown, dict) else self.shown + 1
+        )
+        return super().step(action)
+
+
+@told
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("space", "shown", "named"),
+    [
+        (gym.spaces.Discrete(4, start=1), 1, r"Discrete\(4\)"),
+        (gym.spaces.Discrete(4, start=1), np.int64(1), r"Discrete\(4\)"),
+        (gym.spaces.Discrete(4, start=1), np.array(1), r"Discrete\(4\)"),
+        (gym.spaces.MultiDiscrete([9, 4]), np.array([0, 0]), r"MultiDiscrete\(9, 4\)"),
+        (gym.spaces.Dict(n=gym.spaces.Discrete(4)), {"n": 0}, r"Dict\(n: Discrete\(4\)\)"),
+    ],
+)
+def test_a_choice_that_there_is_not_is_told_at_any_step(
+    kind: str, space: "gym.Space[Any]", shown: Any, named: str
+) -> None:
+    faulty = EnvSource(KINDS[kind](partial(Counts, space, shown), 2, False), 0)
+    with pytest.raises(WorldError, match=rf"walk gave .* whose numbers are none of its space {named}.*\(at step 6\)"):
+        faulty.collect(policy(faulty.worlds), 10)
+    faulty.close()
+
+
+@told
+@pytest.mark.parametrize("kind", ["in process", "processes"])
+def test_what_could_be_broadcast_is_none_in_a_process_of_its_own_either(kind: str) -> None:
+    faulty = EnvSource(KINDS[kind](lambda world: Misshapen(2, np.zeros(1)), 2, False), 0)
+    with pytest.raises(WorldError, match=r"^walk gave an observation that does not fit its space Box\(2\): a ndarray"):
+        faulty.collect(policy(faulty.worlds), 5)
+    faulty.close()
+
+
+@told
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"reward": np.ones(1)}, "^expected a number as the reward of walk, got"),
+        ({"terminated": None}, "^expected True or False as terminated of walk, got None in world 0"),
+        ({"more": 0}, "^expected step of walk to return the five values .* got 6 values in world 0"),
+    ],
+)
+def test_what_no_step_may_give_is_told_of_a_process_too(given: dict[str, Any], message: str) -> None:
+    faulty = EnvSource(KINDS["processes"](lambda world: Answers(**given), 1, False), 0)
+    with pytest.raises(WorldError, match=message):
+        faulty.collect(policy(faulty.worlds), 5)
+    faulty.close()
 
 
 def test_a_vector_of_another_shape_is_refused() -> None:

@@ -15,9 +15,12 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tests.envs.worlds import Walk, lively
 from torchward.envs.collect import EnvSource
+from torchward.envs.faults import WorldError
+from torchward.envs.in_process import InProcess
 from torchward.envs.make import EnvOptions, make, make_env, name_of
+from torchward.envs.native import Native
+from torchward.envs.processes import Processes
 from torchward.envs.task import Control
-from torchward.envs.vector import InProcess, Native, Processes, WorldError
 from torchward.nets.spaces import Box, Discrete
 
 SYNC = EnvOptions(vectorization="sync")

@@ -12,9 +12,11 @@ from tests.envs.worlds import KINDS, LIMIT, Masked, MaskedDict, Walk, allowed, l
 from tests.nets.examples import leaf
 from torchward.envs import spaces as sp
 from torchward.envs.collect import EnvSource
+from torchward.envs.faults import WorldError
+from torchward.envs.in_process import InProcess
 from torchward.envs.make import EnvOptions, make
+from torchward.envs.native import Native
 from torchward.envs.task import Control
-from torchward.envs.vector import InProcess, Native, WorldError
 from torchward.nets.spaces import MASK, Box, Dict, Discrete, MultiBinary, Tuple
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from torchward.envs.faults import WorldError
 from torchward.envs.models import Model, tabular_model
 from torchward.envs.task import Control
-from torchward.envs.vector import WorldError
 
 WORLDS: dict[str, tuple[str, dict[str, Any]]] = {
     "FrozenLake": ("FrozenLake-v1", {}),

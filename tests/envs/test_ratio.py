@@ -12,7 +12,8 @@ from torch import Generator
 from tests.envs.worlds import KINDS, Masked, Walk, lively
 from torchward.data.protocols import absorb
 from torchward.envs.collect import EnvSource
-from torchward.envs.vector import InProcess, Worlds
+from torchward.envs.in_process import InProcess
+from torchward.envs.worlds import Worlds
 
 
 class Screen(Walk):

@@ -17,8 +17,12 @@ from torchward.checkpoint import load_tree, save_tree
 from torchward.data.rollout import Finals, Rollout
 from torchward.envs import spaces as sp
 from torchward.envs.collect import EnvSource
+from torchward.envs.faults import WorldError
+from torchward.envs.in_process import InProcess
 from torchward.envs.make import EnvOptions, make
-from torchward.envs.vector import InProcess, Native, Processes, WorldError, Worlds
+from torchward.envs.native import Native
+from torchward.envs.processes import Processes
+from torchward.envs.worlds import Worlds
 
 
 class Dice(gym.Env[Any, Any]):
@@ -166,7 +170,7 @@ def test_old_actions_are_forgotten() -> None:
     worlds.reset(0)
     for _ in range(4201):
         worlds.step(np.zeros(2, np.int64))
-    assert len(worlds.actions) < 200
+    assert len(worlds.past.actions) < 200
     assert len(worlds.state_dict()["actions"]) <= 6
 
 

@@ -9,7 +9,18 @@ import torch
 
 from tests.nets.examples import leaf
 from torchward.envs import spaces as sp
-from torchward.nets.spaces import MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, SpaceError, Tuple
+from torchward.nets.spaces import (
+    MASK,
+    Box,
+    Dict,
+    Discrete,
+    MultiBinary,
+    MultiDiscrete,
+    Space,
+    SpaceError,
+    Tuple,
+    env_action,
+)
 
 g = gym.spaces
 
@@ -110,3 +121,16 @@ def test_masks() -> None:
 
 def test_tensors_land_where_they_are_wanted() -> None:
     assert leaf(sp.tensors((np.zeros(2),), torch.device("cpu")), 0).device.type == "cpu"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_action_leaves_its_space_by_a_rounding(dtype: Any) -> None:
+    """0.1 and 0.7 have no equal in float32, and the nearest ones lie outside."""
+    low, high = np.array([-0.7, -0.1, -np.inf], dtype), np.array([0.1, 0.7, np.inf], dtype)
+    theirs = g.Box(low, high, dtype=dtype)
+    ours = sp.from_gym(theirs, of_actions=True)
+    assert isinstance(ours, Box)
+    for edge in (-1.0, 1.0):
+        action = env_action(ours, torch.full((3,), edge))
+        assert isinstance(action, torch.Tensor) and theirs.contains(action.numpy().astype(dtype))
+    assert np.allclose(ours.low, low, rtol=1e-6) and np.allclose(ours.high, high, rtol=1e-6)

@@ -10,9 +10,10 @@ import torch
 from tests.envs.worlds import Masked, Walk, lively
 from tests.nets.examples import leaf
 from torchward.data.protocols import Source, Task
+from torchward.envs.faults import WorldError
 from torchward.envs.make import EnvOptions
 from torchward.envs.task import Control
-from torchward.envs.vector import WorldError, episode_seed
+from torchward.envs.worlds import episode_seed
 from torchward.nets.actor_critic import ActorCritic, Network
 from torchward.tasks import find
 from torchward.tasks.find import LaunchError

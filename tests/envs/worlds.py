@@ -12,7 +12,10 @@ from torch import Generator, Tensor, nn
 
 from torchward.data.rollout import Rollout
 from torchward.data.tree import Tree, tree_leaves, tree_map
-from torchward.envs.vector import InProcess, Native, Processes, Worlds
+from torchward.envs.in_process import InProcess
+from torchward.envs.native import Native
+from torchward.envs.processes import Processes
+from torchward.envs.worlds import Worlds
 from torchward.nets.actor_critic import ActorCritic, Network
 from torchward.nets.spaces import Space
 

@@ -59,7 +59,8 @@ def test_json_lines_come_back(texts: list[str], ascii_only: bool, tmp_path_facto
         ([1], "a JSON object at .*:1, got a list"),
         ({"promt": "2"}, "got promt. Did you mean 'prompt'?"),
         ({}, "got nothing"),
-        ({"text": 3}, "expected text, messages"),
+        ({"text": 3}, "expected a text as text at .*:1, got 3"),
+        ({"text": None, "label": 1}, "expected a text as text at .*:1, got None"),
         ({"prompt": "2", "chosen": "4"}, "expected chosen and rejected at .*:1, got prompt, chosen: a pair is both"),
         ({"prompt": "2", "rejected": "4"}, "got prompt, rejected: a pair is both"),
         ({"prompt": 3}, "as prompt at"),
@@ -83,6 +84,8 @@ def test_a_file_and_its_parts(tmp_path: Path) -> None:
         Document("one\r\ntwo", f"{path}, part 1"),
         Document("three", f"{path}, part 2"),
     ]
+    with pytest.raises(TextError, match=r"expected the separator '---' within .*a.txt, where it stands nowhere"):
+        list(TextFile(path, separator="---").documents())
 
 
 def test_a_folder_by_patterns(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_a_sound_run_passes(name: str) -> None:
     left_out = [finding.name for finding in found if finding.ok is None]
     unasked = [] if of.problems.train == asked(Completion) else ["prompt ends"]
     assert left_out == unasked + (["adapters"] if name == "gpt2" else [])
-    assert len({finding.name for finding in found}) == 11 and all(finding.words for finding in found)
+    assert len({finding.name for finding in found}) == 12 and all(finding.words for finding in found)
     assert all(torch.equal(policy.state_dict()[name], tensor) for name, tensor in before.items()), "nothing stays"
     assert torch.equal(torch.get_rng_state(), generator) and not policy.training and policy.sampling == Sampling()
     assert {"choose", "scores", "read"}.isdisjoint(vars(policy))
@@ -131,7 +131,7 @@ def test_a_run_is_looked_at_with_its_own_sampling() -> None:
     policy = model(of)
     policy.sampling = Sampling(0.5, top_k=3)
     words = {finding.name: finding.words for finding in Case(policy, of).found() if finding.ok}
-    assert len(words) == 11 and "at 0.5" in words["temperature"] and "top_k 3" in words["support"]
+    assert len(words) == 12 and "at 0.5" in words["temperature"] and "top_k 3" in words["support"]
 
 
 def test_what_text_would_change_is_counted() -> None:
@@ -443,6 +443,16 @@ def test_a_fault_is_found_by_its_check_and_by_no_other(
     assert words in next(finding.words for finding in found if finding.name == name)
     left_out = [finding.name for finding in found if finding.ok is None]
     assert left_out == (["first ratio"] if name == "cached decode" else [])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_no_numbers_are_found_before_anything_is_drawn(value: float) -> None:
+    spoilt = case()
+    with torch.no_grad():
+        spoilt.policy.get_parameter("body.head_bias")[0] = value
+    (found,) = spoilt.found()
+    assert found.name == "weights" and found.ok is False
+    assert "tensors hold NaN or infinity, body.head_bias for one" in found.words
 
 
 def test_a_check_that_fails_by_an_error_has_found_something(monkeypatch: pytest.MonkeyPatch) -> None:

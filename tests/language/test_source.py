@@ -233,6 +233,7 @@ def test_a_prompt_that_fills_the_context_is_told_before_the_first_rollout(side: 
         (["right"] * 12, r"expected finite numbers from <lambda>, got 'right' for '.*' of line \d"),
         ([1.0] * 11, "expected one reward for each of 12 completions from <lambda>, got 11"),
         ([1.0] * 13, "got 13"),
+        ([1e39] * 12, r"expected finite numbers from <lambda>, got 1e\+39 for '.*' of line \d"),
         ([1.0] * 11 + [math.nan], r"expected finite numbers from <lambda>, got nan for '.*' of line \d"),
         ([-math.inf] + [1.0] * 11, "got -inf"),
         ([None] + [1.0] * 11, "got None"),

@@ -73,6 +73,29 @@ def test_of_demonstrations_the_answers_are_learnt() -> None:
         Text(problems(), LETTERS).demonstrations()
 
 
+def test_what_is_passed_over_is_told_and_where() -> None:
+    """Prompts alone are there to be answered; a text among answers, and an answer among pairs, may be a mistake."""
+    assert not Text(answered()).demonstrations().left_out
+    text, rated = Document("9=81", "line 90"), Document(Completion("9=", "81"), "line 91", {"label": True})
+    bad = Document(Completion("9=", "80"), "line 92", {"label": False})
+    pair = Document(Preference("9=", "81", "80"), "line 93")
+    some = replace(answered(20), train=[*answered(20).train, text], split=Split(0.3))
+    told = Text(some).demonstrations().left_out
+    assert told == "1 of 41 documents answer nothing and are passed over, line 90 for one"
+
+    def of(*documents: Document) -> Text:
+        return Text(Problems("nines", documents, documents, exact_match, tokenizer=Characters()))
+
+    assert (
+        not of(bad, rated, pair).judgements().left_out
+        and not of(pair, Document(Prompt("9="), "")).preferences().left_out
+    )
+    assert of(pair, rated, text).judgements().left_out.startswith("1 of 3 documents have no label and are passed over")
+    assert of(pair, rated, text).preferences().left_out == (
+        "2 of 3 documents are no pairs and are passed over, line 91 for one"
+    )
+
+
 def test_the_tokenizer_is_the_policys_or_made_of_the_text() -> None:
     task = Text(answered())
     assert task.tokenizer.decode(task.tokenizer.encode("10=100")) == "10=100"

@@ -10,6 +10,7 @@ import torchward
 from torchward.cli import main
 from torchward.config import ConfigError, from_json, to_json
 from torchward.fields import change
+from torchward.language.documents import TextError
 from torchward.language.reward_sum import Sum
 from torchward.language.rewards import exact_match
 from torchward.run import RunOptions
@@ -94,7 +95,7 @@ def test_a_function_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mine", "message"),
     [
-        ("def reward(prompts, completions): return 1", r"got reward\(prompts, completions\) \(.*'answer'\)"),
+        ("def reward(prompts): return 1", r"got reward\(prompts\) \(too many"),
         ("def reward(completions, **kwargs): return 1", r"got reward\(completions, \*\*kwargs\) \(too many"),
         ("def reward(completions, prompts, **kwargs): return 1", r"the prompts come first"),
         ("class reward:\n  def __init__(self, *args, **columns): pass", r"got <class 'torchward_user_mine_.*reward'>"),
@@ -106,10 +107,21 @@ def test_a_function_that_cannot_be_asked(tmp_path: Path, mine: str, message: str
         own_reward(str(own))
 
 
-@pytest.mark.parametrize("head", ["prompts, completions, *, answer, **rest", "*args, **columns", "a, b, answer, c=1"])
+@pytest.mark.parametrize(
+    "head",
+    ["prompts, completions, *, answer, **rest", "*args, **columns", "a, b, answer, c=1", "a, b", "a, b, *, other=None"],
+)
 def test_a_function_that_names_what_it_reads(tmp_path: Path, head: str) -> None:
     (own := tmp_path / "mine.py").write_text(f"def reward({head}): return [1.0, 2.0]")
-    assert judged(RewardOptions(str(own)), "a", "b", answer=["", ""]) == {"own": [1.0, 2.0]}
+    assert judged(RewardOptions(str(own)), "a", "b", answer=["", ""], label=[1, 2]) == {"own": [1.0, 2.0]}
+
+
+def test_a_function_is_given_the_columns_that_it_names(tmp_path: Path) -> None:
+    (own := tmp_path / "mine.py").write_text("def reward(a, b, size, more=(7,)): return [size[0] + more[0]]")
+    assert judged(RewardOptions(str(own)), "a", size=[1], label=[5]) == {"own": [8.0]}
+    assert judged(RewardOptions(str(own)), "a", size=[1], more=[2]) == {"own": [3.0]}
+    with pytest.raises(TextError, match="expected a column 'size' to judge by, got sise"):
+        judged(RewardOptions(str(own)), "a", sise=[1])
 
 
 def test_a_file_that_is_no_python(tmp_path: Path) -> None:

@@ -88,11 +88,11 @@ def test_a_text_without_documents_is_cut_into_some(tmp_path: Path) -> None:
 
 def test_a_separator_that_stands_nowhere_is_told(tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("one\r\n\r\ntwo\r\n", newline="")
-    with pytest.raises(
-        ConfigError, match=r"expected the separator '\\n\\n' within .*book.txt, where it stands nowhere"
-    ):
+    with pytest.raises(TextError, match=r"expected the separator '\\n\\n' within .*book.txt, where it stands nowhere"):
         texts.read(texts.Options(separator="\n\n"), tmp_path / "book.txt")
     assert len(texts.read(texts.Options(separator="\r\n\r\n"), tmp_path / "book.txt").train) == 2
+    (tmp_path / "one.txt").write_text("one\ntwo\n\n")
+    assert texts.read(texts.Options(separator="\n\n"), tmp_path / "one.txt").train  # it ends with its separator
     with pytest.raises(ConfigError, match="expected a separator of a character or more, got ''"):
         texts.Options(separator="")
 

@@ -342,6 +342,7 @@ def train(config: Config, task: PreferenceTask, run: Run, policy: LanguageModel 
         known = (learner.precompute(data.train, data.pad_id), learner.precompute(data.validation, data.pad_id))
         learner.reference = None
     run.judge_by("accuracy", lower_is_better=False)
+    run.say(data.left_out)
     with run:
         run.track(policy=policy, learner=learner, cursor=cursor, patience=patience)
         while not run.done and not patience.lost:

@@ -217,6 +217,7 @@ def train(config: Config, task: PreferenceTask, run: Run, policy: LanguageModel 
     cursor = Shuffled(len(data.train), size, derive(config.seed, "answers"), data.train.fingerprint)
     learner, patience = Learner(policy, config), Patience(config.early_stopping_patience)
     run.judge_by("accuracy", lower_is_better=False)
+    run.say(data.left_out)
     with run:
         run.track(policy=policy, learner=learner, cursor=cursor, patience=patience)
         while not run.done and not patience.lost:

@@ -111,7 +111,7 @@ class Config:
 
 
 class Worlds(Protocol):
-    """Many environments stepped at once, as :class:`torchward.envs.vector.Worlds` describes them."""
+    """Many environments stepped at once, as :class:`torchward.envs.worlds.Worlds` describes them."""
 
     resumable: bool
 

@@ -247,6 +247,7 @@ def train(
     }
     learner, patience = Learner(model, config), Patience(config.early_stopping_patience)
     run.judge_by("accuracy", lower_is_better=False)
+    run.say(data.left_out)
     with run:
         run.track(policy=model, learner=learner, patience=patience, **cursors)
         while not run.done and not patience.lost:

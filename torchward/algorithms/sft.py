@@ -152,6 +152,7 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
     learner = Learner(policy, config, texts.bytes_of, groups(policy, config))
     patience = Patience(config.early_stopping_patience)
     run.judge_by("bits_per_byte", lower_is_better=True)
+    run.say(texts.left_out)
     with run:
         run.track(policy=policy, learner=learner, cursor=cursor, patience=patience)
         while not run.done and not patience.lost:

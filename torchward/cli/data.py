@@ -38,9 +38,11 @@ def run(args: Sequence[str]) -> int:
     learnt, held_out = task.corpus_sides() if reads_all else task.sides()
     found = report(learnt, held_out, task.tokenizer, max_length=getattr(asked.settings.config, "max_length", None))
     print(found, end="")
-    asks = [each for each in learnt if isinstance(each.content, Prompt)]
-    if asked.algorithm.name == "sft" and asks:
-        print(f"! {len(asks):,} of {len(learnt):,} have no answer, {asks[0].origin} for one: sft passes them over")
+    shown = task.problems.imitated
+    unanswered = [each for each in shown if isinstance(each.content, Prompt | str)]
+    if asked.algorithm.name == "sft" and unanswered:
+        some = f"{len(unanswered):,} of {len(shown):,} have no answer, {unanswered[0].origin} for one"
+        print(f"! {some}: sft passes them over")
     if asked.algorithm.name == "sft" and init is None:
         print("! counted by a tokenizer made of this text: sft has that of the run that it begins from, give --init")
     return 0

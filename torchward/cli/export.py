@@ -63,7 +63,9 @@ def run(args: Sequence[str]) -> int:
 
         place = Path(options.out) if options.out is not None else path / "transformers"
         pretrained.save(policy, place)
-        print(f"{place}: a {type(policy.body).__name__} as transformers loads it, without its value head")
+        written = (place / "tokenizer_config.json").exists()
+        more = "" if written else f"; its tokenizer is torchward's own, which transformers has not: {path} keeps it"
+        print(f"{place}: a {type(policy.body).__name__} as transformers loads it, without its value head{more}")
         return 0
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:

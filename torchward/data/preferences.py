@@ -84,6 +84,8 @@ class Preferences:
     validation: Pairs
     pad_id: int
     vocabulary: Mapping[str, Any]
+    left_out: str = ""
+    """In words, which documents hold no pair; empty where all do."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ class Judgements:
     validation: Rated
     pad_id: int
     vocabulary: Mapping[str, Any]
+    left_out: str = ""
+    """In words, which documents nobody has judged; empty where all were."""
 
 
 @runtime_checkable

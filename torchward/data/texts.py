@@ -25,6 +25,8 @@ class Texts:
     """What the tokenizer is made of, as JSON."""
     mask_id: int | None = None
     """The token that stands for what is to be guessed, where the texts are there to be masked."""
+    left_out: str = ""
+    """In words, which documents say nothing of the kind that is learnt here; empty where all do."""
 
     @property
     def vocab_size(self) -> int:

@@ -17,7 +17,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from torchward.envs.faults import WorldError
-from torchward.envs.vector import episode_seed
+from torchward.envs.worlds import episode_seed
 
 INSTALL = "pip install 'torchward[atari]'"
 

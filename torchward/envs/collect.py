@@ -15,7 +15,7 @@ from torchward.envs import spaces as sp
 from torchward.envs.acting import acting
 from torchward.envs.faults import WorldError
 from torchward.envs.spaces import Arrays
-from torchward.envs.vector import Step, Worlds, episode_seed
+from torchward.envs.worlds import Step, Worlds, episode_seed
 from torchward.nets import spaces
 
 EPISODE_BLOCK = 64

@@ -4,26 +4,22 @@ import copy
 import difflib
 import os
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.vector import VectorEnv
 
 from torchward.envs.atari import AtariVector, Classic, Machado, envpool_arguments, is_atari, single
 from torchward.envs.faults import RAISED, WorldError
-from torchward.envs.vector import (
-    Factory,
-    InProcess,
-    Native,
-    Processes,
-    Worlds,
-    is_nondeterministic,
-    layers,
-    step_seconds,
-)
+from torchward.envs.in_process import InProcess
+from torchward.envs.native import Native
+from torchward.envs.processes import Processes
+from torchward.envs.worlds import Factory, Worlds, is_nondeterministic, layers
 
 Environment: TypeAlias = (
     str | Callable[..., gym.Env[Any, Any] | VectorEnv[Any, Any, Any]] | gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
@@ -286,3 +282,21 @@ def _extra(environment: str) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def step_seconds(env: "gym.Env[Any, Any]", steps: int = 32) -> float:
+    """The median time of a random step, in seconds; 0 if one raises, which is for the run to tell."""
+    times = []
+    try:
+        env.action_space.seed(0)
+        env.reset(seed=0)
+        for _ in range(steps):
+            action = env.action_space.sample()
+            start = time.perf_counter()
+            _, _, terminated, truncated, _ = env.step(action)
+            times.append(time.perf_counter() - start)
+            if terminated or truncated:
+                env.reset()
+    except Exception:
+        return 0.0
+    return float(np.median(times))

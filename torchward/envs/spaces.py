@@ -20,14 +20,18 @@ NUMBERS = "biufO"
 
 def from_gym(space: gym.Space[Any], of_actions: bool = False) -> Space:
     """torchward's description of a Gymnasium space. Of observations all Boxes but those of uint8 are float32, as which
-    they are read; ``of_actions`` Boxes of integers keep their dtype, in which they are handed over.
+    they are read; ``of_actions`` Boxes of integers keep their dtype, in which they are handed over, and the bounds of
+    real numbers are the last ones within them that float32 has.
 
     Raises :class:`SpaceError` for Text, Graph, Sequence and the like."""
     match space:
         case gym.spaces.Box():
             keeps = space.dtype == np.uint8 or (of_actions and space.dtype.kind in "iu")
             dtype = space.dtype.name if keeps else "float32"
-            return spaces.Box(tuple(space.shape), _bound(space.low), _bound(space.high), dtype)
+            low, high = space.low, space.high
+            if of_actions and not keeps:
+                low, high = _inwards(low, np.inf), _inwards(high, -np.inf)
+            return spaces.Box(tuple(space.shape), _bound(low), _bound(high), dtype)
         case gym.spaces.Discrete():
             return spaces.Discrete(int(space.n), int(space.start))
         case gym.spaces.MultiDiscrete():
@@ -48,6 +52,15 @@ def from_gym(space: gym.Space[Any], of_actions: bool = False) -> Space:
         f"expected Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple, got {space}; convert it in an "
         "ObservationWrapper or ActionWrapper"
     )
+
+
+def _inwards(bound: NDArray[Any], to: float) -> NDArray[np.float32]:
+    """A bound in float32: itself, or the next number in the direction of ``to``. An environment may well refuse an
+    action that lies outside by a rounding."""
+    with np.errstate(over="ignore"):
+        near = bound.astype(np.float32)
+    outside = near < bound if to > 0 else near > bound
+    return np.where(outside, np.nextafter(near, np.float32(to)), near)
 
 
 def _bound(array: NDArray[Any]) -> Bound:
@@ -134,8 +147,8 @@ def fits(space: Space, seen: Any, n: int | None = None) -> bool:
 
 
 def holds(space: Space, seen: Any) -> bool:
-    """Whether an observation that :func:`fits` stays what it is in the type that it is kept in, and whether its choices
-    are among those that there are. Real numbers are not looked at."""
+    """Whether an observation, or a batch, that :func:`fits` stays what it is in the type in which it is kept, and
+    whether its choices are among those that there are. Real numbers are not looked at."""
     if isinstance(space, spaces.Dict):
         return all(holds(inner, seen[name]) for name, inner in space.spaces.items())
     if isinstance(space, spaces.Tuple):
@@ -147,10 +160,15 @@ def holds(space: Space, seen: Any) -> bool:
     if given.dtype != kind and not np.array_equal(given.astype(kind), given):
         return False
     if isinstance(space, spaces.Discrete):
-        return bool(space.start <= given < space.start + space.n)
+        return bool(((given >= space.start) & (given < space.start + space.n)).all())
     if isinstance(space, spaces.MultiDiscrete):
         return bool(((given >= 0) & (given < np.asarray(space.nvec))).all())
     return True
+
+
+def has_choices(space: Space) -> bool:
+    """Whether some of its numbers stand for one of so many choices."""
+    return any(isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete) for leaf in spaces.leaves(space))
 
 
 def require_numbers(seen: Any) -> None:

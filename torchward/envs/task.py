@@ -16,9 +16,10 @@ from torchward.envs.atari import is_atari
 from torchward.envs.collect import EnvSource, device_of
 from torchward.envs.faults import WorldError
 from torchward.envs.goals import goals
+from torchward.envs.in_process import InProcess
 from torchward.envs.make import Environment, EnvOptions, build, make, make_env, name_of
 from torchward.envs.models import Model, tabular_model
-from torchward.envs.vector import InProcess, Worlds, episode_seed
+from torchward.envs.worlds import Worlds, episode_seed
 from torchward.nets import spaces
 
 EVALUATION = 7

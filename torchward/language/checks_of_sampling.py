@@ -51,6 +51,22 @@ def written(policy: LanguageModel, prompts: Texts, slots: int, longest: int, cop
         yield Written(row // copies, done.log_probs[row, :count], known)
 
 
+@torch.no_grad()
+def weights(policy: LanguageModel) -> Finding:
+    """Whether all that the model computes with are finite numbers."""
+    held = dict(policy.named_parameters()) | dict(policy.named_buffers())
+    lost = [name for name, tensor in held.items() if not bool(tensor.isfinite().all())]
+    if lost:
+        return Finding(
+            "weights",
+            False,
+            f"{len(lost)} of {len(held)} tensors hold NaN or infinity, {lost[0]} for one: learning has diverged, and "
+            "nothing can be drawn from what is left. Look where the metrics first have no loss, go back to a policy "
+            "from before, and take a smaller learning_rate.",
+        )
+    return Finding("weights", True, f"{sum(tensor.numel() for tensor in held.values()):,} finite numbers")
+
+
 def cached_decode(policy: LanguageModel, prompts: Texts, longest: int = 16) -> Finding:
     """Whether tokens that are written one by one, with a cache, have the probabilities of one pass over the whole text:
     of each prompt alone, of prompts of different lengths together, and where rows leave and others enter."""

@@ -33,12 +33,17 @@ class TextFile:
     """What stands between its documents, such as a blank line; without it, the file is one."""
 
     def documents(self) -> Iterator[Document]:
-        """Its documents. Raises TextError where it cannot be read."""
+        """Its documents. Raises TextError where it cannot be read, and where the separator stands nowhere."""
         text = _read(self.path)
         parts = [text] if self.separator is None else text.split(self.separator)
         filled = [part for part in parts if part.strip()]
         if not filled:
             raise TextError(f"expected text in {self.path}, got none")
+        if self.separator is not None and self.separator not in text:
+            raise TextError(
+                f"expected the separator {self.separator!r} within {self.path}, where it stands nowhere; a shell gives "
+                "a blank line as $'\\n\\n', and files of Windows have \\r\\n at the end of a line"
+            )
         for number, part in enumerate(filled, start=1):
             yield Document(part, str(self.path) if self.separator is None else f"{self.path}, part {number}")
 
@@ -259,6 +264,8 @@ def _from_columns(line: str, origin: str) -> Document:
             content, used = Prompt(_words(prompt, "prompt", origin)), {"prompt"}
         case {"text": str(text)}:
             content, used = text, {"text"}
+        case {"text": other}:
+            raise TextError(f"expected a text as text at {origin}, got {other!r:.80}")
         case _:
             guess = next((hint for key in columns if (hint := did_you_mean(key, _KNOWN))), "")
             raise TextError(

@@ -12,7 +12,14 @@ from torchward.data.sequences import Sequences, TokenSequence
 from torchward.language.chat import encode_all
 from torchward.language.checks_of_adapters import adapters
 from torchward.language.checks_of_learning import Cost, ends, first_ratio, masked_steps, same_loss
-from torchward.language.checks_of_sampling import cached_decode, dropout, sampled_tokens, support, temperature
+from torchward.language.checks_of_sampling import (
+    cached_decode,
+    dropout,
+    sampled_tokens,
+    support,
+    temperature,
+    weights,
+)
 from torchward.language.checks_of_text import prompt_ends
 from torchward.language.documents import Document, Preference, Prompt, TextError, imitated
 from torchward.language.finding import WHOLE, Finding, device_of, drawing
@@ -41,8 +48,12 @@ def examine(
     """Every check, one after the other, on ``prompts`` prompts of the task, each answered twice.
 
     ``cost`` is the loss of imitation, as training computes it; ``start`` is what the base of an adapted policy was. A
-    check that fails by an error has found something too. Raises TextError where the task has no prompt that leaves room
-    in the model's context."""
+    check that fails by an error has found something too; where weights are no numbers, that is all that is looked at.
+    Raises TextError where the task has no prompt that leaves room in the model's context."""
+    whole = weights(policy)
+    yield whole
+    if not whole.ok:  # nothing can be drawn from it
+        return
     tokenizer, device = task.tokenizer, str(device_of(policy))
     problems = asking(task, policy.config.max_position_embeddings, prompts)
     eos, pad = tokenizer.eos_id, tokenizer.pad_id

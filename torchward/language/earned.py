@@ -7,6 +7,9 @@ from typing import Any
 
 from torchward.language.documents import TextError
 
+LARGEST = 3.4e38
+"""Of float32: what is larger becomes infinite."""
+
 
 def numbers(given: Any, count: int, name: str, shown: Callable[[int], str]) -> list[float]:
     """What the reward ``name`` gave for ``count`` completions, as numbers; ``shown`` names the completion at a place.
@@ -15,6 +18,11 @@ def numbers(given: Any, count: int, name: str, shown: Callable[[int], str]) -> l
     if len(said) != count:
         raise TextError(f"expected one reward for each of {count} completions from {name}, got {len(said)}")
     return [_number(one, name, place, shown) for place, one in enumerate(said)]
+
+
+def is_kept(number: float) -> bool:
+    """Whether a reward stays a finite number in float32, in which it is learnt from."""
+    return abs(number) <= LARGEST  # which no NaN is
 
 
 def _each(given: Any, name: str) -> Iterator[Any]:
@@ -26,12 +34,12 @@ def _each(given: Any, name: str) -> Iterator[Any]:
 
 
 def _number(one: Any, name: str, place: int, shown: Callable[[int], str]) -> float:
-    """A reward as a number. Raises TextError for text, and for what is not finite."""
+    """A reward as a number. Raises TextError for text, and for what is not finite in float32."""
     found = math.nan
     if not isinstance(one, str | bytes):
         with suppress(TypeError, ValueError, RuntimeError, OverflowError):  # RuntimeError: a tensor of several numbers
             found = float(one)
-    if not math.isfinite(found):
+    if not is_kept(found):
         what = repr(one) if isinstance(one, str | bytes) else str(one)
         raise TextError(f"expected finite numbers from {name}, got {what:.80} for {shown(place)}")
     return found

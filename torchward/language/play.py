@@ -1,6 +1,5 @@
 """A language model at a task: what it wrote for some prompts, turn by turn, and what each of its words earned."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +21,7 @@ from torchward.language.documents import (
     plain,
     shared,
 )
-from torchward.language.earned import numbers
+from torchward.language.earned import is_kept, numbers
 from torchward.language.generate import SLOTS, StopWords, generate, heard
 from torchward.language.hub_tokenizer import HubTokenizer
 from torchward.language.task import InParts, Problems, ReadsTokens, Reply, Reward
@@ -83,7 +82,7 @@ class Line:
 
     def earn(self, reward: float) -> None:
         """Something for the last token, which is the policy's. Raises TextError for what is no finite number."""
-        if not math.isfinite(reward):
+        if not is_kept(reward):
             raise TextError(f"expected finite rewards, got {reward} for {self.said[-1]!r} of {self.document.origin}")
         self.rewards[-1] += reward
 

@@ -83,6 +83,13 @@ class Text:
         return self.problems.demonstrations  # a question is half a text
 
     @property
+    def _given(self) -> Sequence[Document]:
+        """What is learnt from, and plain texts that stood beside it."""
+        problems = self.problems
+        beside = [] if problems.shown is None else [each for each in problems.shown if isinstance(each.content, str)]
+        return [*problems.train, *beside]
+
+    @property
     def observation_space(self) -> Space:
         """A token."""
         return Discrete(self.tokenizer.vocab_size)
@@ -128,7 +135,9 @@ class Text:
                 f"expected answers to learn from in {self.name}, got {what}, or give documents with completion or "
                 "messages"
             )
-        return self._texts(answered, held_out) if held_out else self._texts(*self.split(answered))
+        texts = self._texts(answered, held_out) if held_out else self._texts(*self.split(answered))
+        plain = [each for each in self.problems.imitated if isinstance(each.content, str)]
+        return replace(texts, left_out=_left_out(plain, self.problems.imitated, "answer nothing"))
 
     def preferences(self) -> Preferences:
         """Its pairs of answers of which one is better, with the column ``margin`` where there is one. Those held out
@@ -142,8 +151,12 @@ class Text:
                 f"expected pairs of answers in {self.name}, got none: give lines with chosen and rejected, or "
                 "the file of what people picked"
             )
+        given = self._given
+        others = [each for each in given if not isinstance(each.content, Preference | Prompt)]
+        left_out = _left_out(others, given, "are no pairs")
         train, test = (train, test) if test else self.split(train)
-        return Preferences(self._pairs(train), self._pairs(test), self.tokenizer.pad_id, self.tokenizer.description())
+        words = self.tokenizer.description()
+        return Preferences(self._pairs(train), self._pairs(test), self.tokenizer.pad_id, words, left_out)
 
     def judgements(self) -> Judgements:
         """Its answers that were judged alone, those with the column ``label``, true or false; and of its pairs, the
@@ -156,7 +169,11 @@ class Text:
                     f"expected answers that were judged {'good' if good else 'bad'} in {self.name}, got none: give "
                     "lines with prompt, completion and label, true or false, or pairs with chosen and rejected"
                 )
-        return Judgements(self._rated(train), self._rated(test), self.tokenizer.pad_id, self.tokenizer.description())
+        given = self._given
+        others = [each for each in given if not isinstance(each.content, Prompt) and not rated([each])]
+        left_out = _left_out(others, given, "have no label")
+        words = self.tokenizer.description()
+        return Judgements(self._rated(train), self._rated(test), self.tokenizer.pad_id, words, left_out)
 
     @property
     def knows_answers(self) -> bool:
@@ -245,6 +262,14 @@ class Text:
 
     def __repr__(self) -> str:
         return f"Text({self.name})"
+
+
+def _left_out(others: Sequence[Document], documents: Sequence[Document], why: str) -> str:
+    """A sentence on those of some documents that are passed over; empty where none is. Prompts alone are no mistake:
+    they are there for learning by reward."""
+    if not others:
+        return ""
+    return f"{len(others):,} of {len(documents):,} documents {why} and are passed over, {others[0].origin} for one"
 
 
 LABEL = "label"

@@ -1,8 +1,9 @@
 """Rewards by settings, for text of the user's own: a sum of weighted parts, a function of theirs among them."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from torchward.config import ConfigError
 from torchward.language.reward_sum import Sum, Weighted
-from torchward.language.rewards import exact_match
+from torchward.language.rewards import column, exact_match
 from torchward.language.rewards_by_answer import Contains, Exact, Numeric
 from torchward.language.rewards_by_form import Distinct, JSONObject, Length, Matches
 from torchward.language.rewards_by_overlap import BLEU, ROUGE, ChrF
@@ -142,13 +143,15 @@ class RewardOptions:
 
 
 def own_reward(named: str) -> Reward:
-    """A function of the user's own: ./rewards.py:name, or ./rewards.py, where it is called reward."""
+    """A function of the user's own: ./rewards.py:name, or ./rewards.py, where it is called reward. One without
+    ``**columns`` is given the columns that it names. Raises LaunchError where there is none, and ConfigError for what
+    is no such function."""
     from torchward.tasks.find import part_of_file
 
     found = part_of_file(named, "reward", "a reward")
     if (other := _unlike(found)) is not None:
         raise ConfigError(f"expected a function reward(prompts, completions, **columns) as {named}, got {other}")
-    reward: Reward = found
+    reward: Reward = _of_some_columns(found) if inspect.isfunction(found) else found
     return reward
 
 
@@ -161,13 +164,35 @@ def _unlike(found: Any) -> str | None:
     except (TypeError, ValueError):  # not known of some that are written in C
         return None
     parameters = [*signature.parameters.values()]
-    named = {each.name for each in parameters[2:] if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
     try:
-        signature.bind([], [], **{name: [] for name in named | {"answer"}})
+        signature.bind([], [], **{each.name: [] for each in _named(parameters)})
     except TypeError as error:
         return f"{_called(found)}{signature} ({error})"
     swapped = parameters[0].name == "completions"
     return f"{_called(found)}{signature}: the prompts come first" if swapped else None
+
+
+def _named(parameters: Sequence[inspect.Parameter]) -> list[inspect.Parameter]:
+    """Those behind prompts and completions that are given by name."""
+    return [each for each in parameters[2:] if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+
+
+def _of_some_columns(function: Callable[..., list[float]]) -> Reward:
+    """A function that takes any columns: itself, or one that hands on those that it names."""
+    parameters = [*inspect.signature(function).parameters.values()]
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return function
+    named = _named(parameters)
+    needed = [each.name for each in named if each.default is each.empty]
+
+    @wraps(function)
+    def reward(prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
+        for name in needed:
+            column(columns, name)
+        given = {each.name: columns[each.name] for each in named if each.name in columns}
+        return function(prompts, completions, **given)
+
+    return reward
 
 
 def _called(found: Any) -> str:

@@ -66,19 +66,16 @@ def read(options: Options, path: Path) -> Problems:
     else:
         raise ConfigError(f"expected a file or a folder of text at {path}, got nothing")
     if len(documents) == 1 and isinstance(documents[0].content, str):
-        if options.separator is not None and path.is_file() and path.suffix not in {".jsonl", ".db"}:
-            raise ConfigError(
-                f"expected the separator {options.separator!r} within {path}, where it stands nowhere; a shell gives a "
-                "blank line as $'\\n\\n', and files of Windows have \\r\\n at the end of a line"
-            )
         documents = _pieces(documents[0])
     asking = [each for each in documents if not isinstance(each.content, str)]
     train, test = options.split(asking) if asking else (documents, asking)
+    mixed = asking and len(asking) < len(documents)
     return Problems(
         name=path.stem,
         train=train,
         test=test,
         reward=options.rewards.build(),
+        shown=[*train, *(each for each in documents if isinstance(each.content, str))] if mixed else None,
         tokenizer=options.tokenizer,
         max_completion_length=options.answer_length,
         corpus=documents,

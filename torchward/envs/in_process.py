@@ -1,0 +1,170 @@
+"""Single environments, stepped one after the other in this process."""
+
+import math
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from torchward.envs import faults
+from torchward.envs import spaces as sp
+from torchward.envs.faults import FLAGS, MISSING, NUMBERS, RAISED, WorldError
+from torchward.envs.masks import observation_space, with_mask
+from torchward.envs.spaces import Arrays
+from torchward.envs.worlds import Past, Step, equal, is_nondeterministic, layers
+from torchward.nets import spaces
+from torchward.nets.spaces import Space
+
+
+class InProcess:
+    """Single environments, stepped one after the other in this process.
+
+    Each episode is begun with a seed of its own, so a world is brought back by that seed and the actions since; an
+    environment with ``state_dict`` and ``load_state_dict`` is brought back by those instead, if its wrappers can be."""
+
+    def __init__(self, name: str, envs: "list[gym.Env[Any, Any]]", mask: bool = False) -> None:
+        self.name, self.envs, self.n, self.mask = name, envs, len(envs), mask
+        self.action_space = sp.from_gym(envs[0].action_space, of_actions=True)
+        self.observation_space = observation_space(envs[0].observation_space, self.action_space, mask)
+        self.has_choices = sp.has_choices(self.observation_space)
+        self.least, self.most = _range(self.observation_space)
+        self.has_state = all(map(_has_state, envs))
+        self.resumable = self.has_state or not is_nondeterministic(envs[0])
+
+    def reset(self, seed: int) -> Arrays:
+        self.past = Past(seed, self.n)
+        self.observation = sp.empty(self.observation_space, (self.n,))
+        for i in range(self.n):
+            self._reset(i, self.observation)
+        return self.observation
+
+    def step(self, action: Arrays) -> Step:
+        if not self.has_state:
+            self.past.actions.append(sp.copy(action))
+        actions = _split(action, self.n)
+        observation = sp.empty(self.observation_space, (self.n,))
+        reward = np.zeros(self.n, np.float32)
+        terminated, truncated = np.zeros(self.n, bool), np.zeros(self.n, bool)
+        final: Arrays | None = None
+        shape = observation.shape[1:] if isinstance(observation, np.ndarray) else None  # None: of no array
+        least, most, plain = self.least, self.most, None if self.has_choices else shape
+        for i, env in enumerate(self.envs):
+            given: Any = MISSING
+            try:
+                given = env.step(actions[i])
+                seen, paid, end, cut, info = given
+            except RAISED as error:
+                raise faults.failed_step(self.name, i, given, error) from error
+            if type(paid) not in NUMBERS or type(end) not in FLAGS or type(cut) not in FLAGS:
+                faults.check_step(self.name, i, paid, end, cut)
+            reward[i], terminated[i], truncated[i] = paid, end, cut
+            if terminated[i] or truncated[i]:
+                final = sp.empty(self.observation_space, (self.n,)) if final is None else final
+                self._put(final, i, seen, info)
+                self.past.ended(i)
+                self._reset(i, observation)
+            elif (
+                seen.shape == plain and seen.dtype.kind in "fiu"
+                if type(seen) is np.ndarray
+                else shape == () and type(seen) in NUMBERS and least <= seen <= most
+            ):
+                observation[i] = seen  # type: ignore[index]  # it has a shape: it is one array
+            else:
+                self._put(observation, i, seen, info)
+        self.past.forget()
+        self.observation = observation
+        return Step(observation, reward, terminated, truncated, np.zeros(self.n, bool), final)
+
+    def _reset(self, i: int, target: Arrays) -> None:
+        try:
+            given: Any = self.envs[i].reset(seed=self.past.seed_of(i))
+        except RAISED as error:
+            raise WorldError(f"{self.name} raised {type(error).__name__} at the reset of world {i}: {error}") from error
+        faults.check_reset(self.name, i, given)
+        seen, info = given
+        self._put(target, i, seen, info, first=True)
+
+    def _put(self, target: Arrays, i: int, seen: Any, info: dict[str, Any], first: bool = False) -> None:
+        """Of the ``first`` observation of an episode, and where there are choices, its numbers are looked at, too."""
+        seen = with_mask(seen, info, self.name) if self.mask else seen
+        if not sp.fits(self.observation_space, seen):
+            raise faults.misfit(self.name, self.observation_space, seen)
+        if (first or self.has_choices) and not sp.holds(self.observation_space, seen):
+            raise faults.misplaced(self.name, self.observation_space)
+        sp.put(target, i, seen)
+
+    def state_dict(self) -> dict[str, Any]:
+        past = self.past
+        state: dict[str, Any] = {"seed": past.seed, "episode": list(past.episode), "observation": self.observation}
+        if self.has_state:
+            return state | {"worlds": [_layers_state(env) for env in self.envs]}
+        return state | past.actions_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> Arrays:
+        """Begin each world's episode again and repeat the actions since.
+
+        Raises :class:`WorldError` if a world does not come to where it stood: it is not determined by its seed."""
+        self.reset(int(state["seed"]))
+        self.past.episode = [int(k) for k in state["episode"]]
+        self.observation = state["observation"]
+        if self.has_state:
+            for env, layers in zip(self.envs, state["worlds"], strict=True):
+                _load_layers(env, layers)
+            return self.observation
+        self.past.load_actions(state)
+        observation = sp.empty(self.observation_space, (self.n,))
+        rows = [_split(action, self.n) for action in self.past.actions]
+        for i, env in enumerate(self.envs):
+            self._reset(i, observation)
+            for row in rows[self.past.since[i] :]:
+                try:
+                    seen, _, terminated, truncated, info = env.step(row[i])
+                except RAISED as error:
+                    raise faults.strayed(self.name) from error
+                if terminated or truncated:
+                    raise faults.strayed(self.name)
+                self._put(observation, i, seen, info)
+        if not equal(observation, self.observation):
+            raise faults.strayed(self.name)
+        return self.observation
+
+    def close(self) -> None:
+        for env in self.envs:
+            env.close()
+
+
+def _range(space: Space) -> tuple[float, float]:
+    """Between which numbers a single one is taken as it is."""
+    return (space.start, space.start + space.n - 1) if isinstance(space, spaces.Discrete) else (-math.inf, math.inf)
+
+
+def _has_state(env: "gym.Env[Any, Any]") -> bool:
+    """Whether the environment and every wrapper around it either say their state or are known to have none."""
+    known = gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvChecker
+    *wrappers, inner = layers(env)
+    return _says_state(inner) and all(_says_state(layer) or type(layer) in known for layer in wrappers)
+
+
+def _says_state(layer: Any) -> bool:
+    return hasattr(layer, "state_dict") and hasattr(layer, "load_state_dict")
+
+
+def _layers_state(env: "gym.Env[Any, Any]") -> list[Any]:
+    return [layer.state_dict() if _says_state(layer) else getattr(layer, "_elapsed_steps", 0) for layer in layers(env)]
+
+
+def _load_layers(env: "gym.Env[Any, Any]", states: list[Any]) -> None:
+    for layer, state in zip(layers(env), states, strict=True):
+        if _says_state(layer):
+            layer.load_state_dict(state)
+        elif isinstance(layer, gym.wrappers.TimeLimit):
+            vars(layer)["_elapsed_steps"] = int(state)
+
+
+def _split(action: Arrays, n: int) -> list[Any]:
+    if isinstance(action, dict):
+        parts = {name: _split(branch, n) for name, branch in action.items()}
+        return [{name: parts[name][i] for name in parts} for i in range(n)]
+    if isinstance(action, tuple):
+        return list(zip(*(_split(branch, n) for branch in action), strict=True))
+    return action.tolist() if action.ndim == 1 else list(action.copy())  # what an environment does to it, stays there

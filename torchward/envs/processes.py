@@ -1,0 +1,150 @@
+"""Single environments in processes of their own, for costly steps."""
+
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector.async_vector_env import AsyncState
+
+from torchward.envs import faults
+from torchward.envs import spaces as sp
+from torchward.envs.faults import FLAGS, NUMBERS, WorldError
+from torchward.envs.masks import observation_space, with_vector_mask
+from torchward.envs.spaces import Arrays
+from torchward.envs.worlds import Array, Factory, Past, Step, as_batch, equal
+
+
+class Processes:
+    """Single environments in processes of their own: the same episodes as :class:`InProcess`, for costly steps."""
+
+    def __init__(self, name: str, factories: list[Factory], mask: bool = False, resumable: bool = True) -> None:
+        self.name, self.n, self.mask = name, len(factories), mask
+        looked_at = [partial(_looked_at, name, i, factory) for i, factory in enumerate(factories)]
+        self.vector = AsyncVectorEnv(looked_at, autoreset_mode=AutoresetMode.DISABLED)
+        self.action_space = sp.from_gym(self.vector.single_action_space, of_actions=True)
+        self.observation_space = observation_space(self.vector.single_observation_space, self.action_space, mask)
+        self.resumable = resumable
+
+    def reset(self, seed: int) -> Arrays:
+        self.past = Past(seed, self.n)
+        return self._reset(np.ones(self.n, bool))
+
+    def step(self, action: Arrays) -> Step:
+        self.past.actions.append(sp.copy(action))
+        try:
+            seen, reward, terminated, truncated, info = self.vector.step(action)
+        except Exception as error:
+            raise self._failed("", error) from error
+        observation, ended = self._batch(seen, info), terminated | truncated
+        final: Arrays | None = None
+        if ended.any():
+            final = observation
+            for i in np.flatnonzero(ended):
+                self.past.ended(int(i))
+            observation = self._reset(ended)
+        self.past.forget()
+        return Step(observation, reward.astype(np.float32), terminated, truncated, np.zeros(self.n, bool), final)
+
+    def _reset(self, which: Array) -> Arrays:
+        seeds = [self.past.seed_of(i) if which[i] else None for i in range(self.n)]
+        try:
+            seen, info = self.vector.reset(seed=seeds, options=None if which.all() else {"reset_mask": which})
+        except Exception as error:
+            raise self._failed("at a reset ", error) from error
+        return self._batch(seen, info)
+
+    def _failed(self, when: str, error: Exception) -> WorldError:
+        """What is wrong with a step or reset that raised: the environment did, or a process is no more."""
+        if isinstance(error, WorldError):  # it says all that is to be said
+            return error
+        if not isinstance(error, EOFError | ConnectionError):
+            return WorldError(f"{self.name} raised {type(error).__name__} {when}in a process of its own: {error}")
+        fault = faults.died(self.name, self.vector.processes, when)
+        self.close()  # nobody else may, and those that live would wait
+        return fault
+
+    def _batch(self, seen: Any, info: dict[str, Any]) -> Arrays:
+        if self.mask:
+            seen = with_vector_mask(seen, info, getattr(self, "observation", None), self.name, self.n)
+        self.observation = as_batch(seen, self.observation_space, self.n, self.name)
+        return self.observation
+
+    def state_dict(self) -> dict[str, Any]:
+        past = self.past
+        return {
+            "seed": past.seed, "episode": list(past.episode), "observation": self.observation, **past.actions_dict()
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> Arrays:
+        """As for :class:`InProcess`; the worlds are repeated together, each from when its own episode began."""
+        self.reset(int(state["seed"]))
+        self.past.episode = [int(k) for k in state["episode"]]
+        self.past.load_actions(state)
+        self._reset(np.ones(self.n, bool))
+        starts, actions = np.array(self.past.since), self.past.actions
+        for t, action in enumerate(actions):
+            if t and (starts == t).any():
+                self._reset(starts == t)
+            try:
+                seen, _, terminated, truncated, info = self.vector.step(action)
+            except Exception as error:
+                raise faults.strayed(self.name) from error
+            self._batch(seen, info)
+            ended = terminated | truncated
+            if (ended & (starts <= t)).any():
+                raise faults.strayed(self.name)
+            if ended.any():
+                self._reset(ended)
+        if actions and (starts == len(actions)).any():
+            self._reset(starts == len(actions))
+        if not equal(self.observation, state["observation"]):
+            raise faults.strayed(self.name)
+        return self.observation
+
+    def close(self) -> None:
+        pipes = zip(self.vector.parent_pipes, self.vector.processes, strict=True)
+        if all(pipe is None or process.is_alive() for pipe, process in pipes):
+            self.vector.close()
+            return
+        vars(self.vector)["_state"] = AsyncState.DEFAULT  # or it waits for an answer that never comes
+        self.vector.close(terminate=True)
+
+
+class _Looking(gym.Wrapper[Any, Any, Any, Any]):
+    """What world ``i`` of ``name`` gives is looked at where it still is what was given: in the memory that processes
+    share it has the shape of its space, whatever it had before."""
+
+    def __init__(self, env: "gym.Env[Any, Any]", name: str, i: int) -> None:
+        super().__init__(env)
+        self.name, self.i = name, i
+        self.space = sp.from_gym(env.observation_space)
+        self.has_choices = sp.has_choices(self.space)
+
+    def reset(self, **kwargs: Any) -> Any:
+        given: Any = self.env.reset(**kwargs)
+        faults.check_reset(self.name, self.i, given)
+        self._look(given[0], first=True)
+        return given
+
+    def step(self, action: Any) -> Any:
+        given: Any = self.env.step(action)
+        try:
+            seen, paid, end, cut, _ = given
+        except (TypeError, ValueError) as error:
+            raise faults.failed_step(self.name, self.i, given, error) from error
+        if type(paid) not in NUMBERS or type(end) not in FLAGS or type(cut) not in FLAGS:
+            faults.check_step(self.name, self.i, paid, end, cut)
+        self._look(seen, first=False)
+        return given
+
+    def _look(self, seen: Any, first: bool) -> None:
+        if not sp.fits(self.space, seen):
+            raise faults.misfit(self.name, self.space, seen)
+        if (first or self.has_choices) and not sp.holds(self.space, seen):
+            raise faults.misplaced(self.name, self.space)
+
+
+def _looked_at(name: str, i: int, factory: Factory) -> "gym.Env[Any, Any]":
+    return _Looking(factory(), name, i)

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
@@ -45,6 +45,25 @@ def read_scalars(metrics: Mapping[str, float | Tensor | None]) -> dict[str, floa
         row = torch.stack([tensor.to(device=device, dtype=dtype) for tensor in tensors.values()])
         plain.update(zip(tensors, row.tolist(), strict=True))
     return plain
+
+
+def lost_figure(measured: Mapping[str, float | None]) -> str | None:
+    """The first loss, or the gradient's norm, that is no number any more; None where all are."""
+    told = ((name, value) for name, value in measured.items() if "loss" in name or name == "grad_norm")
+    return next((name for name, value in told if value is not None and not math.isfinite(value)), None)
+
+
+def judged_row(figure: str, returns: Sequence[float], lengths: Sequence[float]) -> dict[str, Any]:
+    """What a line of metrics says of episodes that were played to judge a policy, where a return is called `figure`."""
+    scores, steps = list(map(float, returns)), list(map(float, lengths))
+    mean = math.fsum(scores) / len(scores) if scores else math.nan
+    spread = math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / len(scores)) if scores else math.nan
+    return {
+        f"eval/{figure}": mean,
+        f"eval/{figure}_std": spread,
+        "eval/length": math.fsum(steps) / len(steps) if steps else None,
+        "eval/returns": scores,
+    }
 
 
 def finite(data: Any) -> Any:

@@ -43,6 +43,8 @@ from torchward.metrics import (
     MetricsWriter,
     RunError,
     draw_curve,
+    judged_row,
+    lost_figure,
     read_metrics,
     read_scalars,
     require_wandb,
@@ -268,15 +270,10 @@ class Run:
         }
         measured = read_scalars(metrics)
         self._writer.write(self.step, row | measured)
-        lost = [
-            name
-            for name, value in measured.items()
-            if ("loss" in name or name == "grad_norm") and value is not None and not math.isfinite(value)
-        ]
-        if lost and not self._diverged:
+        if not self._diverged and (lost := lost_figure(measured)) is not None:
             self._diverged = True
             self.say(
-                f"{lost[0]} is no number any more at step {self.step}: learning has diverged, and goes on for nothing; "
+                f"{lost} is no number any more at step {self.step}: learning has diverged, and goes on for nothing; "
                 "look at the rewards, and take a smaller learning_rate"
             )
 
@@ -292,17 +289,9 @@ class Run:
     def evaluation(self, result: Judgement, policy: object = None, metrics: Mapping[str, float] | None = None) -> bool:
         """Log an evaluation, with further `metrics` of it; when it is the best so far, save `policy` as policy/best and
         return True."""
-        returns, lengths = list(map(float, result.returns)), list(map(float, result.lengths))
-        mean = math.fsum(returns) / len(returns) if returns else math.nan
-        spread = math.sqrt(math.fsum((value - mean) ** 2 for value in returns) / len(returns)) if returns else math.nan
-        row: dict[str, Any] = {
-            f"eval/{self.figure}": mean,
-            f"eval/{self.figure}_std": spread,
-            "eval/length": math.fsum(lengths) / len(lengths) if lengths else None,
-            "eval/returns": returns,
-            **(metrics or {}),
-        }
-        self._writer.write(self.step, row)
+        row = judged_row(self.figure, result.returns, result.lengths)
+        mean = row[f"eval/{self.figure}"]
+        self._writer.write(self.step, row | dict(metrics or {}))
         best = not math.isnan(mean) and (self.best_return is None or self._is_as_good(mean, self.best_return))
         if best:
             self.best_return = mean

@@ -48,7 +48,9 @@ def test_questions_are_looked_for_in_training(command: Command, place: Path) -> 
     short = ("./some.jsonl", "--total-timesteps", "128", "--no-tensorboard", "--name")
     assert command("train", "pretrain", *short, "first", *net).code == 0
     told = command("train", "sft", *short, "tuned", "--init", "runs/first").err
-    assert re.search(r"1 of \d+ documents answer nothing and are passed over, \S*some.jsonl:61 for one\n", told)
+    assert re.search(
+        r"1 of \d+ documents have no answer to imitate and are passed over, \S*some.jsonl:61 for one\n", told
+    )
 
 
 def test_tokens_are_those_of_the_run_that_it_begins_from(command: Command, place: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from tests.envs.worlds import KINDS, Walk, lively
 from torchward.envs.collect import EnvSource
@@ -317,13 +317,16 @@ def test_numbers_that_stay_what_they_are_are_taken(space: "gym.Space[Any]", show
 class Counts(Shown):
     """It counts its steps, beyond what its space has."""
 
-    def __init__(self, space: "gym.Space[Any]", shown: Any, world: int = 0) -> None:
+    def __init__(self, space: "gym.Space[Any]", shown: Any, by: Any = 1, world: int = 0) -> None:
         super().__init__(space, shown)
+        self.by = by
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.shown = (
-            {name: part + 1 for name, part in self.shown.items()} if isinstance(self.shown, dict) else self.shown + 1
-        )
+        def more(part: Any) -> Any:
+            return np.asarray(part + self.by) if isinstance(part, np.ndarray) else part + self.by
+
+        named = isinstance(self.shown, dict)
+        self.shown = {name: more(part) for name, part in self.shown.items()} if named else more(self.shown)
         return super().step(action)
 
 
@@ -342,8 +345,59 @@ class Counts(Shown):
 def test_a_choice_that_there_is_not_is_told_at_any_step(
     kind: str, space: "gym.Space[Any]", shown: Any, named: str
 ) -> None:
-    faulty = EnvSource(KINDS[kind](partial(Counts, space, shown), 2, False), 0)
+    faulty = EnvSource(KINDS[kind](lambda world: Counts(space, shown), 2, False), 0)
     with pytest.raises(WorldError, match=rf"walk gave .* whose numbers are none of its space {named}.*\(at step 6\)"):
+        faulty.collect(policy(faulty.worlds), 10)
+    faulty.close()
+
+
+@told
+@pytest.mark.parametrize("kind", ["in process", "processes"])
+@pytest.mark.parametrize("by", [0.5, np.float32(0.5)])
+def test_a_choice_is_a_whole_number_at_any_step(kind: str, by: Any) -> None:
+    faulty = EnvSource(KINDS[kind](lambda world: Counts(gym.spaces.Discrete(4), 0, by), 2, False), 0)
+    with pytest.raises(WorldError, match=r"whose numbers are none of its space Discrete\(4\).*\(at step 0\)"):
+        faulty.collect(policy(faulty.worlds), 10)
+    faulty.close()
+
+
+def test_a_choice_of_no_number_is_told() -> None:
+    broken = np.array(None, dtype=object)
+    with pytest.raises(WorldError, match="whose numbers are none of its space"):
+        EnvSource(InProcess("walk", [Shown(gym.spaces.Discrete(4), broken)]), 0)
+
+
+class Vector(VectorEnv[Any, Any, Any]):
+    """Two worlds that end at their second step, and show there what they are told to."""
+
+    def __init__(self, space: "gym.Space[Any]", last: Any) -> None:
+        self.num_envs, self.last = 2, last
+        self.single_observation_space, self.single_action_space = space, gym.spaces.Discrete(2)
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+
+    def reset(self, **kwargs: Any) -> Any:
+        self.time = 0
+        return np.zeros((2, *self.single_observation_space.shape), np.int64), {}  # type: ignore[misc]
+
+    def step(self, actions: Any) -> Any:
+        self.time += 1
+        ended = np.full(2, self.time == 2)
+        seen, _ = self.reset() if ended.all() else (np.zeros((2, *self.single_observation_space.shape), np.int64), None)  # type: ignore[misc]
+        info = {"final_obs": self.last, "_final_obs": ended} if ended.all() else {}
+        return seen, np.zeros(2), ended, np.zeros(2, bool), info
+
+
+@pytest.mark.parametrize(
+    ("space", "last", "message"),
+    [
+        (gym.spaces.Discrete(3), np.array([0, 3]), r"whose numbers are none of its space Discrete\(3\).*\(at step 2\)"),
+        (gym.spaces.Discrete(3), np.array([1.5, 0]), r"whose numbers are none of its space Discrete\(3\)"),
+        (gym.spaces.MultiDiscrete([3, 3]), np.zeros((2, 1), np.int64), "that does not fit its space MultiDiscrete"),
+    ],
+)
+def test_the_last_observation_of_a_vector_is_looked_at(space: "gym.Space[Any]", last: Any, message: str) -> None:
+    faulty = EnvSource(Native("walk", Vector(space, last)), 0)
+    with pytest.raises(WorldError, match=message):
         faulty.collect(policy(faulty.worlds), 10)
     faulty.close()
 
@@ -363,24 +417,25 @@ def test_what_could_be_broadcast_is_none_in_a_process_of_its_own_either(kind: st
     [
         ({"reward": np.ones(1)}, "^expected a number as the reward of walk, got"),
         ({"terminated": None}, "^expected True or False as terminated of walk, got None in world 0"),
-        ({"more": 0}, "^expected step of walk to return the five values .* got 6 values in world 0"),
+        ({"more": 0}, "^expected step of walk to return the five values .* got (6 values|others .*) in world 0"),
     ],
 )
 def test_what_no_step_may_give_is_told_of_a_process_too(given: dict[str, Any], message: str) -> None:
-    faulty = EnvSource(KINDS["processes"](lambda world: Answers(**given), 1, False), 0)
-    with pytest.raises(WorldError, match=message):
-        faulty.collect(policy(faulty.worlds), 5)
-    faulty.close()
+    for world in (lambda _: Answers(**given), lambda _: gym.wrappers.TimeLimit(Answers(**given), 99)):
+        faulty = EnvSource(KINDS["processes"](world, 1, False), 0)
+        with pytest.raises(WorldError, match=message):
+            faulty.collect(policy(faulty.worlds), 5)
+        faulty.close()
 
 
 def test_a_vector_of_another_shape_is_refused() -> None:
-    class Vector(SyncVectorEnv):
+    class Short(SyncVectorEnv):
         def reset(self, **kwargs: Any) -> Any:
             seen, info = super().reset(**kwargs)
             return seen[:1], info
 
     with pytest.raises(WorldError, match=r"does not fit its space 2 x Box\(2\): a ndarray of shape \(1, 2\)"):
-        EnvSource(Native("walk", Vector([Walk, Walk])), 0)
+        EnvSource(Native("walk", Short([Walk, Walk])), 0)
 
 
 def test_a_vector_may_reuse_its_arrays_and_have_types_of_its_own() -> None:

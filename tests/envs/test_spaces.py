@@ -125,8 +125,8 @@ def test_tensors_land_where_they_are_wanted() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_no_action_leaves_its_space_by_a_rounding(dtype: Any) -> None:
-    """0.1 and 0.7 have no equal in float32, and the nearest ones lie outside."""
-    low, high = np.array([-0.7, -0.1, -np.inf], dtype), np.array([0.1, 0.7, np.inf], dtype)
+    """0.1 and 0.6 have no equal in float32, and the nearest ones lie outside."""
+    low, high = np.array([-0.6, -0.1, -np.inf], dtype), np.array([0.1, 0.6, np.inf], dtype)
     theirs = g.Box(low, high, dtype=dtype)
     ours = sp.from_gym(theirs, of_actions=True)
     assert isinstance(ours, Box)
@@ -134,3 +134,11 @@ def test_no_action_leaves_its_space_by_a_rounding(dtype: Any) -> None:
         action = env_action(ours, torch.full((3,), edge))
         assert isinstance(action, torch.Tensor) and theirs.contains(action.numpy().astype(dtype))
     assert np.allclose(ours.low, low, rtol=1e-6) and np.allclose(ours.high, high, rtol=1e-6)
+
+
+def test_bounds_that_float32_cannot_hold() -> None:
+    most = float(np.finfo(np.float64).max)
+    wide = sp.from_gym(g.Box(-most, most, (2,), np.float64), of_actions=True)
+    assert wide == Box((2,), -np.inf, np.inf)
+    point = sp.from_gym(g.Box(0.1, 0.1, (2,), np.float64), of_actions=True)
+    assert point == Box((2,), 0.1, 0.1)

@@ -452,7 +452,7 @@ def test_weights_that_are_no_numbers_are_found_before_anything_is_drawn(value: f
         spoilt.policy.get_parameter("body.head_bias")[0] = value
     (found,) = spoilt.found()
     assert found.name == "weights" and found.ok is False
-    assert "tensors hold NaN or infinity, body.head_bias for one" in found.words
+    assert "parameters hold NaN or infinity, body.head_bias for one" in found.words
 
 
 def test_a_check_that_fails_by_an_error_has_found_something(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def test_what_is_passed_over_is_told_and_where() -> None:
     pair = Document(Preference("9=", "81", "80"), "line 93")
     some = replace(answered(20), train=[*answered(20).train, text], split=Split(0.3))
     told = Text(some).demonstrations().left_out
-    assert told == "1 of 41 documents answer nothing and are passed over, line 90 for one"
+    assert told == "1 of 41 documents have no answer to imitate and are passed over, line 90 for one"
 
     def of(*documents: Document) -> Text:
         return Text(Problems("nines", documents, documents, exact_match, tokenizer=Characters()))
@@ -90,10 +90,11 @@ def test_what_is_passed_over_is_told_and_where() -> None:
         not of(bad, rated, pair).judgements().left_out
         and not of(pair, Document(Prompt("9="), "")).preferences().left_out
     )
-    assert of(pair, rated, text).judgements().left_out.startswith("1 of 3 documents have no label and are passed over")
+    assert of(pair, rated, text).judgements().left_out.startswith("2 of 6 documents have no label and are passed over")
     assert of(pair, rated, text).preferences().left_out == (
-        "2 of 3 documents are no pairs and are passed over, line 91 for one"
+        "4 of 6 documents are no pairs and are passed over, line 91 for one"
     )
+    assert of(pair, rated, bad).demonstrations().left_out.startswith("2 of 6 documents have no answer to imitate")
 
 
 def test_the_tokenizer_is_the_policys_or_made_of_the_text() -> None:

@@ -109,11 +109,26 @@ def test_a_function_that_cannot_be_asked(tmp_path: Path, mine: str, message: str
 
 @pytest.mark.parametrize(
     "head",
-    ["prompts, completions, *, answer, **rest", "*args, **columns", "a, b, answer, c=1", "a, b", "a, b, *, other=None"],
-)
+    [
+        "prompts, completions, *, answer, **rest", "*args, **columns", "a, b, answer, c=1", "a, b",
+        "a, b, *, other=None", "*args, answer",
+    ],
+)  # fmt: skip
 def test_a_function_that_names_what_it_reads(tmp_path: Path, head: str) -> None:
     (own := tmp_path / "mine.py").write_text(f"def reward({head}): return [1.0, 2.0]")
     assert judged(RewardOptions(str(own)), "a", "b", answer=["", ""], label=[1, 2]) == {"own": [1.0, 2.0]}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "type('R', (), {'__call__': lambda self, a, b, answer: [3.0]})()",
+        "partial(lambda a, b, scale: [scale], scale=3.0)",
+    ],
+)
+def test_what_is_called_as_a_function_is_one(tmp_path: Path, made: str) -> None:
+    (own := tmp_path / "mine.py").write_text(f"from functools import partial\nreward = {made}")
+    assert judged(RewardOptions(str(own)), "a", answer=[""], label=[1]) == {"own": [3.0]}
 
 
 def test_a_function_is_given_the_columns_that_it_names(tmp_path: Path) -> None:

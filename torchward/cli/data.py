@@ -19,7 +19,7 @@ def run(args: Sequence[str]) -> int:
     asked = train.read("data", args)
     from torchward import launch_policies
     from torchward.data.texts import CorpusTask, MaskedTask
-    from torchward.language.documents import Prompt
+    from torchward.language.documents import imitated
     from torchward.language.report import report
     from torchward.language.text_task import Text
     from torchward.tasks import find
@@ -38,9 +38,9 @@ def run(args: Sequence[str]) -> int:
     learnt, held_out = task.corpus_sides() if reads_all else task.sides()
     found = report(learnt, held_out, task.tokenizer, max_length=getattr(asked.settings.config, "max_length", None))
     print(found, end="")
-    shown = task.problems.imitated
-    unanswered = [each for each in shown if isinstance(each.content, Prompt | str)]
-    if asked.algorithm.name == "sft" and unanswered:
+    shown = [*task.problems.imitated, *task.problems.test]
+    unanswered = [each for each in shown if imitated(each) is None]
+    if asked.algorithm.name == "sft" and 0 < len(unanswered) < len(shown):
         some = f"{len(unanswered):,} of {len(shown):,} have no answer, {unanswered[0].origin} for one"
         print(f"! {some}: sft passes them over")
     if asked.algorithm.name == "sft" and init is None:

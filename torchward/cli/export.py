@@ -60,10 +60,12 @@ def run(args: Sequence[str]) -> int:
         )
     if isinstance(policy, LanguageModel):
         from torchward.language import pretrained
+        from torchward.language.hub_tokenizer import HubTokenizer
+        from torchward.language.tokenizer import described
 
         place = Path(options.out) if options.out is not None else path / "transformers"
         pretrained.save(policy, place)
-        written = (place / "tokenizer_config.json").exists()
+        written = isinstance(described(policy.vocabulary, str(path)), HubTokenizer)
         more = "" if written else f"; its tokenizer is torchward's own, which transformers has not: {path} keeps it"
         print(f"{place}: a {type(policy.body).__name__} as transformers loads it, without its value head{more}")
         return 0

@@ -22,6 +22,8 @@ RAISED = (Exception, SystemExit)
 """What an environment may raise: one that leaves the program has failed, one that is interrupted has not."""
 NUMBERS = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.int32, np.bool_})
 """Types that are numbers at sight; of a reward of another, :func:`check_step` says."""
+WHOLE = NUMBERS - {float, np.float64, np.float32}
+"""Those of them that are whole."""
 FLAGS = frozenset({bool, np.bool_, int})
 """Types that are True or False at sight."""
 MISSING = object()
@@ -30,7 +32,7 @@ MISSING = object()
 
 def failed_step(name: str, i: int, given: Any, error: BaseException) -> WorldError:
     """What is wrong with a step of world ``i`` that raised, or that has ``given`` something else than five values."""
-    if given is MISSING and not _raised_in_a_wrapper(error):
+    if given is MISSING and not raised_in_a_wrapper(error):
         return WorldError(f"{name} raised {type(error).__name__} in world {i}: {error}")
     got = f"{len(given)} values" if isinstance(given, tuple | list) else sp.outline(given)
     if given is MISSING:
@@ -62,6 +64,15 @@ def check_reset(name: str, i: int, given: Any) -> None:
             f"expected reset of {name} to return an observation and an info, which is a dict, got "
             f"{sp.outline(given)} at the reset of world {i}; return observation, {{}}"
         )
+
+
+def check_observation(name: str, space: Space, seen: Any, numbers: bool, n: int | None = None) -> None:
+    """Raise :class:`WorldError` for an observation, or a batch of ``n``, that is none of its space; its ``numbers`` are
+    looked at where that is asked for."""
+    if not sp.fits(space, seen, n):
+        raise misfit(name, space, seen, n)
+    if numbers and not sp.holds(space, seen):
+        raise misplaced(name, space)
 
 
 def misfit(name: str, space: Space, seen: Any, n: int | None = None) -> WorldError:
@@ -127,7 +138,7 @@ def _shown(value: Any) -> str:
     return text if len(text) < 20 else sp.outline(value)
 
 
-def _raised_in_a_wrapper(error: BaseException) -> bool:
+def raised_in_a_wrapper(error: BaseException) -> bool:
     """Whether Gymnasium could not take apart what a step gave: its wrappers expect five values."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

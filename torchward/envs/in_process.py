@@ -8,7 +8,7 @@ import numpy as np
 
 from torchward.envs import faults
 from torchward.envs import spaces as sp
-from torchward.envs.faults import FLAGS, MISSING, NUMBERS, RAISED, WorldError
+from torchward.envs.faults import FLAGS, MISSING, NUMBERS, RAISED, WHOLE, WorldError
 from torchward.envs.masks import observation_space, with_mask
 from torchward.envs.spaces import Arrays
 from torchward.envs.worlds import Past, Step, equal, is_nondeterministic, layers
@@ -28,6 +28,7 @@ class InProcess:
         self.observation_space = observation_space(envs[0].observation_space, self.action_space, mask)
         self.has_choices = sp.has_choices(self.observation_space)
         self.least, self.most = _range(self.observation_space)
+        self.at_sight = WHOLE if self.has_choices else NUMBERS
         self.has_state = all(map(_has_state, envs))
         self.resumable = self.has_state or not is_nondeterministic(envs[0])
 
@@ -47,7 +48,7 @@ class InProcess:
         terminated, truncated = np.zeros(self.n, bool), np.zeros(self.n, bool)
         final: Arrays | None = None
         shape = observation.shape[1:] if isinstance(observation, np.ndarray) else None  # None: of no array
-        least, most, plain = self.least, self.most, None if self.has_choices else shape
+        least, most, at_sight, plain = self.least, self.most, self.at_sight, None if self.has_choices else shape
         for i, env in enumerate(self.envs):
             given: Any = MISSING
             try:
@@ -66,7 +67,7 @@ class InProcess:
             elif (
                 seen.shape == plain and seen.dtype.kind in "fiu"
                 if type(seen) is np.ndarray
-                else shape == () and type(seen) in NUMBERS and least <= seen <= most
+                else shape == () and type(seen) in at_sight and least <= seen <= most
             ):
                 observation[i] = seen  # type: ignore[index]  # it has a shape: it is one array
             else:
@@ -87,10 +88,7 @@ class InProcess:
     def _put(self, target: Arrays, i: int, seen: Any, info: dict[str, Any], first: bool = False) -> None:
         """Of the ``first`` observation of an episode, and where there are choices, its numbers are looked at, too."""
         seen = with_mask(seen, info, self.name) if self.mask else seen
-        if not sp.fits(self.observation_space, seen):
-            raise faults.misfit(self.name, self.observation_space, seen)
-        if (first or self.has_choices) and not sp.holds(self.observation_space, seen):
-            raise faults.misplaced(self.name, self.observation_space)
+        faults.check_observation(self.name, self.observation_space, seen, first or self.has_choices)
         sp.put(target, i, seen)
 
     def state_dict(self) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class Native:
             if self.mask:
                 mask = sp.take(observation[spaces.MASK], int(i))  # type: ignore[call-overload]
                 seen = with_mask(seen, {spaces.MASK: mask}, self.name)  # no action follows: any mask will do
+            faults.check_observation(self.name, self.observation_space, seen, self.has_choices)
             sp.put(final, i, seen)
         return final
 
@@ -71,9 +72,9 @@ class Native:
         like = self.like
         # A fitting array is not copied: whoever collects copies it into a rollout before the next step.
         if not (isinstance(seen, np.ndarray) and seen.shape == like.shape and seen.dtype == like.dtype):  # type: ignore[union-attr]
-            seen = as_batch(seen, self.observation_space, self.n, self.name)
-        if self.has_choices and not sp.holds(self.observation_space, seen):
-            raise faults.misplaced(self.name, self.observation_space)
+            seen = as_batch(seen, self.observation_space, self.n, self.name, self.has_choices)
+        elif self.has_choices:
+            faults.check_observation(self.name, self.observation_space, seen, True, self.n)
         observation: Arrays = seen
         self.observation = observation
         return observation

@@ -10,7 +10,7 @@ from gymnasium.vector.async_vector_env import AsyncState
 
 from torchward.envs import faults
 from torchward.envs import spaces as sp
-from torchward.envs.faults import FLAGS, NUMBERS, WorldError
+from torchward.envs.faults import FLAGS, MISSING, NUMBERS, RAISED, WorldError
 from torchward.envs.masks import observation_space, with_vector_mask
 from torchward.envs.spaces import Arrays
 from torchward.envs.worlds import Array, Factory, Past, Step, as_batch, equal
@@ -35,6 +35,8 @@ class Processes:
         self.past.actions.append(sp.copy(action))
         try:
             seen, reward, terminated, truncated, info = self.vector.step(action)
+        except WorldError:  # it says all that is to be said
+            raise
         except Exception as error:
             raise self._failed("", error) from error
         observation, ended = self._batch(seen, info), terminated | truncated
@@ -51,14 +53,14 @@ class Processes:
         seeds = [self.past.seed_of(i) if which[i] else None for i in range(self.n)]
         try:
             seen, info = self.vector.reset(seed=seeds, options=None if which.all() else {"reset_mask": which})
+        except WorldError:
+            raise
         except Exception as error:
             raise self._failed("at a reset ", error) from error
         return self._batch(seen, info)
 
     def _failed(self, when: str, error: Exception) -> WorldError:
         """What is wrong with a step or reset that raised: the environment did, or a process is no more."""
-        if isinstance(error, WorldError):  # it says all that is to be said
-            return error
         if not isinstance(error, EOFError | ConnectionError):
             return WorldError(f"{self.name} raised {type(error).__name__} {when}in a process of its own: {error}")
         fault = faults.died(self.name, self.vector.processes, when)
@@ -125,25 +127,22 @@ class _Looking(gym.Wrapper[Any, Any, Any, Any]):
     def reset(self, **kwargs: Any) -> Any:
         given: Any = self.env.reset(**kwargs)
         faults.check_reset(self.name, self.i, given)
-        self._look(given[0], first=True)
+        faults.check_observation(self.name, self.space, given[0], True)
         return given
 
     def step(self, action: Any) -> Any:
-        given: Any = self.env.step(action)
+        given: Any = MISSING
         try:
+            given = self.env.step(action)
             seen, paid, end, cut, _ = given
-        except (TypeError, ValueError) as error:
+        except RAISED as error:
+            if given is MISSING and not faults.raised_in_a_wrapper(error):
+                raise  # the other side says in which process
             raise faults.failed_step(self.name, self.i, given, error) from error
         if type(paid) not in NUMBERS or type(end) not in FLAGS or type(cut) not in FLAGS:
             faults.check_step(self.name, self.i, paid, end, cut)
-        self._look(seen, first=False)
+        faults.check_observation(self.name, self.space, seen, self.has_choices)
         return given
-
-    def _look(self, seen: Any, first: bool) -> None:
-        if not sp.fits(self.space, seen):
-            raise faults.misfit(self.name, self.space, seen)
-        if (first or self.has_choices) and not sp.holds(self.space, seen):
-            raise faults.misplaced(self.name, self.space)
 
 
 def _looked_at(name: str, i: int, factory: Factory) -> "gym.Env[Any, Any]":

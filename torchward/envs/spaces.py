@@ -30,7 +30,9 @@ def from_gym(space: gym.Space[Any], of_actions: bool = False) -> Space:
             dtype = space.dtype.name if keeps else "float32"
             low, high = space.low, space.high
             if of_actions and not keeps:
-                low, high = _inwards(low, np.inf), _inwards(high, -np.inf)
+                within = _inwards(low, np.inf), _inwards(high, -np.inf)
+                apart = within[0] <= within[1]  # or float32 has no number between the two
+                low, high = np.where(apart, within[0], low), np.where(apart, within[1], high)
             return spaces.Box(tuple(space.shape), _bound(low), _bound(high), dtype)
         case gym.spaces.Discrete():
             return spaces.Discrete(int(space.n), int(space.start))
@@ -55,11 +57,11 @@ def from_gym(space: gym.Space[Any], of_actions: bool = False) -> Space:
 
 
 def _inwards(bound: NDArray[Any], to: float) -> NDArray[np.float32]:
-    """A bound in float32: itself, or the next number in the direction of ``to``. An environment may well refuse an
-    action that lies outside by a rounding."""
+    """A bound in float32: itself, or the next number in the direction of ``to``; infinite, where it is beyond float32.
+    An environment may well refuse an action that lies outside by a rounding."""
     with np.errstate(over="ignore"):
         near = bound.astype(np.float32)
-    outside = near < bound if to > 0 else near > bound
+    outside = np.isfinite(near) & (near < bound if to > 0 else near > bound)
     return np.where(outside, np.nextafter(near, np.float32(to)), near)
 
 
@@ -148,7 +150,7 @@ def fits(space: Space, seen: Any, n: int | None = None) -> bool:
 
 def holds(space: Space, seen: Any) -> bool:
     """Whether an observation, or a batch, that :func:`fits` stays what it is in the type in which it is kept, and
-    whether its choices are among those that there are. Real numbers are not looked at."""
+    whether its choices are among those that there are. Real numbers, and what bits are, are not looked at."""
     if isinstance(space, spaces.Dict):
         return all(holds(inner, seen[name]) for name, inner in space.spaces.items())
     if isinstance(space, spaces.Tuple):
@@ -157,7 +159,10 @@ def holds(space: Space, seen: Any) -> bool:
     given = np.asarray(seen)
     if kind.kind not in "iu":
         return True
-    if given.dtype != kind and not np.array_equal(given.astype(kind), given):
+    try:
+        if given.dtype != kind and not np.array_equal(given.astype(kind), given):
+            return False
+    except (TypeError, ValueError, OverflowError):  # objects that are no numbers
         return False
     if isinstance(space, spaces.Discrete):
         return bool(((given >= space.start) & (given < space.start + space.n)).all())

@@ -111,10 +111,10 @@ def layers(env: "gym.Env[Any, Any]") -> Iterator[Any]:
     yield env
 
 
-def as_batch(seen: Any, space: Space, n: int, name: str) -> Arrays:
-    """A copy of a vector's observations, as ``space`` says."""
-    if not sp.fits(space, seen, n):
-        raise faults.misfit(name, space, seen, n)
+def as_batch(seen: Any, space: Space, n: int, name: str, numbers: bool = False) -> Arrays:
+    """A copy of a vector's observations, as ``space`` says; raises as :func:`~torchward.envs.faults.check_observation`
+    does."""
+    faults.check_observation(name, space, seen, numbers, n)
     batch = sp.empty(space, (n,))
     sp.put(batch, slice(None), seen)
     return batch

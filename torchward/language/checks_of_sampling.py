@@ -53,15 +53,15 @@ def written(policy: LanguageModel, prompts: Texts, slots: int, longest: int, cop
 
 @torch.no_grad()
 def weights(policy: LanguageModel) -> Finding:
-    """Whether all that the model computes with are finite numbers."""
-    held = dict(policy.named_parameters()) | dict(policy.named_buffers())
+    """Whether all that the model has learnt are finite numbers."""
+    held = dict(policy.named_parameters())
     lost = [name for name, tensor in held.items() if not bool(tensor.isfinite().all())]
     if lost:
         return Finding(
             "weights",
             False,
-            f"{len(lost)} of {len(held)} tensors hold NaN or infinity, {lost[0]} for one: learning has diverged, and "
-            "nothing can be drawn from what is left. Look where the metrics first have no loss, go back to a policy "
+            f"{len(lost)} of {len(held)} parameters hold NaN or infinity, {lost[0]} for one: learning has diverged, "
+            "and nothing can be drawn from what is left. Look where metrics first have no loss, go back to a policy "
             "from before, and take a smaller learning_rate.",
         )
     return Finding("weights", True, f"{sum(tensor.numel() for tensor in held.values()):,} finite numbers")

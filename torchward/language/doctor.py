@@ -50,7 +50,7 @@ def examine(
     ``cost`` is the loss of imitation, as training computes it; ``start`` is what the base of an adapted policy was. A
     check that fails by an error has found something too; where weights are no numbers, that is all that is looked at.
     Raises TextError where the task has no prompt that leaves room in the model's context."""
-    whole = weights(policy)
+    whole = _looked(partial(weights, policy))
     yield whole
     if not whole.ok:  # nothing can be drawn from it
         return

@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+import torch
+
 from torchward.language.documents import TextError
 
-LARGEST = 3.4e38
-"""Of float32: what is larger becomes infinite."""
+LARGEST = torch.finfo(torch.float32).max
+"""What is larger becomes infinite in float32."""
 
 
 def numbers(given: Any, count: int, name: str, shown: Callable[[int], str]) -> list[float]:

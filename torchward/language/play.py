@@ -82,7 +82,7 @@ class Line:
 
     def earn(self, reward: float) -> None:
         """Something for the last token, which is the policy's. Raises TextError for what is no finite number."""
-        if not is_kept(reward):
+        if not is_kept(self.rewards[-1] + reward):
             raise TextError(f"expected finite rewards, got {reward} for {self.said[-1]!r} of {self.document.origin}")
         self.rewards[-1] += reward
 

@@ -84,10 +84,10 @@ class Text:
 
     @property
     def _given(self) -> Sequence[Document]:
-        """What is learnt from, and plain texts that stood beside it."""
+        """What is learnt from and held out, and plain texts that stood beside it."""
         problems = self.problems
         beside = [] if problems.shown is None else [each for each in problems.shown if isinstance(each.content, str)]
-        return [*problems.train, *beside]
+        return [*problems.train, *problems.test, *beside]
 
     @property
     def observation_space(self) -> Space:
@@ -136,8 +136,9 @@ class Text:
                 "messages"
             )
         texts = self._texts(answered, held_out) if held_out else self._texts(*self.split(answered))
-        plain = [each for each in self.problems.imitated if isinstance(each.content, str)]
-        return replace(texts, left_out=_left_out(plain, self.problems.imitated, "answer nothing"))
+        given = [*self.problems.imitated, *self.problems.test]
+        others = [each for each in given if imitated(each) is None and not isinstance(each.content, Prompt)]
+        return replace(texts, left_out=_left_out(others, given, "have no answer to imitate"))
 
     def preferences(self) -> Preferences:
         """Its pairs of answers of which one is better, with the column ``margin`` where there is one. Those held out

@@ -28,7 +28,7 @@ class RewardOptions:
     reward_weight: float = 1.0
     """Weight of that function."""
     reference_column: str | None = None
-    """The column of the references; none: reference, answer or completion, the first that there is."""
+    """The column of the references; none: the first of reference, answer, completion (numbers: answer)."""
     exact_weight: float = 0.0
     """Weight of 1 for the reference itself, but for white space around it."""
     numeric_weight: float = 0.0
@@ -151,8 +151,7 @@ def own_reward(named: str) -> Reward:
     found = part_of_file(named, "reward", "a reward")
     if (other := _unlike(found)) is not None:
         raise ConfigError(f"expected a function reward(prompts, completions, **columns) as {named}, got {other}")
-    reward: Reward = _of_some_columns(found) if inspect.isfunction(found) else found
-    return reward
+    return _of_some_columns(found)
 
 
 def _unlike(found: Any) -> str | None:
@@ -174,12 +173,16 @@ def _unlike(found: Any) -> str | None:
 
 def _named(parameters: Sequence[inspect.Parameter]) -> list[inspect.Parameter]:
     """Those behind prompts and completions that are given by name."""
-    return [each for each in parameters[2:] if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    behind = [each for each in parameters[2:] if each.kind is each.POSITIONAL_OR_KEYWORD]
+    return behind + [each for each in parameters if each.kind is each.KEYWORD_ONLY]
 
 
 def _of_some_columns(function: Callable[..., list[float]]) -> Reward:
     """A function that takes any columns: itself, or one that hands on those that it names."""
-    parameters = [*inspect.signature(function).parameters.values()]
+    try:
+        parameters = [*inspect.signature(function).parameters.values()]
+    except (TypeError, ValueError):
+        return function
     if any(each.kind is each.VAR_KEYWORD for each in parameters):
         return function
     named = _named(parameters)

@@ -10,7 +10,7 @@ import torch
 from tests.language.letters import LETTERS, TEXTS, lengths, policy, problems, talking
 from torchward.config import ConfigError
 from torchward.data.sequences import Sequences
-from torchward.data.texts import GroupTask, TextTask
+from torchward.data.texts import GroupTask, TextTask, check_whole
 from torchward.language.chat import Template
 from torchward.language.documents import Completion, Document, Preference, Prompt, Split, TextError
 from torchward.language.play import spoken
@@ -95,6 +95,17 @@ def test_what_is_passed_over_is_told_and_where() -> None:
         "4 of 6 documents are no pairs and are passed over, line 91 for one"
     )
     assert of(pair, rated, bad).demonstrations().left_out.startswith("2 of 6 documents have no answer to imitate")
+
+
+def test_a_text_that_no_row_holds_is_told_by_where_it_stands() -> None:
+    long = Document(Completion("7=", "4" + 30 * "9"), "line 97")
+    for split in (Split(0.3), Split(0.3, salt="other"), Split(0.3, salt="third")):
+        texts = Text(replace(answered(20), train=[*answered(20).train, long], split=split)).demonstrations()
+        check_whole(texts, 34)
+        with pytest.raises(ConfigError, match=r"of at most 34 tokens, .* got 35 in line 97: raise max_length to 34"):
+            check_whole(texts, 33)
+        with pytest.raises(ConfigError, match=r"got 35 in sequence \d+: raise"):
+            check_whole(replace(texts, origins=((), ())), 33)
 
 
 def test_the_tokenizer_is_the_policys_or_made_of_the_text() -> None:

@@ -18,7 +18,7 @@ from torchward.data.cursor import Cursor
 from torchward.data.packing import Whole
 from torchward.data.protocols import Episode, on_device
 from torchward.data.random import derive, seeded
-from torchward.data.texts import TextTask
+from torchward.data.texts import TextTask, check_whole
 from torchward.nets.adamw import Group, decayed
 from torchward.nets.heap import keep_freed
 from torchward.nets.language_model import LanguageModel
@@ -143,6 +143,7 @@ def train(config: Config, task: TextTask, run: Run, policy: LanguageModel | None
     policy.sampling = Sampling()  # what is imitated are the answers, at temperature 1
     texts = task.demonstrations()
     check_texts(policy, texts, config.max_length)
+    check_whole(texts, config.max_length)
     rows = config.per_device_train_batch_size
     cursor = Cursor(
         texts.train, max_length=config.max_length, batch_size=rows, pad_id=texts.pad_id, packing=Whole(),

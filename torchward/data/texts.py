@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from torchward.config import ConfigError
 from torchward.data.protocols import Source, Task
 from torchward.data.sequences import Sequences
 
@@ -25,6 +26,8 @@ class Texts:
     """What the tokenizer is made of, as JSON."""
     mask_id: int | None = None
     """The token that stands for what is to be guessed, where the texts are there to be masked."""
+    origins: tuple[Sequence[str], Sequence[str]] = ((), ())
+    """Where each sequence of the two sides comes from, in words; nothing, where nobody knows."""
     left_out: str = ""
     """In words, which documents say nothing of the kind that is learnt here; empty where all do."""
 
@@ -32,6 +35,19 @@ class Texts:
     def vocab_size(self) -> int:
         """The number of tokens."""
         return len(self.bytes_of)
+
+
+def check_whole(texts: Texts, max_length: int) -> None:
+    """Raises ConfigError for a sequence that no row of ``max_length`` holds as a whole, and says where it stands."""
+    for side, origins in zip((texts.train, texts.validation), texts.origins, strict=True):
+        longest = int(side.steps.argmax())
+        if (size := int(side.steps[longest])) > max_length:
+            where = origins[longest] if origins else f"sequence {longest}"
+            raise ConfigError(
+                f"expected texts of at most {max_length + 1} tokens, a row and one, got {size + 1} in {where}: raise "
+                f"max_length to {int(max(texts.train.steps.max(), texts.validation.steps.max()))}, which holds all, or "
+                "shorten it"
+            )
 
 
 @runtime_checkable

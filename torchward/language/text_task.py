@@ -213,9 +213,12 @@ class Text:
         return encoder_texts.labelled(*self.sides(), self.tokenizer, max_length, labels)
 
     def _texts(self, documents: Iterable[Document], others: Iterable[Document]) -> Texts:
-        train, validation = (encode_all(side, self.tokenizer, self.template).sequences for side in (documents, others))
+        sides = [*documents], [*others]
+        train, validation = (encode_all(side, self.tokenizer, self.template).sequences for side in sides)
         sizes = torch.from_numpy(byte_counts(self.tokenizer))
-        return Texts(train, validation, sizes, self.tokenizer.pad_id, self.tokenizer.description())
+        origins = [each.origin for each in sides[0]], [each.origin for each in sides[1]]
+        words = self.tokenizer.description()
+        return Texts(train, validation, sizes, self.tokenizer.pad_id, words, origins=origins)
 
     def source(
         self, n_envs: int, seed: int, device: str = "cpu", *, num_generations: int = 1, slots: int = SLOTS

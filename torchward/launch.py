@@ -147,6 +147,8 @@ class Ready:
             _seed_global(getattr(self.config, "seed", 0))
             if self.fresh:
                 launch_policies.keep(run.path, self.policy, self.teacher, self.judge)
+            if self.judge is not None:
+                self.judge.to(getattr(self.config, "device", "cpu"))
             self.algorithm.module.train(self.config, self.task.task, run, **given)
         except Exception:
             if self.fresh and _is_untouched(run.path):

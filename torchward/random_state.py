@@ -48,6 +48,7 @@ def restore_global(state: dict[str, Any]) -> None:
     """Bring the shared generators back to what `capture_global` found."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+        for device, each in enumerate(state["cuda"][: torch.cuda.device_count()]):  # here there may be fewer
+            torch.cuda.set_rng_state(each, device)
     np.random.set_state(state["numpy"])  # noqa: NPY002
     random.setstate(state["python"])

@@ -1,5 +1,6 @@
 """REINFORCE and A2C: their credit, and that they learn."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from torchward.config import ConfigError
 from torchward.data.rollout import Rollout
 from torchward.envs.task import Control
 from torchward.nets.actor_critic import ActorCritic, Network
+from torchward.nets.spaces import Box, Discrete
 
 Baseline = Literal["none", "mean", "learned"]
 
@@ -54,6 +56,35 @@ def test_mean_baseline_leaves_the_episode_itself_out() -> None:
     assert moved[0].abs().max() < 1e-5  # the rounding of the others' sum, where its own share would be 100 / 5
     first = rollout.loss_mask[0]
     assert (moved[1:, first] > 1.0).all()
+
+
+@pytest.mark.parametrize("shape", [(36, 36, 3), (3, 36, 36)])
+def test_a_step_of_reinforce_on_images_is_that_of_pytorchs_adam(shape: tuple[int, ...]) -> None:
+    """Of images whose channels come last a convolution's gradient lies in memory as they do, not as its weight."""
+    torch.manual_seed(0)
+    policy = ActorCritic(Box(shape, 0.0, 255.0, "uint8"), Discrete(2), Network(net_arch=(16,)))
+    twin = copy.deepcopy(policy)
+    seen = torch.randint(256, (5, *shape), dtype=torch.uint8)
+    learner = reinforce.Learner(policy, reinforce.Config(learning_rate=0.01, max_grad_norm=1e9))
+    optimizer = torch.optim.Adam(twin.parameters(), lr=0.01, eps=1e-8)
+    for weight in (1.0, -3.0):
+        losses = []
+        for one in (policy, twin):
+            value = one.value(seen, ())
+            assert value is not None
+            losses.append((weight * value).square().sum() + value.sum())
+        learner.optimizer.zero_grad()
+        optimizer.zero_grad()
+        learner.backward(losses[0], retain_graph=True)
+        learner.backward(losses[0], retain_graph=False)  # gradients of several losses add up
+        (2.0 * losses[1]).backward()
+        for own, other in zip(policy.parameters(), twin.parameters(), strict=True):
+            assert own.grad is not None and own.grad.stride() == own.stride()
+            torch.testing.assert_close(own.grad, torch.zeros_like(own) if other.grad is None else other.grad)
+        learner.optimizer.step()
+        optimizer.step()
+    for own, other in zip(policy.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("baseline", ["none", "mean", "learned"])

@@ -219,6 +219,14 @@ def test_what_waits_is_kept() -> None:
     assert len(left) == 4 and equal(tuple(left), tuple(right))
 
 
+def test_what_waited_goes_where_the_next_steps_are() -> None:
+    """A checkpoint brings it back on the CPU."""
+    backlog = Backlog(8, 0, "test")
+    assert not list(backlog.take(torch.zeros(5, 2)))
+    (minibatch,) = backlog.take(torch.zeros(5, 2, device="meta"))
+    assert isinstance(minibatch, Tensor) and minibatch.device.type == "meta" and backlog.count == 2
+
+
 # In algorithms
 
 CHOICES: list[ExplorationBonus] = [

@@ -136,6 +136,18 @@ def test_the_same_policy_pays_nothing() -> None:
     assert torch.equal(shaped.reward, rollout.reward) and metrics["kl"] == 0.0
 
 
+def test_the_reference_goes_where_the_policy_has_gone() -> None:
+    class Moved(Table):
+        def to(self, *args: Any, **kwargs: Any) -> Any:
+            went.append(args[0])
+            return super().to(*args, **kwargs)
+
+    went: list[torch.device] = []
+    rollout, _ = every(Table(0))
+    KLToReference(Moved(0), 9.0).shape(rollout)
+    assert went == [rollout.reward.device]
+
+
 def test_beta_follows_its_target() -> None:
     """By at most a fifth of the rows' share of the horizon: up above the target, down below."""
     policy, reference = Table(1), Table(0)

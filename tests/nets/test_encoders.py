@@ -104,6 +104,11 @@ CELLS: list[Literal["lstm", "gru"]] = ["lstm", "gru"]
 
 @pytest.mark.parametrize("cell", CELLS)
 class TestRecurrent:
+    def test_a_layer_that_only_acts_still_has_a_gradient_on_a_gpu(self, cell: Literal["lstm", "gru"]) -> None:
+        """cuDNN gives none to a layer that is not in training."""
+        made = self.made(cell).eval()
+        assert made.layer.training and not made.training
+
     def made(self, cell: Literal["lstm", "gru"]) -> Recurrent:
         torch.manual_seed(0)
         made = Recurrent(3, 4, cell)

@@ -115,7 +115,7 @@ def test_texts_are_the_same(sampling: Sampling, copies: int, slots: int, monkeyp
     """Prompts of several lengths, rows that leave and enter, texts that end and that are cut."""
     made: list[Traces] = []
 
-    def records() -> Traces:
+    def records(device: torch.device) -> Traces:
         made.append(Traces())
         return made[-1]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchward.functional.divergences import categorical_entropy
 from torchward.nets.sampling import packed
-from torchward.nets.token_scores import Head, TokenScores, token_scores
+from torchward.nets.token_scores import Head, TokenScores, rows_of, token_scores
 
 TOKENS, WIDTH, VOCAB = 13, 6, 11
 
@@ -88,6 +88,13 @@ def test_scores_and_gradients(
             torch.testing.assert_close(one.double(), other.detach(), atol=2e-6, rtol=1e-5)
         for one, other in zip(torch.autograd.grad(loss(*found), given.leaves()), gradients, strict=True):
             torch.testing.assert_close(one.double(), other, atol=3e-5, rtol=2e-5)
+
+
+def test_pieces_are_larger_where_there_is_no_cpu() -> None:
+    head = Head(torch.zeros(50_000, 2))
+    other = Head(torch.zeros(50_000, 2, device="meta"))
+    assert rows_of(None, head) == 83 and rows_of(None, other) == 1342
+    assert rows_of(7, head) == rows_of(7, other) == 1 and rows_of(150_000, other) == 3
 
 
 def test_what_lies_outside_the_support_gets_nothing() -> None:

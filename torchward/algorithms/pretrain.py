@@ -149,7 +149,7 @@ def cost_of(policy: Scoring, hidden: Tensor, rows: Rows, bytes_of: Tensor) -> tu
     """The same, of rows whose hidden states are known."""
     target = rows.targets.masked_fill(~rows.loss_mask, NONE)
     cost = -policy.scores(hidden, target, with_entropy=False).log_prob.sum()
-    return cost, bytes_of[rows.targets][rows.loss_mask].sum()
+    return cost, (bytes_of[rows.targets] * rows.loss_mask).sum()
 
 
 def schedule(config: Scheduled, progress: float) -> float:

@@ -139,8 +139,10 @@ class Learner:
         norm: Tensor = nn.utils.get_total_norm(gradients)
         scale = (self.config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            clipped = gradient * scale
-            parameter.grad = clipped if parameter.grad is None else parameter.grad + clipped
+            # Of a convolution a gradient may lie in memory otherwise than its parameter; the optimiser's kernel, which
+            # reads both from their beginning, would give each number another's gradient.
+            clipped = torch.empty_like(parameter).copy_(gradient).mul_(scale)
+            parameter.grad = clipped if parameter.grad is None else parameter.grad.add_(clipped)
         return norm
 
     def state_dict(self) -> dict[str, Any]:

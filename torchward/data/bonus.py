@@ -141,7 +141,8 @@ class Backlog:
 
     def take(self, tree: Tree) -> Iterator[Tree]:
         """The minibatches ``[batch_size, ...]`` that leaves ``[N, ...]``, and what has waited, make in random order."""
-        self.waiting.append(tree)
+        device = next(tree_leaves(tree)).device  # a checkpoint brings them back on the CPU
+        self.waiting = [tree_map(lambda leaf: leaf.to(device), each) for each in self.waiting] + [tree]
         self.count += len(next(tree_leaves(tree)))
         if self.count < self.batch_size:
             return

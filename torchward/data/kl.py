@@ -36,6 +36,8 @@ class KLToReference:
 
         Raises ConfigError where a learnt step has no finite price: the reference, or the policy itself, says that it
         never happens."""
+        if isinstance(self.reference, nn.Module):
+            self.reference.to(rollout.reward.device)  # the policy has gone there since
         state = rollout.context.get("state", ())
         reference = self.reference.evaluate_actions(rollout.observation, rollout.action, state, rollout.boundary)
         gap = torch.where(rollout.loss_mask, k1(rollout.log_prob, reference.log_prob), 0.0)

@@ -231,8 +231,8 @@ def answer_log_probs(policy: LanguageModel, answers: Answers) -> Float[Tensor, "
     return by_length(answers, lambda some: policy.log_probs(some.tokens, some.targets).sum(1))
 
 
-ALIKE = 8
-"""Rows of about equal lengths that are computed at a time."""
+ALIKE, ALIKE_ELSEWHERE = 8, 64
+"""Rows of about equal lengths that are computed at a time on a CPU, and on another device."""
 
 
 def by_length(answers: Answers, of: Callable[[Answers], Tensor]) -> Float[Tensor, " rows"]:
@@ -242,7 +242,7 @@ def by_length(answers: Answers, of: Callable[[Answers], Tensor]) -> Float[Tensor
     lengths = ((answers.targets != NONE) * places).amax(1)
     order = lengths.argsort(stable=True, descending=True)
     found = []
-    for rows in order.split(ALIKE):
+    for rows in order.split(ALIKE if order.device.type == "cpu" else ALIKE_ELSEWHERE):
         time = int(lengths[rows[0]])
         found.append(of(Answers(answers.tokens[rows, :time], answers.targets[rows, :time])))
     return torch.cat(found)[order.argsort()]

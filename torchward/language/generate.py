@@ -161,7 +161,8 @@ class _Batch:
         own = isinstance(policy.body, Transformer)
         self.grows = own and self.device.type == "cpu" and not policy.cuda_graphs
         self.whole = policy.body.cache(min(self.groups * copies, self.total), 0 if self.grows else self.size)
-        self.read = ReplayedSteps(policy.body, self.whole, cuda_graphs()) if policy.cuda_graphs else policy.body.step
+        graphs = policy.cuda_graphs
+        self.read = ReplayedSteps(policy.body, self.whole, cuda_graphs(self.device)) if graphs else policy.body.step
         self.cache = kv_cache.first(self.whole, 0)
         """The part of the whole one that has rows."""
         self.number = torch.zeros(0, dtype=torch.int64, device=self.device)

@@ -150,9 +150,10 @@ def play(
         )
         lengths, ended = done.lengths.tolist(), done.ended.tolist()
         tokens, log_probs, values = done.tokens.tolist(), done.log_probs.tolist(), done.values.tolist()
+        supports = None if done.supports is None else done.supports.cpu()
         for i, line in enumerate(running):
             n = lengths[i]
-            bits: Sequence[Tensor | None] = [None] * n if done.supports is None else list(done.supports[i, :n])
+            bits: Sequence[Tensor | None] = [None] * n if supports is None else list(supports[i, :n])
             line.say(tokens[i][:n], log_probs[i][:n], values[i][:n], bits)
             line.said.append(spoken(tokenizer, tokens[i][:n]))
             line.ended = ended[i]

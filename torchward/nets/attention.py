@@ -74,9 +74,14 @@ def attend(
     values (Ainslie et al. 2023)."""
     if dropout == 0.0 and is_quicker(query, key, bias, causal):
         return attend_by_products(query, key, value, bias, causal, scale)
+    shared = query.shape[1] != key.shape[1]
+    if shared and query.is_cuda and (bias is not None or query.dtype == torch.float32):
+        # Of PyTorch's kernels for a GPU only one shares keys, in half precision and without a mask.
+        key, value = (each.repeat_interleave(query.shape[1] // key.shape[1], 1) for each in (key, value))
+        shared = False
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=bias, dropout_p=dropout, is_causal=causal and bias is None, scale=scale,
-        enable_gqa=query.shape[1] != key.shape[1],
+        enable_gqa=shared,
     )  # fmt: skip
 
 

@@ -21,6 +21,12 @@ class Recurrent(nn.Module):
         for name, parameter in self.layer.named_parameters():
             nn.init.zeros_(parameter) if "bias" in name else nn.init.orthogonal_(parameter)
 
+    def train(self, mode: bool = True) -> "Recurrent":
+        """The layer itself is always in training: it drops nothing, and cuDNN has no gradient for one that is not."""
+        super().train(mode)
+        self.layer.train()
+        return self
+
     def initial_state(self, batch: int) -> tuple[Tensor, ...]:
         """Zeros."""
         weight = next(self.layer.parameters())

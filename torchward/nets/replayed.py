@@ -5,7 +5,10 @@ them. A graph is one launch, of the same work at the same addresses: its shapes 
 power of two, and the slots that are looked at to a multiple of 64; what is too much of both is masked, as padding is.
 """
 
+import math
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -73,28 +76,44 @@ class ReplayedSteps:
         return _Recorded(tokens, length, *self.record(lambda: self.body.step(tokens, cache, slots)[0]))
 
 
-def cuda_graphs() -> Record:
+def cuda_graphs(device: torch.device) -> Record:
     """What records on a GPU; the graphs share their memory, since one is over before the next begins.
 
     What it gives raises RuntimeError where a graph does not compute what the work itself did."""
+    torch.cuda.empty_cache()  # the memory of graphs that are no more goes to nobody else before
     pool = torch.cuda.graph_pool_handle()
 
     def record(work: Work) -> tuple[Tensor, Callable[[], object]]:
-        # Once as it is, beside the stream that records: libraries get their memory when they are called first.
-        side, here = torch.cuda.Stream(), torch.cuda.current_stream()
-        graph = torch.cuda.CUDAGraph()
-        side.wait_stream(here)
-        with torch.cuda.stream(side):
-            wanted = work()
-            side.synchronize()
-            # Not torch.cuda.graph, which collects garbage and empties PyTorch's store of memory at each recording.
-            graph.capture_begin(pool=pool)
-            made = work()
-            graph.capture_end()
-        here.wait_stream(side)
-        graph.replay()
-        if not torch.allclose(made, wanted, rtol=1e-2, atol=1e-2):
-            raise RuntimeError("expected a CUDA graph to compute what was recorded, got other numbers: leave it out")
+        with torch.cuda.device(device):
+            # Once as it is, beside the stream that records: libraries get their memory when they are called first.
+            side, here = _side(device), torch.cuda.current_stream()
+            graph = torch.cuda.CUDAGraph()
+            side.wait_stream(here)
+            with torch.cuda.stream(side):
+                wanted = work()
+                side.synchronize()
+                # Not torch.cuda.graph, which collects garbage and empties PyTorch's store of memory at each recording.
+                graph.capture_begin(pool=pool)
+                try:
+                    made = work()
+                except BaseException:
+                    with suppress(RuntimeError):  # a stream that records lets nobody read, not even to tell what failed
+                        graph.capture_end()
+                    raise
+                graph.capture_end()
+            here.wait_stream(side)
+            made.fill_(math.nan)  # so that it is the graph that writes
+            graph.replay()
+            if not torch.allclose(made, wanted, rtol=1e-2, atol=1e-2):
+                raise RuntimeError(
+                    "expected a CUDA graph to compute what was recorded, got other numbers: leave it out"
+                )
         return made, graph.replay
 
     return record
+
+
+@cache
+def _side(device: torch.device) -> torch.cuda.Stream:
+    """The stream that records: one, for libraries keep memory for each."""
+    return torch.cuda.Stream(device)

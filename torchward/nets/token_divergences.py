@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from torchward.functional.distillation import divergence, divergence_gradient
-from torchward.nets.token_scores import PIECE, Head
+from torchward.nets.token_scores import Head, rows_of
 
 
 class Against(NamedTuple):
@@ -39,7 +39,7 @@ def token_divergences(
     target: Int64[Tensor, " tokens"],
     beta: float,
     temperature: float = 1.0,
-    piece: int = PIECE,
+    piece: int | None = None,
 ) -> TokenDivergences:
     """:func:`torchward.functional.distillation.divergence` between ``softmax(logits / temperature)`` of both, and
     ``log softmax(logits / temperature)`` of the student at ``target``.
@@ -56,7 +56,7 @@ def token_divergences(
     device, known = hidden.device.type, teacher.hidden.detach()
     if torch.is_autocast_enabled(device):
         hidden, known = (x.to(torch.get_autocast_dtype(device)) for x in (hidden, known))
-    rows = max(1, piece // head.weight.shape[0])
+    rows = rows_of(piece, head)
     fixed = _Teacher(known, teacher.head, temperature)
     made = _Divergences.apply(  # type: ignore[no-untyped-call]
         hidden, head.weight, head.bias, fixed, target, beta, rows

@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from torchward.nets.sampling import unpacked
 
 PIECE = 2**22
-"""Logits that stand in memory at a time, by default: 16 MiB of them."""
+"""Logits that stand in memory at a time on a CPU: 16 MiB of them."""
+LARGE_PIECE = 2**26
+"""The same on any other device, which small pieces would leave idle: 256 MiB."""
 
 
 class Head(NamedTuple):
@@ -39,7 +41,7 @@ def token_scores(
     target: Int64[Tensor, " tokens"],
     temperature: float = 1.0,
     support: UInt8[Tensor, "tokens bytes"] | None = None,
-    piece: int = PIECE,
+    piece: int | None = None,
     with_entropy: bool = True,
 ) -> TokenScores:
     """``log softmax(logits / temperature)`` at ``target``, and the entropy of that distribution.
@@ -54,11 +56,17 @@ def token_scores(
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
-    rows = max(1, piece // head.weight.shape[0])
+    rows = rows_of(piece, head)
     scores = _Scores.apply(  # type: ignore[no-untyped-call]
         hidden, head.weight, head.bias, target, temperature, support, rows, with_entropy
     )
     return TokenScores(*scores)
+
+
+def rows_of(piece: int | None, head: Head) -> int:
+    """How many tokens have ``piece`` logits, at least one; None: as suits the device."""
+    most = piece or (PIECE if head.weight.device.type == "cpu" else LARGE_PIECE)
+    return max(1, most // head.weight.shape[0])
 
 
 class _Scores(torch.autograd.Function):
@@ -77,10 +85,10 @@ class _Scores(torch.autograd.Function):
         count = hidden.shape[0]
         log_prob = torch.empty(count, device=hidden.device)
         entropy = torch.zeros(count, device=hidden.device)
-        kept = None
+        kept, cast = None, weight.to(hidden.dtype)
         for begin in range(0, count, rows):
             part = slice(begin, begin + rows)
-            log_probs = _log_probs(hidden[part], weight, bias, temperature, None if support is None else support[part])
+            log_probs = _log_probs(hidden[part], cast, bias, temperature, None if support is None else support[part])
             log_prob[part] = log_probs.gather(1, target[part, None]).squeeze(1)
             if with_entropy:
                 entropy[part] = -(log_probs.exp() * log_probs).sum(1)
@@ -105,7 +113,7 @@ class _Scores(torch.autograd.Function):
             log_probs = kept
             if log_probs is None:
                 seen = None if support is None else support[part]
-                log_probs = _log_probs(hidden[part], weight, bias, ctx.temperature, seen)
+                log_probs = _log_probs(hidden[part], cast, bias, ctx.temperature, seen)
             probs = log_probs.exp()
             scale = torch.zeros_like(entropy[part, None]) if to_log_prob is None else to_log_prob[part, None]
             if to_entropy is None:
@@ -126,8 +134,9 @@ class _Scores(torch.autograd.Function):
 def _log_probs(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, support: Tensor | None
 ) -> Tensor:
-    """``[N, vocab]``, float32. What is outside the support has the lowest number, whose probability is 0 exactly."""
-    logits = F.linear(hidden, weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)).float()
+    """``[N, vocab]``, float32; ``weight`` is of the type of ``hidden``. What is outside the support has the lowest
+    number, whose probability is 0 exactly."""
+    logits = F.linear(hidden, weight, None if bias is None else bias.to(hidden.dtype)).float()
     if temperature != 1.0:
         logits = logits / temperature
     if support is not None:

@@ -22,14 +22,16 @@ from torchward.data.sequences import Sequences, TokenSequence
 from torchward.language.corpus import JSONLines
 from torchward.language.documents import Document, Prompt, Split, TextError
 from torchward.language.rewards import exact_match
+from torchward.language.similarity import BodyEncoder
 from torchward.language.task import Problems
 from torchward.language.text_task import Text
 from torchward.language.tokenizer import Characters
+from torchward.nets.encoder_decoder import EncoderDecoder
 from torchward.nets.masked_language_model import MaskedLanguageModel
 from torchward.nets.pooling import Pooling, pool
 from torchward.nets.text_classifier import TextClassifier
 from torchward.nets.transformer import Transformer
-from torchward.nets.transformer_config import TransformerConfig, bert, gpt2
+from torchward.nets.transformer_config import TransformerConfig, bert, gpt2, t5
 from torchward.run import RunOptions
 
 PAD = 13
@@ -65,8 +67,31 @@ def learnt(policy: TextClassifier, given: list[Batch]) -> tuple[Tensor, dict[str
     return found, {name: float(value) for name, value in metrics.items()}
 
 
-@pytest.mark.parametrize("config", [ENCODER, DECODER], ids=["encoder", "decoder"])
-@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+def test_what_knows_nothing_of_a_text_does_not_classify_it() -> None:
+    """A decoder's first token has seen nothing, and of an encoder-decoder's source nothing is known."""
+    with pytest.raises(ConfigError, match=r"a pooling of mean or last for a decoder, .* got 'first'"):
+        model(DECODER, "first")
+    both = EncoderDecoder(Transformer(t5(8, 8, 1, 2, 4, 16, 32)), 0, 1)
+    with pytest.raises(ConfigError, match="expected an encoder or a decoder to classify with"):
+        TextClassifier(both, {}, ("a", "b"))
+    with pytest.raises(ConfigError, match="expected an encoder or a decoder to compare texts by"):
+        BodyEncoder(both, Characters().build(["ab"]))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_scores_are_not_rounded_under_autocast(kind: torch.dtype) -> None:
+    policy = model(ENCODER, "mean")
+    (batch,) = batches(100)
+    with torch.autocast("cpu", kind, enabled=kind is torch.bfloat16):
+        logits = policy(batch.tokens, batch.mask)
+    assert logits.dtype == torch.float32
+    assert kind is torch.float32 or not torch.equal(logits, logits.bfloat16().float())
+
+
+@pytest.mark.parametrize(
+    ("config", "pooling"),
+    [(ENCODER, "mean"), (ENCODER, "first"), (ENCODER, "last"), (DECODER, "mean"), (DECODER, "last")],
+)
 def test_the_loss_is_that_of_each_text_alone_however_they_are_split(
     config: TransformerConfig, pooling: Pooling
 ) -> None:

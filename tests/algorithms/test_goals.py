@@ -15,7 +15,9 @@ from torchward.config import ConfigError, from_json, to_json
 from torchward.data.counts import Counts
 from torchward.data.exploration import EpsilonGreedy
 from torchward.data.hindsight import HER, Hindsight, with_goals
+from torchward.data.memory import replay_of
 from torchward.data.replay import Replay, Uniform
+from torchward.data.shaping import RewardScale
 from torchward.envs.faults import WorldError
 from torchward.envs.make import EnvOptions
 from torchward.envs.task import Control
@@ -120,6 +122,8 @@ def test_what_hindsight_cannot_do_is_said_before_the_run() -> None:
         ):
             module.Config(replay=HER(), exploration_bonus=Counts())
         assert module.Config(exploration_bonus=Counts()).exploration_bonus == Counts()
+        with pytest.raises(ConfigError, match=r"expected no shaping with hindsight, .* got RewardScale; leave one out"):
+            replay_of(module.Config(replay=HER()), Control(Reach), Path("nowhere"), 10, [RewardScale(0.9)])
     with pytest.raises(ConfigError, match="expected n_sampled_goal of HER of at least 1, got 0"):
         HER(0)
     with pytest.raises(SpaceError, match="hindsight needs a Dict of observation, achieved_goal and desired_goal"):

@@ -36,6 +36,16 @@ def test_a_visit_pays_the_inverse_root_of_the_visits_with_it() -> None:
         assert metrics["cells_visited"] == len(told)
 
 
+@pytest.mark.parametrize(("low", "high"), [(10.0, 20.0), (0.0, 1.0), (-2.0, 2.0), (-1.0, 1.0)])
+def test_actions_are_counted_in_the_units_of_policies(low: float, high: float) -> None:
+    """Between bounds they choose from -1 to 1, whatever the environment is given for it."""
+    visits = Visits(Counts(of="pairs", bins=4), Discrete(9), Dict({"a": Box((1,), low, high), "b": Box((1,))}))
+    chosen = torch.tensor([[-5.0], [-1.0], [-0.6], [-0.4], [0.1], [0.4], [0.6], [1.0], [7.0]])
+    place = torch.zeros(len(chosen), dtype=torch.int64)
+    rows = visits.rows((place, {"a": chosen, "b": chosen * 0}, place))
+    assert rows[:, 1].tolist() == [0, 0, 0, 1, 2, 2, 3, 3, 3]
+
+
 def test_pairs_are_of_where_one_was_and_what_one_did() -> None:
     visits = Visits(Counts(of="pairs"), Discrete(9), Discrete(2))
     visits.learn(to(1, 2, 3, by=0))  # three times the action 0 in state 7

@@ -1,5 +1,6 @@
 """A curriculum: when a level begins, that it is resumed bit for bit, and that it learns what is too hard alone."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from torchward.algorithms import grpo, ppo
 from torchward.config import ConfigError
 from torchward.data.curriculum import Curriculum, CurriculumSource, GroupCurriculum
 from torchward.data.protocols import Episode, Source, Task
+from torchward.data.replay import Replay
 from torchward.data.texts import GroupTask
 from torchward.envs.task import Control
+from torchward.nets.uniform import UniformPolicy
 from torchward.tasks import find
 
 
@@ -46,6 +49,15 @@ def corridors(*lengths: int, **how: Any) -> Curriculum:
     return Curriculum([Control(lambda n=n: Corridor(n)) for n in lengths], **{"reached": 0.9, "window": 10, **how})
 
 
+@dataclass(frozen=True)
+class Told:
+    """What stands for a rollout."""
+
+    level: int
+    count: int
+    begun_anew: bool = False
+
+
 class Counted:
     """A source that only counts, and earns what it is told to."""
 
@@ -56,7 +68,7 @@ class Counted:
 
     def collect(self, policy: Any, horizon: int | None) -> Any:
         self.count += 1
-        return (self.level, self.count)
+        return Told(self.level, self.count)
 
     def episodes(self) -> list[Episode]:
         return [Episode(self.pays, 1)] * 2
@@ -84,18 +96,56 @@ def test_the_next_level_begins_when_the_mean_of_a_full_window_is_enough() -> Non
 
     source = CurriculumSource(make, 3, reached=0.5, window=4, say=said.append)
     assert isinstance(source, Source)
-    levels = []
+    levels, begun = [], []
     for pays in (0.0, 1.0, 0.4, 0.4, 0.4, 0.6, 0.6, 1.0, 1.0, 1.0):
         made[-1].pays = pays
-        levels.append(source.collect(None, None)[0])  # type: ignore[arg-type, index]
+        told: Any = source.collect(None, None)  # type: ignore[arg-type]
+        levels.append(told.level)
+        begun.append(told.begun_anew)
         source.episodes()
     # After (0, 1) the mean is 0.5; then 0.4 is too little three times, and (0.4, 0.6) is 0.5; there is no fourth level.
     assert levels == [0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
+    assert begun == [False, False, True, False, False, False, True, False, False, False]
     assert [each.closed for each in made] == [True, True, False]
     assert said == ["level 2 of 3 begins", "level 3 of 3 begins"]
     other = CurriculumSource(make, 3, reached=0.5, window=4)
     other.load_state_dict(source.state_dict())
-    assert other.level == 2 and other.collect(None, None) == (2, source.collect(None, None)[1])  # type: ignore[arg-type, index]
+    assert other.level == 2 and other.collect(None, None) == source.collect(None, None)  # type: ignore[arg-type]
+
+
+class Shows(gym.Env[Any, Any]):
+    """It shows the number of its level for three steps, whatever is done."""
+
+    observation_space = gym.spaces.Box(0.0, 9.0, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, level: int) -> None:
+        self.level = level
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.time = 0
+        return np.array([self.level], np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.time += 1
+        return np.array([self.level], np.float32), 1.0, self.time == 3, False, {}
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_no_step_in_a_replay_leads_from_one_level_to_the_next(n_steps: int) -> None:
+    task = Curriculum([Control(lambda level=level: Shows(level)) for level in (1, 2, 3)], reached=3.0, window=2)
+    source = task.source(2, 0)
+    policy = UniformPolicy(task.observation_space, task.action_space)
+    replay = Replay(task.observation_space, task.action_space, 2, 400, seed=0)
+    for _ in range(12):
+        replay.add(source.collect(policy, 4))
+        source.episodes()
+    batch = replay.sample(4000, 0.9, n_steps)
+    assert isinstance(batch.observation, torch.Tensor) and isinstance(batch.next_observation, torch.Tensor)
+    assert set(batch.observation.flatten().tolist()) == {1.0, 2.0, 3.0}
+    apart = (batch.observation != batch.next_observation).flatten()
+    assert not apart.any()
 
 
 def settings(total: int) -> ppo.Config:

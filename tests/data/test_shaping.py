@@ -67,6 +67,20 @@ def test_nothing_but_the_reward_changes() -> None:
     assert replace(shaped, reward=source.reward) == source
 
 
+def test_a_rollout_that_was_begun_anew_has_no_past() -> None:
+    first, second = rollout(0), replace(rollout(1), begun_anew=True)
+    going, alone = RewardScale(GAMMA), RewardScale(GAMMA)
+    for each in (first, second):
+        going.shape(each)
+    alone.shape(second)
+    assert going.past is not None and alone.past is not None and torch.equal(going.past, alone.past)
+    again = RewardScale(GAMMA)
+    for each in (first, replace(second, begun_anew=False)):
+        _, metrics = again.shape(each)
+    _, anew = going.shape(second)
+    assert anew["reward_scale"] != metrics["reward_scale"]
+
+
 def test_what_is_scaled_is_clipped() -> None:
     source = rollout(0, time=50)
     rare = replace(source, reward=torch.zeros(3, 50))

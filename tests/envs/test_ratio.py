@@ -97,6 +97,22 @@ def test_continuous_actions_far_outside_their_bounds() -> None:
     check(worlds, lively(worlds.observation_space, worlds.action_space, log_std_init=1.5))
 
 
+class Spoils(Walk):
+    """It writes into the action that it is given."""
+
+    action_space: gym.Space[Any] = gym.spaces.Box(-np.inf, np.inf, (2,))
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        np.clip(action, -0.1, 0.1, out=action)
+        return super().step(action[0] > 0.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_worlds_do_to_their_actions_stays_there(kind: str) -> None:
+    worlds = KINDS[kind](Spoils, 2, False)
+    check(worlds, lively(worlds.observation_space, worlds.action_space, log_std_init=0.5))
+
+
 def test_a_normaliser_that_moved_would_be_seen() -> None:
     """The fault that the tests above are there to find."""
     worlds = KINDS["in process"](partial(Walk), 3, False)

@@ -115,7 +115,9 @@ def through_disk(state: Any, path: Path) -> Any:
 def same(left: Rollout | Finals, right: Rollout | Finals) -> bool:
     pairs = ((getattr(left, f.name), getattr(right, f.name)) for f in fields(left))
     there = ((a, b) for a, b in pairs if a is not None)
-    return all(same(a, b) if isinstance(a, Finals) else equal(a, b) for a, b in there)
+    return all(
+        same(a, b) if isinstance(a, Finals) else a is b if isinstance(a, bool) else equal(a, b) for a, b in there
+    )
 
 
 @pytest.fixture

@@ -140,5 +140,11 @@ def test_bounds_that_float32_cannot_hold() -> None:
     most = float(np.finfo(np.float64).max)
     wide = sp.from_gym(g.Box(-most, most, (2,), np.float64), of_actions=True)
     assert wide == Box((2,), -np.inf, np.inf)
+    largest = float(np.finfo(np.float32).max)
+    half = g.Box(np.array([-largest, 0.0, -1.0]), np.array([largest, np.inf, 1.0]), dtype=np.float64)
+    ours = sp.from_gym(half, of_actions=True)
+    assert ours == Box((3,), (-np.inf, 0.0, -1.0), (np.inf, np.inf, 1.0))
+    action = env_action(ours, torch.full((3,), 0.5))
+    assert isinstance(action, torch.Tensor) and action.tolist() == [0.5, 0.5, 0.5]
     point = sp.from_gym(g.Box(0.1, 0.1, (2,), np.float64), of_actions=True)
     assert point == Box((2,), 0.1, 0.1)

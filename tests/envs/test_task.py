@@ -105,6 +105,32 @@ def test_a_recurrent_policy_begins_each_episode_anew(vector: bool) -> None:
     assert begun >= 20
 
 
+def test_an_evaluation_changes_nothing_of_the_policy() -> None:
+    """An encoder of somebody's may drop, and keep statistics: not while it is judged."""
+
+    class Encoder(torch.nn.Module):
+        features = 4
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = torch.nn.Sequential(
+                torch.nn.Linear(2, 4), torch.nn.BatchNorm1d(4), torch.nn.ReLU(), torch.nn.Dropout(0.5)
+            )
+
+        def forward(self, observation: Any) -> torch.Tensor:
+            encoded: torch.Tensor = self.layers(observation)
+            return encoded
+
+    task = Control(Walk)
+    policy = ActorCritic(task.observation_space, task.action_space, Network(), encoder=Encoder())
+    before, generator = {name: x.clone() for name, x in policy.state_dict().items()}, torch.get_rng_state()
+    first = task.evaluate(policy, 3, 0)
+    assert policy.training and torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(x, before[name]) for name, x in policy.state_dict().items())
+    policy.eval()
+    assert task.evaluate(policy, 3, 0) == first and not policy.training
+
+
 def test_masks_are_obeyed() -> None:
     task = Control(Masked, EnvOptions(action_mask=True))
     policy = lively(task.observation_space, task.action_space)

@@ -36,6 +36,7 @@ from torchward.nets.hub_model import HubModel
 from torchward.nets.language_model import NONE, LanguageModel
 from torchward.nets.lora import LoRA, adapt, is_adapted, merged, without_adapters
 from torchward.nets.reward_model import RewardModel
+from torchward.nets.text_classifier import TextClassifier
 
 transformers: Any = pytest.importorskip("transformers", reason="transformers is not installed: pip install -e '.[hf]'")
 from tests.language.test_hub_tokenizer import byte_level, pieces, saved  # noqa: E402 - after the line that skips
@@ -555,3 +556,16 @@ def test_it_learns_to_judge_and_is_read_again(name: str, places: dict[str, Path]
     expected = Judge(net, 0.5).of_tokens(ids)
     assert Judge(again, 0.5).of_tokens(ids) == pytest.approx(expected, abs=1e-6) and len(set(expected)) == 5
     assert on.evaluate(again, 5, 0).returns == on.evaluate(net, 5, 0).returns
+
+
+@pytest.mark.parametrize("name", sorted(WRAPPED))
+def test_a_classifier_on_it_is_read_again(name: str, places: dict[str, Path], tmp_path: Path) -> None:
+    begun: Any = launch_policies.policy_of(places[name])
+    made = TextClassifier(begun.body, begun.vocabulary, ("a", "b", "c"), "last")
+    with torch.no_grad():
+        made.score.weight.normal_()
+    made.save(tmp_path / "policy")
+    again: Any = torchward.load(tmp_path / "policy")
+    tokens = torch.arange(1, 9).view(2, 4)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    torch.testing.assert_close(again.probabilities(tokens, mask), made.probabilities(tokens, mask))

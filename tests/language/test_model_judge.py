@@ -74,4 +74,5 @@ def test_of_a_text_that_is_too_long_the_begin_is_judged() -> None:
     whole, _ = encode(Document(Completion("ab=", "a" * 60), "long"), judge.tokenizer, judge.template)
     assert whole is not None
     tokens = whole.ids[: judge.model.config.max_position_embeddings]
+    assert judge.of_tokens([whole.ids]) == judge.of_tokens([tokens])
     assert judge(["ab=", "ab="], ["a" * 60, "b"]) == pytest.approx([*judge.of_tokens([tokens]), *judge(["ab="], ["b"])])

@@ -129,6 +129,14 @@ def test_rows_are_their_steps(cell: str) -> None:
     torch.testing.assert_close(torch.stack(steps, 1), made.unroll(x, made.initial_state(2), reset))
 
 
+@pytest.mark.parametrize("space", [BOX, Box((36, 36, 1), 0.0, 255.0, "uint8")])
+def test_without_burning_in_rows_begin_with_zeros(space: Box) -> None:
+    made = QNetwork(space, Discrete(3), QNet(recurrent="lstm", lstm_hidden_size=5))
+    nothing = torch.zeros(2, 0, *space.shape, dtype=torch.float32 if space is BOX else torch.uint8)
+    state = made.burn_in(nothing, torch.zeros(2, 0, dtype=torch.bool))
+    assert equal(state, made.initial_state(2))
+
+
 def test_burning_in_leaves_no_gradient() -> None:
     made = network(QNet(recurrent="lstm"))
     x = torch.randn(2, 6, 4, requires_grad=True)

@@ -140,7 +140,7 @@ def train(
     order before it is kept."""
     policy = begin(config, task, policy)
     learner = Learner(policy, config, judge, goal)
-    replay = replay_of(config, task, run.path / "replay", run.checkpoint_period)
+    replay = replay_of(config, task, run.path / "replay", run.checkpoint_period, shaping)
     source = task.source(config.n_envs, config.seed, config.device)
     source = Ahead(source) if config.overlap else source
     uniform = UniformPolicy(task.observation_space, task.action_space)

@@ -225,7 +225,7 @@ def train(
     keep_freed()
     policy = on_device(policy, config.device)
     learner = Learner(policy, config)
-    replay = replay_of(config, task, run.path / "replay", run.checkpoint_period)
+    replay = replay_of(config, task, run.path / "replay", run.checkpoint_period, shaping)
     source = task.source(config.n_envs, config.seed, config.device)
     source = Ahead(source) if config.overlap else source
     shaping = [*shaping, *bonuses(config.exploration_bonus, task, config.gamma, config.seed, config.device)]

@@ -73,6 +73,7 @@ class Ahead:
             self._begin(policy, horizon)
         collected = self._meet()
         assert collected is not None
+        self.resumable = self.source.resumable  # a curriculum's changes with its level
         if collected.horizon != horizon:
             raise ValueError(f"expected the horizon {collected.horizon} that was collected ahead, got {horizon}")
         self.told += collected.episodes
@@ -190,7 +191,7 @@ def _each(function: Callable[[Tensor], Tensor], thing: T) -> T:
         value = getattr(thing, field.name)
         if isinstance(value, Finals):
             changed[field.name] = _each(function, value)
-        elif value is not None:
+        elif value is not None and not isinstance(value, bool):
             changed[field.name] = tree_map(function, value)
     return replace(thing, **changed)
 

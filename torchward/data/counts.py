@@ -48,7 +48,7 @@ class Visits:
     """A :class:`~torchward.data.bonus.Novelty`: ``1 / sqrt(n + 1)``, with n visits before the rollout."""
 
     def __init__(self, settings: Counts, observation_space: Space, action_space: Space) -> None:
-        self.settings, self.space, self.actions = settings, observation_space, action_space
+        self.settings, self.space, self.actions = settings, observation_space, _as_chosen(action_space)
         self.table: dict[bytes, int] = {}
         """The visits of each cell, by the bytes of its numbers: nothing is hashed that could collide."""
 
@@ -79,6 +79,22 @@ class Visits:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         keys: Any = [] if state["cells"] is None else np.asarray(state["cells"], np.int64)  # once they were int16
         self.table = {row.tobytes(): int(n) for row, n in zip(keys, state["visits"], strict=True)}
+
+
+def _as_chosen(space: Space) -> Space:
+    """A space of actions as policies choose them: between bounds, from -1 to 1 (see
+    :func:`~torchward.nets.spaces.env_action`)."""
+    match space:
+        case spaces.Dict():
+            return spaces.Dict({name: _as_chosen(inner) for name, inner in space.spaces.items()})
+        case spaces.Tuple():
+            return spaces.Tuple(tuple(_as_chosen(inner) for inner in space.spaces))
+        case spaces.Box():
+            low, high = (bound.expand(space.shape).flatten() for bound in space.bounds())
+            scaled = low.isfinite() & high.isfinite()
+            low, high = torch.where(scaled, -1.0, low), torch.where(scaled, 1.0, high)
+            return spaces.Box(space.shape, tuple(low.tolist()), tuple(high.tolist()))
+    return space
 
 
 def cells(space: Space, tree: Tree, settings: Counts) -> Iterator[NDArray[np.int64]]:

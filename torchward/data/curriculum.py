@@ -6,6 +6,7 @@ the next level with some success. What is judged is always the last level.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torchward.config import ConfigError
@@ -114,6 +115,7 @@ class CurriculumSource:
             if self.say is not None:
                 self.say(f"level {self.level + 2} of {self.levels} begins")
             self._begin(self.level + 1)
+            return replace(self.source.collect(policy, horizon), begun_anew=True)
         return self.source.collect(policy, horizon)
 
     def _begin(self, level: int) -> None:

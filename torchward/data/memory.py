@@ -1,13 +1,13 @@
 """What the algorithms that learn from a replay have in common: how their settings are checked, and make the replay."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from torchward.config import ConfigError, verify_training
 from torchward.data.hindsight import HER, Memory, with_goals
 from torchward.data.intrinsic import ExplorationBonus, NoBonus
-from torchward.data.protocols import Task
+from torchward.data.protocols import Shaping, Task
 from torchward.data.replay import Prioritised, Replay, StackPadding
 
 LOG_STEPS = 500
@@ -91,11 +91,16 @@ def updates_of(settings: Settings) -> int:
     return settings.gradient_steps if settings.gradient_steps > 0 else settings.n_envs * settings.train_freq
 
 
-def replay_of(settings: Settings, task: Task, directory: Path, period: int) -> Memory:
+def replay_of(settings: Settings, task: Task, directory: Path, period: int, shaping: Sequence[Shaping] = ()) -> Memory:
     """The replay that settings ask for; on the disk in ``directory``, with room for all that may come within the
     ``period`` of steps between two checkpoints, where behind every step there may be the final observation of its
     episode. Raises as :func:`~torchward.data.hindsight.with_goals` and :class:`~torchward.data.replay.Replay` do, and
-    ConfigError where there is not as much memory."""
+    ConfigError where there is not as much memory, and for ``shaping`` that hindsight would lose."""
+    if isinstance(settings.replay, HER) and shaping:
+        raise ConfigError(
+            "expected no shaping with hindsight, whose other goals pay what the environment says alone, got "
+            f"{', '.join(type(each).__name__ for each in shaping)}; leave one out"
+        )
     steps = -(-period // settings.n_envs) + settings.train_freq
     try:
         replay = Replay(

@@ -145,8 +145,11 @@ class Replay:
     # What is put in
 
     def add(self, rollout: Rollout) -> None:
-        """Keep a rollout ``[n_envs, T]``, which goes on where the last one stopped. Raises as
-        :meth:`~torchward.data.streams.Streams.add` does; and RuntimeError where the ``reserve`` is used up."""
+        """Keep a rollout ``[n_envs, T]``, which goes on where the last one stopped, unless it says that it was begun
+        anew. Raises as :meth:`~torchward.data.streams.Streams.add` does; and RuntimeError where the ``reserve`` is used
+        up."""
+        if rollout.begun_anew:
+            self.cut()
         self._weigh(self.streams.add(rollout))
 
     def cut(self) -> None:

@@ -128,6 +128,8 @@ class Rollout:
     context: dict[str, Tree] = field(default_factory=dict)
     last: Tree | None = None
     finals: Finals | None = None
+    begun_anew: bool = False
+    """Whether it does not go on where the last rollout stopped, and no boundary there says so."""
 
     @property
     def steps(self) -> int:
@@ -161,7 +163,7 @@ def concatenate(rollouts: list[Rollout]) -> Rollout:
     """Rollouts of the same rows, one after the other in time; the context is that of the first."""
     if len(rollouts) == 1:
         return rollouts[0]
-    whole = ("context", "last", "finals")
+    whole = ("context", "last", "finals", "begun_anew")
     names = [f.name for f in fields(Rollout) if f.name not in whole and getattr(rollouts[0], f.name) is not None]
     joined: dict[str, Any] = {
         n: tree_map(lambda *leaves: torch.cat(leaves, 1), *(getattr(r, n) for r in rollouts)) for n in names

@@ -26,7 +26,7 @@ class RewardScale:
         """The rollout with scaled rewards ``[B, T]``; and the scale."""
         reward = rollout.reward.double().cpu()
         going_on = (~rollout.boundary).double().cpu()
-        past = torch.zeros_like(reward[:, 0]) if self.past is None else self.past
+        past = torch.zeros_like(reward[:, 0]) if self.past is None or rollout.begun_anew else self.past
         returns = torch.empty_like(reward)
         for t in range(reward.shape[1]):
             returns[:, t] = self.gamma * past + reward[:, t]

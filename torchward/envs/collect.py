@@ -77,7 +77,7 @@ class EnvSource:
             before = piece.boundary.cumsum(1) - piece.boundary.long() > 0
             pieces.append(replace(piece, loss_mask=piece.loss_mask & ~before & ~over))
             over = over | piece.boundary.any(1, keepdim=True)
-        rollout = concatenate(pieces)
+        rollout = replace(concatenate(pieces), begun_anew=True)
         rewards = torch.where(rollout.loss_mask, rollout.reward, 0.0).double().sum(1).tolist()
         lengths = rollout.loss_mask.sum(1).tolist()
         self.finished = [Episode(reward, length) for reward, length in zip(rewards, lengths, strict=True)]

@@ -33,6 +33,11 @@ def from_gym(space: gym.Space[Any], of_actions: bool = False) -> Space:
                 within = _inwards(low, np.inf), _inwards(high, -np.inf)
                 apart = within[0] <= within[1]  # or float32 has no number between the two
                 low, high = np.where(apart, within[0], low), np.where(apart, within[1], high)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    between = high.astype(np.float32) - low.astype(np.float32)
+                # Bounds so far apart that nothing can be scaled to them stand for none.
+                wide = np.isfinite(low) & np.isfinite(high) & ~np.isfinite(between)
+                low, high = np.where(wide, -np.inf, low), np.where(wide, np.inf, high)
             return spaces.Box(tuple(space.shape), _bound(low), _bound(high), dtype)
         case gym.spaces.Discrete():
             return spaces.Discrete(int(space.n), int(space.start))

@@ -1,6 +1,8 @@
 """Control as a task: a Gymnasium environment, learnt from in many worlds and judged in worlds of its own."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -28,6 +30,19 @@ EVALUATION = 7
 EVALUATION_STEPS = 10_000
 """Steps after which an evaluation counts an episode as it stands, in an environment that has no time limit of its own:
 a policy that walks in circles would never come to an end."""
+
+
+@contextmanager
+def _judged(policy: Policy) -> Iterator[None]:
+    """Within it a policy is as it is used: nothing is dropped, and no statistics move, in an encoder of somebody's."""
+    if not (isinstance(policy, torch.nn.Module) and policy.training):
+        yield
+        return
+    policy.eval()
+    try:
+        yield
+    finally:
+        policy.train()
 
 
 class Control:
@@ -87,7 +102,8 @@ class Control:
         Raises :class:`WorldError` if an environment raises."""
         worlds = self._evaluation_worlds(min(episodes, 16))
         try:
-            return self._play(policy, worlds, episodes, seed, deterministic)
+            with _judged(policy):
+                return self._play(policy, worlds, episodes, seed, deterministic)
         finally:
             worlds.close()
 

@@ -44,7 +44,8 @@ class Judge:
     @torch.no_grad()
     def of_tokens(self, texts: Sequence[Sequence[int]]) -> list[float]:
         """What each text is worth, whose tokens are the model's."""
-        device = self.model.offset.device
+        device, limit = self.model.offset.device, self.model.config.max_position_embeddings
+        texts = [ids[:limit] for ids in texts]  # of a longer one its beginning, as above
         found = [0.0] * len(texts)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         for begin in range(0, len(order), ROWS):

@@ -19,6 +19,7 @@ from torchward.config import ConfigError
 from torchward.language.documents import TextError
 from torchward.language.rewards import references
 from torchward.language.tokenizer import Tokenizer
+from torchward.nets.encoder_decoder import EncoderDecoder
 
 PAIRS = 64
 """How many pairs of texts are matched at a time."""
@@ -54,6 +55,11 @@ class BodyEncoder:
     """How many texts are read at a time; they are sorted by length, so that little of it is padding."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.body, EncoderDecoder):
+            raise ConfigError(
+                "expected an encoder or a decoder to compare texts by, got an encoder-decoder, of whose source nothing "
+                "is known"
+            )
         if self.batch_size < 1:
             raise ConfigError(f"expected batch_size of at least 1, got {self.batch_size}")
 

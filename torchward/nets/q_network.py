@@ -184,8 +184,10 @@ class QNetwork(nn.Module):
         """The state behind rows ``[B, T]`` that began with zeros, without gradient (Kapturowski et al. 2019, R2D2,
         section 2.3: burn-in)."""
         assert self.core is not None
+        state: State = self.core.initial_state(len(reset))
+        if not reset.shape[1]:
+            return state
         latent = self.encode(observation)
-        state: State = self.core.initial_state(latent.shape[0])
         for t in range(latent.shape[1]):
             _, state = self.core.step(latent[:, t], state)
             state = tuple(part.masked_fill(reset[:, t, None], 0.0) for part in state)

@@ -75,7 +75,8 @@ class RewardModel(nn.Module):
             hidden = body.forward(tokens, mask)[:, 0]
         else:
             hidden = body.forward(tokens)[torch.arange(len(tokens), device=tokens.device), length - 1]
-        reward: Tensor = self.heads[member](hidden.float())
+        with torch.autocast(hidden.device.type, enabled=False):  # rewards are compared, and stay as fine as float32 is
+            reward: Tensor = self.heads[member](hidden.float())
         return reward.squeeze(-1)
 
     def forward(

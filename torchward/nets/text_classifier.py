@@ -11,8 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from torchward.config import ConfigError
 from torchward.nets import body_description, saving
 from torchward.nets.body import Body, BodyConfig, layers_of
+from torchward.nets.encoder_decoder import EncoderDecoder
+from torchward.nets.hub_model import HubModel
 from torchward.nets.language_model import without_dropout
 from torchward.nets.pooling import Pooling, pool
 from torchward.nets.spaces import Discrete, Space
@@ -27,12 +30,19 @@ class TextClassifier(nn.Module):
         self, body: Body, vocabulary: Mapping[str, Any], labels: Sequence[str], pooling: Pooling = "mean"
     ) -> None:
         super().__init__()
-        if body.config.kind == "encoder-decoder":
-            raise ValueError("expected an encoder or a decoder to classify with, got a model of kind 'encoder-decoder'")
+        if isinstance(body, EncoderDecoder) or body.config.kind == "encoder-decoder":
+            raise ConfigError(
+                "expected an encoder or a decoder to classify with, got a model of kind 'encoder-decoder'"
+            )
         if len(labels) < 2 or len(set(labels)) < len(labels):
             raise ValueError(f"expected two labels or more, all different, got {', '.join(labels) or 'none'}")
         if pooling not in get_args(Pooling):
             raise ValueError(f"expected a pooling of {', '.join(get_args(Pooling))}, got {pooling!r}")
+        if pooling == "first" and body.config.kind == "decoder":
+            raise ConfigError(
+                "expected a pooling of mean or last for a decoder, whose first token sees nothing of the text, got "
+                "'first'"
+            )
         self.body = body
         self.vocabulary = vocabulary
         self.labels, self.pooling = tuple(labels), pooling
@@ -62,8 +72,9 @@ class TextClassifier(nn.Module):
         # A decoder sees no padding at its right, and without a mask attention is faster.
         seen = None if self.config.kind == "decoder" or bool(mask.all()) else mask
         vector = pool(self.body.forward(tokens, seen), mask, self.pooling)
-        logits: Tensor = self.score(vector)
-        return logits.float()
+        with torch.autocast(vector.device.type, enabled=False):  # what is compared is not rounded
+            logits: Tensor = self.score(vector.float())
+        return logits
 
     @torch.no_grad()
     def probabilities(
@@ -93,3 +104,5 @@ class TextClassifier(nn.Module):
     def save(self, directory: Path) -> None:
         """Write it into ``directory``, for :func:`torchward.load`."""
         saving.save(self, directory)
+        if isinstance(self.body, HubModel):  # what kind of model it is, transformers has to say
+            self.body.save(directory)

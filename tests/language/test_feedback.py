@@ -9,8 +9,12 @@ import pytest
 
 import torchward
 from tests.serve.places import policy
+from torchward.language.chat import encode, encode_pair
 from torchward.language.corpus import FeedbackFile
 from torchward.language.documents import Completion, Content, Document, Message, Preference, Prompt, TextError, imitated
+from torchward.language.generate import generate, stream
+from torchward.language.text_task import rated
+from torchward.language.tokenizer import Characters, described
 from torchward.nets import saving
 from torchward.run import RunOptions
 from torchward.serve.store import Comparison, Rating, Store
@@ -38,6 +42,54 @@ def rating(number: int, scale: Any, value: int, prompt: Any = ASKED) -> Rating:
 
 def said(text: str) -> tuple[Message, ...]:
     return (Message("assistant", text),)
+
+
+def test_of_an_answer_that_its_length_cut_no_end_is_learnt(tmp_path: Path) -> None:
+    corpus = written(
+        tmp_path / "feedback.db",
+        Comparison("comparison-1", "s", "so?", "yes", "no\ufffd", "a", "b", ("b",)),
+        Comparison("comparison-2", "s", ASKED, "yes", "no", "b", "b", ("b",)),
+        Rating("rating-1", "s", "so?", "maybe", "thumbs", 1, ("a",)), Rating("rating-2", "s", ASKED, "no", "thumbs", 1),
+        Rating("rating-3", "s", ASKED, "perhaps", "thumbs", 1, ("a",)),
+    )  # fmt: skip
+    documents = list(corpus.documents())
+    assert [each.content for each in documents] == [
+        Preference("so?", "yes", "no", (False, True)),
+        Preference(WORDS, said("no"), said("yes"), (True, False)),
+        Completion("so?", "maybe", True),
+        Completion(WORDS, said("no")),
+        Completion(WORDS, said("perhaps"), True),
+    ]
+    words = Characters().build(["so?Bebrif.yesnomaybeperhaps "])
+    for document in documents:
+        pairs = encode_pair(document, words) if isinstance(document.content, Preference) else None
+        sequences = [encode(document, words)[0]] if pairs is None else list(pairs)
+        content: Any = document.content
+        cuts = [content.cut] if pairs is None else list(content.cut)
+        answers = [content.completion] if pairs is None else [content.chosen, content.rejected]
+        for sequence, cut, answer in zip(sequences, cuts, answers, strict=True):
+            assert sequence is not None
+            text = answer if isinstance(answer, str) else answer[0].content
+            learnt = [id_ for id_, own in zip(sequence.ids, sequence.own, strict=True) if own]
+            assert learnt == [*words.encode(text), *([] if cut else [words.eos_id])] and sequence.own[-1]
+        for shown in [one for one in (imitated(document),) if one is not None]:
+            assert isinstance(shown.content, Completion) and shown.content.cut == cuts[0]
+    assert [each.content.cut for each in rated(documents)[:4]] == [False, True, True, False]  # type: ignore[union-attr]
+
+
+def test_what_a_model_writes_says_whether_it_was_cut() -> None:
+    model = policy()
+    tokenizer = described(model.vocabulary, "the policy")
+    for longest in (1, 3, 20):
+        pieces = stream(model, tokenizer, [tokenizer.start_id], max_new_tokens=longest)
+        ended = None
+        while ended is None:
+            try:
+                next(pieces)
+            except StopIteration as end:
+                ended = end.value
+        done = generate(model, [[tokenizer.start_id]], eos_id=tokenizer.eos_id, max_new_tokens=longest)
+        assert ended == bool(done.ended[0])
 
 
 def test_judgements_are_documents(tmp_path: Path) -> None:
@@ -97,16 +149,18 @@ def test_what_is_no_feedback_is_told(tmp_path: Path) -> None:
         ("comparisons", ("x", '"so?"', "a", "b", "left"), "expected a choice of a, b or tie"),
         ("ratings", ("x", '"so?"', "a", "stars", 7), "expected thumbs of 0 or 1"),
         ("ratings", ("x", '"so?"', "a", "thumbs", "1"), "expected thumbs of 0 or 1"),
+        ("ratings", ("x", '"so?"', "a", "thumbs", 1, "[]"), "expected options as a JSON object at .*, rating x"),
+        ("comparisons", ("x", '"so?"', "a", "b", "a", None), "expected options as a JSON object"),
     ],
 )
 def test_a_row_that_somebody_else_wrote_is_looked_at(
     tmp_path: Path, table: str, values: tuple[Any, ...], sentence: str
 ) -> None:
-    path = tmp_path / "foreign.db"
+    path, options = tmp_path / "foreign.db", ("{}",) if len(values) == 5 else ()
     with sqlite3.connect(path) as rows:
-        rows.execute("CREATE TABLE comparisons (id, prompt, a, b, choice)")
-        rows.execute("CREATE TABLE ratings (id, prompt, answer, scale, value)")
-        rows.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?)", values)
+        rows.execute("CREATE TABLE comparisons (id, prompt, a, b, choice, options)")
+        rows.execute("CREATE TABLE ratings (id, prompt, answer, scale, value, options)")
+        rows.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?)", (*values, *options))
     rows.close()
     with pytest.raises(TextError, match=sentence):
         list(FeedbackFile(path).documents())

@@ -20,7 +20,7 @@ from torchward.serve.talk import Asked, Speaker
 from torchward.serve.wire import Limits
 
 BYTES = Bytes().build(())
-Say = Callable[[Asked, int], Iterator[tuple[int, str]]]
+Say = Callable[[Asked, int], Iterator[tuple[int, str | bool]]]
 
 
 def policy(context: int = 400, seed: int = 0) -> LanguageModel:
@@ -42,7 +42,7 @@ def speaker(say: Say | None = None, **how: Any) -> Speaker:
 def scripted(*texts: str) -> Say:
     """Answers that say these texts, in pieces."""
 
-    def say(asked: Asked, count: int) -> Iterator[tuple[int, str]]:
+    def say(asked: Asked, count: int) -> Iterator[tuple[int, str | bool]]:
         for place in range(max(map(len, texts[:count]))):
             yield from ((i, text[place]) for i, text in enumerate(texts[:count]) if place < len(text))
 

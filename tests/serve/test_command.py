@@ -24,6 +24,7 @@ from torchward.language.documents import Message, Preference
 from torchward.nets import saving
 from torchward.nets.actor_critic import ActorCritic
 from torchward.nets.spaces import Box, Discrete
+from torchward.serve.talk import Asked, Session
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -193,5 +194,33 @@ def test_the_file_is_read_while_it_is_written(tmp_path: Path) -> None:
         data = {"id": "judgement-0", "session": session, "exchange": said.exchange, "choice": "left"}
         assert place.ask("POST", "/api/compare", data).status == 200
         (document,) = FeedbackFile(tmp_path / "feedback.db").documents()
-        words = (Message("assistant", text) for text in said.shown)
-        assert document.content == Preference((Message("user", "so?"),), *((word,) for word in words))
+        chosen, rejected = ((Message("assistant", text),) for text in said.shown)
+        assert document.content == Preference((Message("user", "so?"),), chosen, rejected)
+
+
+def test_an_answer_that_its_length_cut_is_told_in_the_file(tmp_path: Path) -> None:
+    """One of the two is longer than the model is let write."""
+
+    def say(asked: Asked, count: int) -> Iterator[tuple[int, str | bool]]:
+        yield 0, "short"
+        yield 0, False
+        yield 1, "long"
+        yield 1, True
+
+    with serving(tmp_path / "feedback.db", speaker(say)) as place:
+        session = place.session()
+        said = place.answer(session, "so?")
+        data = {"id": "judgement-0", "session": session, "exchange": said.exchange, "choice": "left"}
+        assert place.ask("POST", "/api/compare", data).status == 200
+    (document,) = FeedbackFile(tmp_path / "feedback.db").documents()
+    assert isinstance(document.content, Preference)
+    assert document.content.cut == ((False, True) if said.shown[0] == "short" else (True, False))
+
+
+def test_a_model_says_whether_its_length_has_cut_it() -> None:
+    for longest, is_cut in ((1, True), (300, False)):
+        talker = speaker(max_new_tokens=longest)
+        asked = talker.asked(Session("s", 0), "so?")
+        pieces = list(talker.answers(asked, 2, 0, 1))
+        last = {i: piece for i, piece in pieces if isinstance(piece, bool)}
+        assert last == {0: is_cut, 1: is_cut} and all(isinstance(piece, str | bool) for _, piece in pieces)

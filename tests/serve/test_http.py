@@ -155,7 +155,7 @@ def test_the_model_itself_answers_the_same_from_the_same_seed(tmp_path: Path) ->
 def test_twenty_people_at_once_keep_their_conversations_apart(tmp_path: Path) -> None:
     path = tmp_path / "feedback.db"
 
-    def echo(asked: Asked, count: int) -> Iterator[tuple[int, str]]:
+    def echo(asked: Asked, count: int) -> Iterator[tuple[int, str | bool]]:
         for i in range(count):
             yield i, f"{i}:" + "|".join(message.content for message in asked.words)  # type: ignore[union-attr]
 
@@ -195,7 +195,7 @@ class Held:
         self.open, self.spoken, self.ended = False, 0, 0
 
     def say(self) -> Say:
-        def say(asked: Asked, count: int) -> Iterator[tuple[int, str]]:
+        def say(asked: Asked, count: int) -> Iterator[tuple[int, str | bool]]:
             try:
                 while not self.open:
                     self.spoken += 1
@@ -259,7 +259,7 @@ def test_the_model_stops_when_nobody_listens_and_forgets_the_question(tmp_path: 
 
 
 def test_a_model_that_fails_is_told_in_a_sentence(tmp_path: Path) -> None:
-    def fails(asked: Asked, count: int) -> Iterator[tuple[int, str]]:
+    def fails(asked: Asked, count: int) -> Iterator[tuple[int, str | bool]]:
         yield 0, "so "
         raise RuntimeError("/secret/path is full")
 
@@ -420,7 +420,7 @@ def test_slow_clients_are_let_go_and_hold_nobody_up(tmp_path: Path) -> None:
 def test_a_client_that_does_not_read_loses_its_answer_and_the_model_goes_on_to_the_next(tmp_path: Path) -> None:
     floods = 0
 
-    def flood(asked: Asked, count: int) -> Iterator[tuple[int, str]]:
+    def flood(asked: Asked, count: int) -> Iterator[tuple[int, str | bool]]:
         nonlocal floods
         if asked.words[-1].content != "flood":  # type: ignore[union-attr]
             yield 0, "short"

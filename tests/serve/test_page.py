@@ -164,7 +164,7 @@ def test_a_person_talks_and_chooses(browser: Any, tmp_path: Path) -> None:
 def test_what_is_said_is_text(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "feedback.db"
 
-    def at_once(asked: Asked, count: int) -> Iterator[tuple[int, str]]:
+    def at_once(asked: Asked, count: int) -> Iterator[tuple[int, str | bool]]:
         yield from ((0, EVIL), (1, EVIL + "&amp;"))  # letter by letter, no markup would come of it
 
     with serving(path, speaker(at_once), about=About(EVIL)) as place:

@@ -170,6 +170,8 @@ def encode(
         parts = _parts(content, tokenizer, template or Template(), document.origin)
     except UnknownCharacter as error:
         raise error.within(document.origin) from None
+    if isinstance(content, Completion) and content.cut:
+        parts = _endless(parts)
     return _fit(parts, document.origin, max_length, truncation or Refuse())
 
 
@@ -192,8 +194,8 @@ def encode_pair(
         prompt = shared(chosen, rejected)
         chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
     both = []
-    for answer in (chosen, rejected):
-        one = Document(Completion(prompt, answer), document.origin)
+    for answer, cut in zip((chosen, rejected), document.content.cut, strict=True):
+        one = Document(Completion(prompt, answer, cut), document.origin)
         sequence, _ = encode(one, tokenizer, template, max_length=max_length, truncation=truncation)
         if sequence is None:
             return None
@@ -240,6 +242,12 @@ def _parts(content: str | Completion | Dialogue, tokenizer: Tokenizer, template:
         case Completion(tuple(prompt), tuple(completion)):
             return _chat(prompt + completion, len(prompt), tokenizer, template)
     raise TextError(f"expected prompt and completion of {origin} both as text or both as messages, got one of each")
+
+
+def _endless(parts: _Parts) -> _Parts:
+    """Without what ends the last words that are learnt, and what stands behind it."""
+    end = len(parts.own) - 1 - parts.own[::-1].index(True) if any(parts.own) else len(parts.own)
+    return parts._replace(ids=parts.ids[:end], own=parts.own[:end])
 
 
 def _chat(messages: tuple[Message, ...], given: int, tokenizer: Tokenizer, template: Template) -> _Parts:

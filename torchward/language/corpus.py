@@ -100,26 +100,32 @@ class FeedbackFile:
         TextError for a file that is none of `torchward serve`, or in which nobody has chosen yet."""
         try:
             with closing(_opened(self.path)) as rows:
-                chosen = rows.execute("SELECT id, prompt, a, b, choice FROM comparisons ORDER BY rowid").fetchall()
-                rated = rows.execute("SELECT id, prompt, answer, scale, value FROM ratings ORDER BY rowid").fetchall()
+                chosen, rated = (
+                    rows.execute(f"SELECT id, prompt, {what}, options FROM {table} ORDER BY rowid").fetchall()
+                    for what, table in (("a, b, choice", "comparisons"), ("answer, scale, value", "ratings"))
+                )
         except sqlite3.Error as error:
             raise TextError(f"expected feedback of `torchward serve` in {self.path}, got: {error}") from error
         empty = True
-        for name, asked, a, b, choice in chosen:
+        for name, asked, a, b, choice, options in chosen:
             origin = f"{self.path}, comparison {name}"
             if choice not in ("a", "b", "tie"):
                 raise TextError(f"expected a choice of a, b or tie at {origin}, got {choice!r:.80}")
             if choice != "tie" and a != b:
-                prompt, (better, worse) = _asked(asked, origin), (a, b) if choice == "a" else (b, a)
-                yield Document(Preference(prompt, _said(better, prompt, origin), _said(worse, prompt, origin)), origin)
+                prompt, cut = _asked(asked, origin), _cut(options, origin)
+                sides = [(_said(each, prompt, origin, of in cut), of in cut) for of, each in (("a", a), ("b", b))]
+                better, worse = sides if choice == "a" else sides[::-1]
+                yield Document(Preference(prompt, better[0], worse[0], (better[1], worse[1])), origin)
                 empty = False
-        for name, asked, answer, scale, value in rated:
+        for name, asked, answer, scale, value, options in rated:
             origin = f"{self.path}, rating {name}"
             if (scale, value) not in _RATINGS:
                 raise TextError(f"expected thumbs of 0 or 1, or stars of 1 to 5, at {origin}, got {value!r:.80}")
             if scale == "thumbs" or value != 3:
                 prompt, label = _asked(asked, origin), bool(value) if scale == "thumbs" else value > 3
-                yield Document(Completion(prompt, _said(answer, prompt, origin)), origin, {"label": label})
+                short = "a" in _cut(options, origin)
+                content = Completion(prompt, _said(answer, prompt, origin, short), short)
+                yield Document(content, origin, {"label": label})
                 empty = False
         if empty:
             raise TextError(
@@ -227,10 +233,21 @@ def _asked(prompt: Any, origin: str) -> Words:
         raise TextError(f"expected a prompt as JSON at {origin}, got {prompt!r:.80}") from error
 
 
-def _said(answer: Any, prompt: Words, origin: str) -> Words:
-    """An answer in the form of its prompt."""
+def _cut(options: Any, origin: str) -> list[str]:
+    """Which answers their length cut, by how they were drawn; older files do not say so of any."""
+    try:
+        cut = json.loads(options).get("cut", [])
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise TextError(f"expected options as a JSON object at {origin}, got {options!r:.80}") from error
+    return cut if isinstance(cut, list) else []
+
+
+def _said(answer: Any, prompt: Words, origin: str, cut: bool) -> Words:
+    """An answer in the form of its prompt. Of one that was ``cut`` within a character, what stands for that is none of
+    it."""
     if not isinstance(answer, str):
         raise TextError(f"expected an answer as text at {origin}, got {answer!r:.80}")
+    answer = answer.rstrip("\ufffd") if cut else answer
     return answer if isinstance(prompt, str) else (Message("assistant", answer),)
 
 

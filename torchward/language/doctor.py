@@ -21,7 +21,7 @@ from torchward.language.checks_of_sampling import (
     weights,
 )
 from torchward.language.checks_of_text import prompt_ends
-from torchward.language.documents import Document, Preference, Prompt, TextError, imitated
+from torchward.language.documents import Completion, Document, Preference, Prompt, TextError, imitated
 from torchward.language.finding import WHOLE, Finding, device_of, drawing
 from torchward.language.play import question
 from torchward.language.source import TextSource
@@ -119,7 +119,8 @@ def demonstrations(task: Text, count: int) -> Sequences | None:
     """The first ``count`` texts that the task gives to imitate: those with an answer, else plain ones, cut to a page;
     None where there are only prompts. Raises TextError as encoding does."""
     given = task.problems.imitated
-    some = [shown for each in given if (shown := imitated(each)) is not None][:count]
+    every = (shown for each in given if (shown := imitated(each)) is not None)
+    some = [each for each in every if not (isinstance(each.content, Completion) and each.content.cut)][:count]
     if not some:
         some = [Document(each.content[:4000], each.origin) for each in given if isinstance(each.content, str)][:count]
     return encode_all(some, task.tokenizer, task.template).sequences if some else None

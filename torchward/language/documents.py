@@ -40,6 +40,8 @@ class Completion:
 
     prompt: Words
     completion: Words
+    cut: bool = False
+    """Whether its length cut it: then no end is learnt behind it."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Preference:
     prompt: Words
     chosen: Words
     rejected: Words
+    cut: tuple[bool, bool] = (False, False)
+    """Of which of the two no end is learnt, for its length cut it: of the better one, of the worse one."""
 
 
 Content: TypeAlias = str | Prompt | Completion | Dialogue | Preference
@@ -131,7 +135,8 @@ def imitated(document: Document) -> Document | None:
             if not prompt and isinstance(chosen, tuple) and isinstance(rejected, tuple):
                 prompt = shared(chosen, rejected)
                 chosen = chosen[len(prompt) :]
-            return Document(Completion(prompt, chosen), document.origin, document.columns) if chosen else None
+            answer = Completion(prompt, chosen, document.content.cut[0])
+            return Document(answer, document.origin, document.columns) if chosen else None
     return None
 
 

@@ -5,7 +5,7 @@ finished leaves its slot, and where others wait, they enter. What is drawn for a
 not on what else is in the batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -308,20 +308,21 @@ def stream(
     *,
     max_new_tokens: int,
     generator: torch.Generator | None = None,
-) -> Iterator[str]:
-    """One completion for a person who reads along: its text piece by piece, without its end-of-text. Without a
-    generator it is the likeliest, token by token. Raises TextError for a prompt that fills the model's context."""
+) -> Generator[str, None, bool]:
+    """One completion for a person who reads along: its text piece by piece, without its end-of-text; and at the end
+    whether it came to one, or its length cut it. Without a generator it is the likeliest, token by token. Raises
+    TextError for a prompt that fills the model's context."""
     context, device = policy.config.max_position_embeddings, policy.body.token.weight.device
     if not 1 <= len(prompt) < context:
         raise TextError(f"expected a prompt of 1 to {context - 1} tokens, got {len(prompt)}")
     room = min(max_new_tokens, context - len(prompt))
-    text = Stream(tokenizer)
+    text, ended = Stream(tokenizer), False
     with without_dropout(policy):
         hidden, cache = policy.read(torch.tensor([list(prompt)], device=device), None, len(prompt) + room)
         for count in range(room):
             noise = None if generator is None else policy.noise((1,), generator)
             token = policy.choose(hidden, noise).token
-            if int(token) == tokenizer.eos_id:
+            if ended := int(token) == tokenizer.eos_id:
                 break
             if piece := text.push(int(token)):
                 yield piece
@@ -329,3 +330,4 @@ def stream(
                 hidden, cache = policy.body.step(token, cache, len(prompt) + count + 1)
     if rest := text.finish():
         yield rest
+    return ended

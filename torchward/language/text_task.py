@@ -301,8 +301,10 @@ def rated(documents: Sequence[Document]) -> list[Document]:
                 if not prompt and isinstance(chosen, tuple) and isinstance(rejected, tuple):
                     prompt = shared(chosen, rejected)
                     chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
-                for answer, good in ((chosen, True), (rejected, False)):
-                    found.append(Document(Completion(prompt, answer), each.origin, {**each.columns, LABEL: good}))
+                cut = each.content.cut
+                for answer, good, short in ((chosen, True, cut[0]), (rejected, False, cut[1])):
+                    one = Completion(prompt, answer, short)
+                    found.append(Document(one, each.origin, {**each.columns, LABEL: good}))
             case Completion() | Dialogue() if LABEL in each.columns:
                 if not isinstance(each.columns[LABEL], bool):
                     raise TextError(f"expected a label true or false in {each.origin}, got {each.columns[LABEL]!r}")

@@ -8,11 +8,11 @@ import re
 import secrets
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from torchward.language.documents import TextError
 from torchward.serve.guard import Guard
@@ -217,7 +217,7 @@ class Server:
 
         job = loop.run_in_executor(self.model, work)
         try:
-            asked, answers = None, [""] * count
+            asked, answers, cut = None, [""] * count, [False] * count
             while (what := await said.get()) is not None:
                 if isinstance(what, TextError):
                     raise Refusal(400, str(what))
@@ -228,13 +228,18 @@ class Server:
                     await connection.begin()
                     continue
                 number, piece = what
+                if isinstance(piece, bool):
+                    cut[number] = piece
+                    continue
                 answers[number] += piece
                 await connection.event({"side": int(number != left), "text": piece})
             assert asked is not None
         finally:
             given_up.set()
             job.cancel()
-        exchange = Exchange(secrets.token_urlsafe(12), text, asked.words, tuple(answers), left, kept=left)
+        exchange = Exchange(
+            secrets.token_urlsafe(12), text, asked.words, tuple(answers), tuple(cut), left, kept=left
+        )  # fmt: skip
         self.sessions.keep(session, exchange)
         try:
             await connection.event({"end": exchange.id, "same": count == 2 and answers[0] == answers[1]})
@@ -262,7 +267,7 @@ class Server:
         kept = left if choice in ("left", "tie") else 1 - left
         judgement = Comparison(
             name, of, as_json(exchange.words), exchange.answers[0], exchange.answers[1],
-            "tie" if choice == "tie" else "b" if kept else "a", "b" if left else "a",
+            "tie" if choice == "tie" else "b" if kept else "a", "b" if left else "a", _names(exchange.cut),
         )  # fmt: skip
         await self._judge(exchange, judgement)
         if next(reversed(session.exchanges), None) == exchange.id and not session.busy:
@@ -283,8 +288,9 @@ class Server:
             _, exchange = found
             if len(exchange.answers) != 1:
                 raise Refusal(409, "There are two answers to this question: compare them.")
-            words = as_json(exchange.words)
-            await self._judge(exchange, Rating(name, of, words, exchange.answers[0], self.about.rating, value))
+            words, cut = as_json(exchange.words), _names(exchange.cut)
+            rating = Rating(name, of, words, exchange.answers[0], self.about.rating, value, cut)
+            await self._judge(exchange, rating)
         await connection.respond_json({"stored": True})
 
     async def _judge(self, exchange: Exchange, judgement: Comparison | Rating) -> None:
@@ -318,6 +324,12 @@ class Server:
         session = self.sessions.find(_id(data, "session"))
         exchange = None if session is None else session.exchanges.get(_id(data, "exchange"))
         return None if session is None or exchange is None else (session, exchange)
+
+
+def _names(which: Sequence[bool]) -> tuple[Literal["a", "b"], ...]:
+    """The answers of which it is so, by their names."""
+    names: tuple[Literal["a", "b"], ...] = ("a", "b")
+    return tuple(name for name, is_so in zip(names, which, strict=False) if is_so)
 
 
 def _id(data: Mapping[str, Any], name: str) -> str:

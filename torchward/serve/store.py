@@ -66,6 +66,8 @@ class Comparison:
     b: str
     choice: Choice
     shown_left: Literal["a", "b"]
+    cut: tuple[Literal["a", "b"], ...] = ()
+    """The answers that their length cut."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Rating:
     answer: str
     scale: Scale
     value: int
+    cut: tuple[Literal["a", "b"], ...] = ()
+    """The answer, a, if its length cut it."""
 
 
 class Store:
@@ -86,7 +90,7 @@ class Store:
     def __init__(self, path: Path, run: str, options: Mapping[str, Any]) -> None:
         """The file is made where there is none, for its owner alone to read. Raises StoreError where that cannot be,
         and for a file that is something else."""
-        self.path, self.run, self.options = path, run, json.dumps(options)
+        self.path, self.run, self.options = path, run, dict(options)
         try:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             self.rows = sqlite3.connect(path.resolve(), timeout=10.0, isolation_level=None, check_same_thread=False)
@@ -129,9 +133,10 @@ class Store:
                 table, own = "comparisons", {"a": a, "b": b, "choice": choice, "shown_left": left}
             case Rating(name, session, prompt, answer, scale, value):
                 table, own = "ratings", {"answer": answer, "scale": scale, "value": value}
+        options = self.options | ({"cut": list(judgement.cut)} if judgement.cut else {})
         row = {
             "id": name, "session": session, "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "run": self.run, "prompt": json.dumps(prompt, ensure_ascii=False), **own, "options": self.options,
+            "run": self.run, "prompt": json.dumps(prompt, ensure_ascii=False), **own, "options": json.dumps(options),
         }  # fmt: skip
         with self._writing():
             if (there := self.find(table, name)) is not None:

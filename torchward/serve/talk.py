@@ -4,7 +4,7 @@ import random
 import secrets
 import time
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -32,6 +32,8 @@ class Exchange:
     text: str
     words: Words
     answers: tuple[str, ...]
+    cut: tuple[bool, ...]
+    """Which of them their length cut."""
     left: Literal[0, 1] = 0
     """Which of two is shown left."""
     judgement: str | None = None
@@ -141,10 +143,11 @@ class Speaker:
             raise TextError(f"This is too long for the model: {len(ids):,} tokens, and it reads {context - 1:,}.")
         return Asked(words, ids)
 
-    def answers(self, asked: Asked, count: int, session: int, question: int) -> Iterator[tuple[int, str]]:
-        """``count`` answers, token by token in turn: which of them, and its next piece."""
+    def answers(self, asked: Asked, count: int, session: int, question: int) -> Iterator[tuple[int, str | bool]]:
+        """``count`` answers, token by token in turn: which of them, and its next piece; at its end whether its length
+        has cut it."""
         device = self.policy.body.token.weight.device
-        streams: dict[int, Iterator[str]] = {}
+        streams: dict[int, Generator[str, None, bool]] = {}
         for i in range(count):
             name = f"conversation {session}, question {question}, answer {i}"
             drawn = generator(self.seed, name, device) if self.drawn else None
@@ -153,11 +156,11 @@ class Speaker:
             )
         while streams:
             for i in list(streams):
-                piece = next(streams[i], None)
-                if piece is None:
+                try:
+                    yield i, next(streams[i])
+                except StopIteration as end:
                     del streams[i]
-                else:
-                    yield i, piece
+                    yield i, not end.value
 
     def left(self, session: int, question: int) -> Literal[0, 1]:
         """Which of two answers is shown left."""

@@ -34,9 +34,8 @@ class Native:
         return self._batch(*self._call("reset", seed=seed))
 
     def step(self, action: Arrays) -> Step:
-        seen, reward, terminated, truncated, info = self._call(
-            "step", sp.copy(action)
-        )  # what it writes there is its own
+        # A copy: what an environment writes there is its own.
+        seen, reward, terminated, truncated, info = self._call("step", sp.copy(action))
         observation = self._batch(seen, info)
         ended, reset, final = terminated | truncated, np.zeros(self.n, bool), None
         if self.mode is AutoresetMode.NEXT_STEP:

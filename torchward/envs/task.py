@@ -1,8 +1,7 @@
 """Control as a task: a Gymnasium environment, learnt from in many worlds and judged in worlds of its own."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from typing import Any
 
 import gymnasium as gym
@@ -23,6 +22,7 @@ from torchward.envs.make import Environment, EnvOptions, build, make, make_env, 
 from torchward.envs.models import Model, tabular_model
 from torchward.envs.worlds import Worlds, episode_seed
 from torchward.nets import spaces
+from torchward.nets.dropout import without_dropout
 
 EVALUATION = 7
 """Evaluation worlds count their seeds from a place of their own, so that they never replay a training episode."""
@@ -30,19 +30,6 @@ EVALUATION = 7
 EVALUATION_STEPS = 10_000
 """Steps after which an evaluation counts an episode as it stands, in an environment that has no time limit of its own:
 a policy that walks in circles would never come to an end."""
-
-
-@contextmanager
-def _judged(policy: Policy) -> Iterator[None]:
-    """Within it a policy is as it is used: nothing is dropped, and no statistics move, in an encoder of somebody's."""
-    if not (isinstance(policy, torch.nn.Module) and policy.training):
-        yield
-        return
-    policy.eval()
-    try:
-        yield
-    finally:
-        policy.train()
 
 
 class Control:
@@ -102,7 +89,7 @@ class Control:
         Raises :class:`WorldError` if an environment raises."""
         worlds = self._evaluation_worlds(min(episodes, 16))
         try:
-            with _judged(policy):
+            with without_dropout(policy) if isinstance(policy, torch.nn.Module) else nullcontext():
                 return self._play(policy, worlds, episodes, seed, deterministic)
         finally:
             worlds.close()

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from torchward.language.checks_of_sampling import written
 from torchward.language.finding import WHOLE, Finding, Texts, drawing, gap, plain
-from torchward.nets.language_model import LanguageModel, without_dropout
+from torchward.nets.dropout import without_dropout
+from torchward.nets.language_model import LanguageModel
 from torchward.nets.lora import AdaptedLinear, is_adapted, merged, without_adapters
 
 

@@ -19,7 +19,8 @@ from torchward.functional.divergences import k3
 from torchward.functional.policy_losses import clipped_surrogate
 from torchward.functional.reduction import masked_mean
 from torchward.language.finding import WHOLE, Finding, device_of, drawing, gap
-from torchward.nets.language_model import NONE, LanguageModel, without_dropout
+from torchward.nets.dropout import without_dropout
+from torchward.nets.language_model import NONE, LanguageModel
 
 Cost: TypeAlias = Callable[[LanguageModel, Rows], Tensor]
 """What the learnt tokens of packed rows cost in all: the loss of imitation before its mean is taken."""

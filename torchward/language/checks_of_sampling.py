@@ -18,7 +18,8 @@ from torchward.language.documents import TextError
 from torchward.language.finding import WHOLE, Finding, Texts, device_of, drawing, gap, plain
 from torchward.language.generate import generate
 from torchward.language.tokenizer import Tokenizer
-from torchward.nets.language_model import NONE, Chosen, LanguageModel, parts, without_dropout
+from torchward.nets.dropout import without_dropout
+from torchward.nets.language_model import NONE, Chosen, LanguageModel, parts
 from torchward.nets.sampling import Sampling, among, unpacked
 
 
@@ -189,7 +190,7 @@ def dropout(policy: LanguageModel, rollout: Rollout, prompts: Texts) -> Finding:
                 "dropout",
                 False,
                 f"While the model is in training, {where} drops activations: what is compared then comes from two "
-                "different networks. Compute it within torchward.nets.language_model.without_dropout.",
+                "different networks. Compute it within torchward.nets.dropout.without_dropout.",
             )
     return Finding("dropout", True, "off where log-probabilities are compared" if drops else "the model has none")
 

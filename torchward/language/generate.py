@@ -15,8 +15,9 @@ from torch import Tensor
 from torchward.language.documents import TextError
 from torchward.language.tokenizer import Stream, Tokenizer
 from torchward.nets import kv_cache
+from torchward.nets.dropout import without_dropout
 from torchward.nets.kv_cache import Cache
-from torchward.nets.language_model import Chosen, LanguageModel, without_dropout
+from torchward.nets.language_model import Chosen, LanguageModel
 from torchward.nets.replayed import ReplayedSteps, cuda_graphs
 from torchward.nets.transformer import Transformer
 

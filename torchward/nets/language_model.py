@@ -4,8 +4,7 @@ A row of a rollout is a prompt and its completion. At each step the policy sees 
 where the next one was not its own choice, in a prompt, in padding, in what a tool answered, the action is -1.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from torch import Generator, Tensor, nn
 from torchward.config import ConfigError, from_json, to_json
 from torchward.nets import body_description, saving
 from torchward.nets.body import Body, BodyConfig, layers_of, scores_at
+from torchward.nets.dropout import without_dropout
 from torchward.nets.hub_model import HubModel
 from torchward.nets.kv_cache import Cache
 from torchward.nets.lora import LoRA, adapt, adaptation
@@ -199,19 +199,6 @@ class LanguageModel(nn.Module):
         saving.save(self, directory, saving.HUB if hub else None)
         if isinstance(self.body, HubModel):
             self.body.save(directory)
-
-
-@contextmanager
-def without_dropout(policy: nn.Module) -> Iterator[None]:
-    """Within it nothing is dropped: what is compared with what was sampled has to come from the same network."""
-    if not policy.training:
-        yield
-        return
-    policy.eval()
-    try:
-        yield
-    finally:
-        policy.train()
 
 
 def parts(observation: Tree) -> tuple[Tensor, Tensor | None]:

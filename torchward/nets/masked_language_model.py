@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from torchward.nets import body_description, saving
 from torchward.nets.body import Body, BodyConfig, layers_of, scores_at
-from torchward.nets.language_model import NONE, without_dropout
+from torchward.nets.dropout import without_dropout
+from torchward.nets.language_model import NONE
 from torchward.nets.pooling import Pooling, pool
 from torchward.nets.spaces import Discrete, Space
 from torchward.nets.token_scores import PIECE, TokenScores

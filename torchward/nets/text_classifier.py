@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torchward.config import ConfigError
 from torchward.nets import body_description, saving
 from torchward.nets.body import Body, BodyConfig, layers_of
+from torchward.nets.dropout import without_dropout
 from torchward.nets.encoder_decoder import EncoderDecoder
 from torchward.nets.hub_model import HubModel
-from torchward.nets.language_model import without_dropout
 from torchward.nets.pooling import Pooling, pool
 from torchward.nets.spaces import Discrete, Space
 

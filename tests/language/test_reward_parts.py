@@ -155,12 +155,42 @@ def test_a_number_within_a_tolerance() -> None:
     assert says(Numeric(last=True), said, "none", answer=[7, 7]) == [1.0, 0.0] and says(
         Numeric(), said, answer=[7]
     ) == [0]
-    for wrong in ("seven", None, True, math.inf, "1e999"):
+    for wrong in ("seven", None, True, math.inf, math.nan, [7], "9" * 5000):
         with pytest.raises(TextError, match="expected a finite number as 'answer'"):
             says(Numeric(), "7", answer=[wrong])
 
 
+@pytest.mark.parametrize(
+    ("right", "other"),
+    [("12345678901234567890", "12345678901234567891"), (9007199254740992, "9007199254740993"), (2_000_000, "2000001"),
+     ("1e-8", "1e-9"), ("1e300", "1.0000000000000001e300"), (0.1, "0.10000001"), (123456789012.3, "123456789012.4")],
+)  # fmt: skip
+def test_a_number_is_right_to_its_last_digit(right: object, other: str) -> None:
+    reward = Numeric(absolute=1e-9 if right != "1e-8" else 0.0, last=True)
+    assert says(reward, str(right), other, answer=[right] * 2) == [1.0, 0.0]
+
+
+def test_numbers_too_long_to_be_read_are_wrong() -> None:
+    assert says(Numeric(), "9" * 5000, answer=[9]) == says(Numeric(last=True), "9" * 5000, answer=[9]) == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("said", "number"),
+    [("it is \u22125", -5), ("GPT-4", 4), ("item-12", 12), ("7-5", 5), ("x=-4", -4), ("f(2)-3", 3), ("at -.5", -0.5),
+     ("1,234", 1234), ("1,000,000 in all", 1_000_000), ("1,23", 23), ("1,2345", 2345), ("12345,678", 678),
+     ("1,2,3", 3), ("2 (-3)", -3), ("so 5.", 5), ("1e3", 1000), ("2e\u22121", 0.2), ("12 apples", 12)],
+)  # fmt: skip
+def test_the_last_number_of_an_answer(said: str, number: float) -> None:
+    assert says(Numeric(last=True), said, said, answer=[number, number + 1]) == [1.0, 0.0]
+    assert says(Numeric(last=True), said, answer=[-number]) == [0.0]
+
+
 def test_what_contains_the_answer() -> None:
+    numbers = ["-5", "\u22125", "15.5", "5.7", "5,000", "1,5", ".5", "+5", "5e3"]
+    assert says(Contains(), *numbers, answer=["5"] * len(numbers)) == [0.0] * len(numbers)
+    among = ["5", "is 5.", "5, or", "(5)", "3-5", "a-5", "=5", "[5, 6]", "GPT-5", "5%"]
+    assert says(Contains(), *among, answer=["5"] * len(among)) == [1.0] * len(among)
+    assert says(Contains(), "-5", "3-5", "it is -5.", answer=["-5"] * 3) == [1.0, 0.0, 1.0]
     assert says(Contains(), "it is 12.", "it is 123", "x12", "12", answer=["12"] * 4) == [1.0, 0.0, 0.0, 1.0]
     assert says(Contains(), "c++", "c+++", "", answer=["c++", "c++", ""]) == [1.0, 1.0, 0.0]
     assert says(Contains(ignore_case=True), "PARIS", answer=["Paris"]) == [1.0]

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchward.language.documents import TextError
-from torchward.language.rewards import exact_match
+from torchward.language.rewards import GradedMatch, exact_match
+from torchward.language.task import Reward
 
 NEARLY = [
     "",
@@ -41,6 +42,14 @@ def test_each_completion_is_judged_by_its_own_answer(answers: list[tuple[str, st
     earned = exact_match([""] * len(said), said, answer=right, other=right)
     assert [one == 1.0 for one in earned] == [a == b for a, b in answers]
     assert exact_match([""] * len(said), right, answer=right) == [1.0] * len(said)
+
+
+@pytest.mark.parametrize("answer", [5, ["5", "five"], None])
+@pytest.mark.parametrize("reward", [exact_match, GradedMatch(0.5)])
+def test_what_no_text_can_be_is_said_and_not_judged(reward: Reward, answer: object) -> None:
+    """An answer of 5 that is no text would be wrong for every completion, and nothing would be learnt."""
+    with pytest.raises(TextError, match="expected a text as 'answer', to judge by to the letter, got"):
+        reward(["2+3="] * 2, ["5"] * 2, answer=["5", answer])
 
 
 def test_without_the_column_it_is_said_which_one_is_missing() -> None:

@@ -252,7 +252,7 @@ def test_an_answer_on_the_line_of_the_prompt_is_none() -> None:
 
 
 def test_a_snippet_that_everybody_writes_earns_less() -> None:
-    """Three write one answer, one another: 1/3 of its runs of words are theirs alone where all is shared by three."""
+    """Three write one answer, one another: 1/3 of its runs of parts are theirs alone where all is shared by three."""
     shared = "\n    return [value * 2 for value in values if value > sum(values)]"
     alone = "\n    while {1, 2} & {-3}: pop(values[4:5]).x |= lambda *y: None or not 7"
     prompts = ["def scaled(values):"] * 5
@@ -265,6 +265,34 @@ def test_a_snippet_that_everybody_writes_earns_less() -> None:
     assert mixed[:3] == pytest.approx([mixed[0]] * 3) and 0.4 + 0.6 / 4 <= mixed[0] < 0.6
     assert 0.9 < mixed[3] < 1.0, "a bracket and a name are not its own"
     assert Varied(Accepted(), 0.0)(prompts[:4], [shared, shared, "", alone]) == [1.0, 1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "varied",
+    [
+        "\n    # {} {} {}\n    return [value * 2 for value in values if value > sum(values)]  # {}",
+        "\n    return [value * 2 for value in values if value > sum(values)]\n    {} = {}({}, {})",
+        "\n    '''{} {}'''\n    return [value * 2 for value in values if value > sum(values)]\n    # {} {}",
+        "\n    if 0: {}.{}({}).{}\n    return [value * 2 for value in values if value > sum(values)]",
+    ],
+)
+def test_words_that_do_nothing_are_no_variety(varied: str) -> None:
+    """Whatever stands in comments, in texts of their own and where nothing comes: as if all had written the same."""
+    reward, same = Varied(Accepted(), 1.0), "\n    return [value * 2 for value in values if value > sum(values)]"
+    prompts = ["def scaled(values):"] * 4
+    made = [varied.format(*(f"word_{row}_{place}" for place in range(4))) for row in range(4)]
+    assert len(set(made)) == 4 and reward(prompts, made) == reward(prompts, [same] * 4) == pytest.approx([0.25] * 4)
+
+
+def test_a_text_is_one_part_and_a_new_name_is_a_new_one() -> None:
+    reward, prompts = Varied(Accepted(), 1.0), ["def scaled(values):"] * 3
+    answer = "\n    return [join(value, {!r}) + 2 for value in values if {} > sum(values)]"
+    texts = [answer.format(f"colour {row} of many others", "value") for row in range(3)]
+    assert reward(prompts, texts) == pytest.approx([1 / 3] * 3)
+    # Return ListComp BinOp Call join value str Add int comprehension value values Compare NAME Gt Call sum values: 15
+    # different ones, 17 runs of two and 16 of three, and in 6 of these 48 is the name.
+    names = [answer.format("", f"colour_{row}") for row in range(3)]
+    assert reward(prompts, names) == pytest.approx([(6 + 42 / 3) / 48] * 3)
 
 
 def test_variety_is_rewarded_and_what_is_accepted_is_judged(modules: list[Document]) -> None:

@@ -16,10 +16,19 @@ def exact_match(prompts: Sequence[str], completions: Sequence[str], **columns: S
 
     Nothing is stripped, converted or searched for: other white space, a leading zero, another script's digits, and an
     answer among other words are wrong. So there is one way to be right, and nothing to guess more than once.
-    Raises TextError where the documents have no column ``answer``."""
-    return [
-        float(completion == answer) for completion, answer in zip(completions, column(columns, "answer"), strict=True)
-    ]
+    Raises TextError where a document has no text as its column ``answer``."""
+    return [float(completion == answer) for completion, answer in zip(completions, _answers(columns), strict=True)]
+
+
+def _answers(columns: Mapping[str, Sequence[Any]]) -> Sequence[str]:
+    found = column(columns, "answer")
+    for answer in found:
+        if not isinstance(answer, str):
+            raise TextError(
+                f"expected a text as 'answer', to judge by to the letter, got {answer!r:.80}: write it as a text, or "
+                "take another reward: Numeric for numbers, Exact for a list of texts that are equally right"
+            )
+    return found
 
 
 def column(columns: Mapping[str, Sequence[Any]], name: str) -> Sequence[Any]:
@@ -60,10 +69,10 @@ class GradedMatch:
     credit: float
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
-        """What each completion earns. Raises TextError where the documents have no column ``answer``."""
+        """What each completion earns. Raises TextError where a document has no text as its column ``answer``."""
         return [
             1.0 if completion == answer else self.credit * _share(completion, answer)
-            for completion, answer in zip(completions, column(columns, "answer"), strict=True)
+            for completion, answer in zip(completions, _answers(columns), strict=True)
         ]
 
 

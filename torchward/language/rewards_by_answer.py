@@ -6,15 +6,20 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from torchward.config import ConfigError
 from torchward.language.documents import TextError
 from torchward.language.rewards import column, references
 
-_NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?")
-_WITHIN = re.compile(rf"(?:(?<![0-9.])[-+])?{_NUMBER.pattern.removeprefix('[-+]?')}")
-"""Within other words, where a sign behind a digit is that of a difference."""
+_UNSIGNED = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+\u2212]?[0-9]{1,3})?"
+_NUMBER = re.compile(rf"[-+\u2212]?{_UNSIGNED}")
+_SIGN = r"(?<![\w.)\]])[-+\u2212]"
+"""Within other words: behind a digit, a letter or a bracket it is that of a difference, or a hyphen."""
+_WITHIN = re.compile(rf"(?:{_SIGN})?{_UNSIGNED}")
+DIGITS = 1_000
+"""A number of more characters is none: nobody is to wait for its product."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,9 @@ class Exact:
 
 @dataclass(frozen=True)
 class Numeric:
-    """1 for an answer whose number is the reference's, within a tolerance: |a - b| <= absolute + relative |b|."""
+    """1 for an answer whose number is the reference's, within a tolerance: |a - b| <= absolute + relative |b|. Numbers
+    are compared as they are written, to their last digit; a comma before three digits counts for nothing (1,234), and
+    a minus may be a typographer's."""
 
     column: str = "answer"
     """The column of the number; it may hold a number, or a text that is one."""
@@ -51,8 +58,8 @@ class Numeric:
     relative: float = 0.0
     """How far from it, as a part of it."""
     last: bool = False
-    """The last number that stands in an answer counts, whatever stands around it (of `1,234` that is 234); else the
-    answer is a number and nothing more, but for white space around it."""
+    """The last number that stands in an answer counts, whatever stands around it; else the answer is a number and
+    nothing more, but for white space around it."""
 
     def __post_init__(self) -> None:
         if not (0.0 <= self.absolute < math.inf and 0.0 <= self.relative < math.inf):
@@ -68,24 +75,22 @@ class Numeric:
         ]
 
     def _agrees(self, said: str, right: Any) -> bool:
-        try:
-            number = isinstance(right, int | float) and not isinstance(right, bool)
-            wanted = float(right) if number else _whole(str(right))
-        except OverflowError:
-            wanted = None
-        if wanted is None or not math.isfinite(wanted):
-            raise TextError(f"expected a finite number as {self.column!r}, to judge by, got {right!r:.80}")
+        wanted = None if isinstance(right, bool) else _whole(str(right))
+        if wanted is None:
+            raise TextError(f"expected a finite number as {self.column!r}, to judge by, got {str(right)[:80]!r}")
         if self.last:
             found = _WITHIN.findall(said)
-            got = float(found[-1]) if found else None
+            got = _number(found[-1]) if found else None
         else:
             got = _whole(said)
-        return got is not None and abs(got - wanted) <= self.absolute + self.relative * abs(wanted)
+        tolerance = Fraction(self.absolute) + Fraction(self.relative) * abs(wanted)
+        return got is not None and abs(got - wanted) <= tolerance
 
 
 @dataclass(frozen=True)
 class Contains:
-    """1 for an answer in which a reference stands as a whole: no letter or digit joins it on either side.
+    """1 for an answer in which a reference stands as a whole: no letter or digit joins it on either side, and of a
+    number no sign, point or comma that makes it another one.
 
     Who may write much may name every answer there is: ``longest`` bounds that."""
 
@@ -104,9 +109,17 @@ class Contains:
         ]
 
     def _holds(self, said: str, right: str) -> bool:
+        if not right:
+            return False
         how = re.IGNORECASE if self.ignore_case else 0
-        return bool(right) and re.search(rf"(?<!\w){re.escape(right)}(?!\w)", said, how) is not None
+        before = rf"(?<!\w)(?<!\.)(?<![0-9],)(?<!{_SIGN})" if right[0].isdecimal() else r"(?<!\w)"
+        behind = r"(?!\w)(?![.,][0-9])" if right[-1].isdecimal() else r"(?!\w)"
+        return re.search(before + re.escape(right) + behind, said, how) is not None
 
 
-def _whole(text: str) -> float | None:
-    return float(text) if _NUMBER.fullmatch(text := text.strip()) else None
+def _whole(text: str) -> Fraction | None:
+    return _number(text) if _NUMBER.fullmatch(text := text.strip()) else None
+
+
+def _number(text: str) -> Fraction | None:
+    return Fraction(text.replace(",", "").replace("\u2212", "-")) if len(text) <= DIGITS else None

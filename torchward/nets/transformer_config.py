@@ -15,7 +15,7 @@ class TransformerConfig:
     """The parts of a transformer and their sizes. The names of sizes are those of transformers' Llama."""
 
     vocab_size: int = 512
-    """Number of tokens."""
+    """Number of tokens. A run that makes a new model takes that of its tokenizer instead."""
     hidden_size: int = 128
     """Width of the stream that the layers read and add to."""
     num_hidden_layers: int = 4

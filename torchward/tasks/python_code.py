@@ -96,8 +96,7 @@ class Accepted:
         function = compiled(prompt + completion)
         if function is None:
             return False
-        asked = prompt.count("\n") + (not prompt.endswith("\n"))
-        nodes = list(_effective(statement for statement in function.body if statement.lineno > asked))
+        nodes = list(_answered(function, prompt))
         if len({type(node) for node in nodes if isinstance(node, ast.stmt | ast.expr)} - {ast.Pass}) < self.kinds:
             return False
         parameters = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
@@ -110,16 +109,19 @@ class Varied:
     """A reward: an accepted answer earns ``1 - variety``, and ``variety`` times how rare it is. Who writes the same
     snippet behind every prompt earns little more than the first part.
 
-    How rare: of its runs of one, two and three words or signs, over how many accepted answers each stands in, the mean.
-    The answers are those that are judged together, a rollout's. After Li et al. 2025 (DARLING), who multiply by the
-    number of kinds of answers that a learnt classifier tells apart."""
+    How rare: of its runs of one, two and three parts of syntax, over how many accepted answers each stands in, the
+    mean. A part is a statement, an expression or an operator, with the names that it says; of a text or a number only
+    that it is one. So what stands in a comment or a text, or is never reached, is no variety. A name that nobody else
+    has is: no check can tell it from a good one. The answers are those that are judged together, a rollout's. After Li
+    et al. 2025 (DARLING), who multiply by the number of kinds of answers that a learnt classifier tells apart."""
 
     accepted: Accepted
     variety: float
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
         earned = self.accepted(prompts, completions)
-        runs = [_runs(text) if reward else set() for text, reward in zip(completions, earned, strict=True)]
+        answers = zip(prompts, completions, earned, strict=True)
+        runs = [_runs(prompt, text) if reward else set() for prompt, text, reward in answers]
         among = Counter(run for each in runs for run in each)
         rare = [sum(1.0 / among[run] for run in each) / max(1, len(each)) for each in runs]
         return [reward * (1.0 - self.variety + self.variety * part) for reward, part in zip(earned, rare, strict=True)]
@@ -130,9 +132,17 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+|[^\w\s]", text)
 
 
-def _runs(text: str) -> set[tuple[str, ...]]:
-    parts = words(text)
+def _runs(prompt: str, completion: str) -> set[tuple[str, ...]]:
+    function = compiled(prompt + completion)
+    nodes = () if function is None else _answered(function, prompt)
+    parts = [_part(node) for node in nodes if not isinstance(node, ast.expr_context)]
     return {run for n in (1, 2, 3) for run in zip(*(parts[i:] for i in range(n)), strict=False)}
+
+
+def _part(node: ast.AST) -> str:
+    if isinstance(node, ast.Constant):
+        return f"Constant {type(node.value).__name__}"
+    return " ".join([type(node).__name__, *(value for _, value in ast.iter_fields(node) if isinstance(value, str))])
 
 
 class Piece(NamedTuple):
@@ -206,17 +216,21 @@ def compiled(source: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
     return None
 
 
-def _effective(statements: Iterable[ast.stmt]) -> Iterator[ast.AST]:
-    """All nodes of the statements but those that have no effect or are never reached. Without recursion."""
-    waiting: list[ast.AST] = _reached(statements)
+def _answered(function: ast.FunctionDef | ast.AsyncFunctionDef, prompt: str) -> Iterator[ast.AST]:
+    """All nodes of a function behind its prompt but those that have no effect or are never reached, in their order.
+    Without recursion."""
+    asked = prompt.count("\n") + (not prompt.endswith("\n"))
+    waiting = _reached(statement for statement in function.body if statement.lineno > asked)[::-1]
     while waiting:
         node = waiting.pop()
         yield node
+        parts: list[ast.AST] = []
         for _, part in ast.iter_fields(node):
             if isinstance(part, ast.AST):
-                waiting.append(part)
+                parts.append(part)
             elif isinstance(part, list):
-                waiting += _reached(each for each in part if isinstance(each, ast.AST))
+                parts += _reached(each for each in part if isinstance(each, ast.AST))
+        waiting += reversed(parts)
 
 
 def _reached(nodes: Iterable[ast.AST]) -> list[ast.AST]:

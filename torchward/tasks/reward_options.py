@@ -33,8 +33,8 @@ class RewardOptions:
     """Weight of 1 for the reference itself, but for white space around it."""
     numeric_weight: float = 0.0
     """Weight of 1 for the number of the reference: it is the last one in an answer."""
-    numeric_tolerance: float = 1e-6
-    """How far from it, as a part of it."""
+    numeric_tolerance: float = 0.0
+    """How far from it, as a part of it; 0: as far as 1e-9."""
     contains_weight: float = 0.0
     """Weight of 1 for an answer in which the reference stands."""
     bleu_weight: float = 0.0

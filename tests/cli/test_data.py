@@ -42,7 +42,7 @@ def test_questions_are_looked_for_in_training(command: Command, place: Path) -> 
     half = [json.dumps({"prompt": f"What is {n} and {n}? "}) for n in range(60, 70)]
     (place / "half.jsonl").write_text("\n".join([*lines, *half]))
     _, out, _ = command("data", "sft", "./half.jsonl")
-    assert re.search(r"! \d+ of \d+ have no answer, \S*half.jsonl:[67]\d for one: sft passes them over", out)
+    assert re.search(r"! \d+ of \d+ have no answer to imitate, \S*half.jsonl:[67]\d for one: sft passes them over", out)
     (place / "some.jsonl").write_text("\n".join([*lines, json.dumps({"text": "What is 9 and 9? 18"})]))
     net = ("--hidden-size", "16", "--num-hidden-layers", "1", "--num-attention-heads", "2")
     short = ("./some.jsonl", "--total-timesteps", "128", "--no-tensorboard", "--name")
@@ -51,6 +51,27 @@ def test_questions_are_looked_for_in_training(command: Command, place: Path) -> 
     assert re.search(
         r"1 of \d+ documents have no answer to imitate and are passed over, \S*some.jsonl:61 for one\n", told
     )
+
+
+def test_what_is_learnt_is_looked_at_as_it_is_learnt(command: Command, place: Path) -> None:
+    """A chat takes a token for each role and each end; a pair is two texts; conversations are not their openings."""
+    say = [{"role": "user", "content": "12"}, {"role": "assistant", "content": "345"}]
+    chats = [{"messages": [{**say[0], "content": f"{number:02}"}, say[1]]} for number in range(40)]
+    (place / "chats.jsonl").write_text("\n".join(map(json.dumps, chats)))
+    counted = ("./chats.jsonl", "--tokenizer", "bytes", "--max-length")
+    # user 12 end assistant 345 end: 9 tokens are predicted.
+    assert row(command("data", "sft", *counted, "9").out, "longer than 9 tokens") == ["0", "0"]
+    out = command("data", "sft", *counted, "8").out
+    assert sum(map(int, row(out, "longer than 8 tokens"))) == 40
+    pairs = [{"prompt": f"{number:02}", "chosen": "abc", "rejected": "de"} for number in range(40)]
+    (place / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    counted = ("./pairs.jsonl", "--tokenizer", "bytes", "--max-length")
+    # start 12 abc end: 7 tokens are read.
+    assert row(command("data", "dpo", *counted, "7").out, "longer than 7 tokens") == ["0", "0"]
+    assert sum(map(int, row(command("data", "dpo", *counted, "6").out, "longer than 6 tokens"))) == 40
+    assert sum(map(int, row(command("data", "kto", *counted, "6").out, "documents"))) == 80
+    talks = ("dialogue", "--demonstrations", "30", "--problems", "60", "--test", "20")
+    assert row(command("data", "sft", *talks).out, "documents") == ["25", "5"]  # of 30
 
 
 def test_tokens_are_those_of_the_run_that_it_begins_from(command: Command, place: Path) -> None:

@@ -94,6 +94,10 @@ def test_a_folder_by_patterns(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     assert [d.content for d in Folder(tmp_path).documents()] == ["a.md", "b.txt", "deep/c.txt"]
     assert [d.content for d in Folder(tmp_path, ("*.py", "*.p*")).documents()] == ["d.py"]
+    (tmp_path / "a.md").write_text(" \n")
+    assert [d.content for d in Folder(tmp_path).documents()] == ["b.txt", "deep/c.txt"]
+    with pytest.raises(TextError, match="expected text in .*, got 1 files without any"):
+        list(Folder(tmp_path, ("a.*",)).documents())
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:

@@ -57,6 +57,37 @@ def test_one_question_is_on_one_side() -> None:
     ]
     assert {Document(content, "").question for content in contents} == {"6 * 7"}
     assert Document(Preference("", "42", "13"), "").question == "\n42\n13"
+    assert Document(Preference("", "6 * 7\nfour", "6 * 7\nfive"), "").question == "6 * 7", "not: and the letter f"
+
+
+def test_a_conversation_is_on_one_side_wherever_an_answer_stands() -> None:
+    said = tuple(
+        Message("assistant" if i % 2 else "user", text) for i, text in enumerate(["Q1", "A1", "Q2", "A2", "Q3"])
+    )
+    better, worse = (Message("assistant", "yes"),), (Message("assistant", "no"),)
+    contents: list[Content] = [content for end in (1, 3, 5) for content in (
+        Prompt(said[:end]), Completion(said[:end], better), Preference(said[:end], better, worse),
+        Preference("", said[:end] + better, said[:end] + worse), Dialogue(said[:end] + better),
+    )]  # fmt: skip
+    assert {Document(content, "").question for content in contents} == {"Q1"}
+
+
+@pytest.mark.parametrize("before", [(), (Message("system", "Be brief."), Message("assistant", "Hello!"))])
+def test_documents_that_nobody_asked_for_are_split_by_what_they_say(before: tuple[Message, ...]) -> None:
+    """An empty prompt, or a greeting, is no question that all of them share."""
+
+    def made(number: int) -> Content:
+        ask, answer = Message("user", f"{number}?"), Message("assistant", "yes")
+        return Dialogue((*before, ask, answer)) if before else Completion("", f"{number}!")
+
+    sides = Split(0.3)([Document(made(number), "") for number in range(200)])
+    assert min(map(len, sides)) > 30  # of 60; by one question all of them would be on one side
+
+
+def test_messages_stand_one_a_line() -> None:
+    ask, answer = Message("user", "What is 2+2?"), Message("assistant", "4")
+    texts = {Document(content, "").text for content in (Completion((ask,), (answer,)), Dialogue((ask, answer)))}
+    assert texts == {"What is 2+2?\n4"} and Document(Completion("2+2=", "4"), "").text == "2+2=4"
 
 
 def test_the_hash_is_the_same_in_every_process() -> None:

@@ -97,6 +97,31 @@ def test_what_is_passed_over_is_told_and_where() -> None:
     assert of(pair, rated, bad).demonstrations().left_out.startswith("2 of 6 documents have no answer to imitate")
 
 
+def test_few_answers_of_which_none_is_held_out_are_parted_all_the_same() -> None:
+    """Most lines are prompts, and the split left no answer to validate on: it is not asked the same once more."""
+    split = Split(0.2)
+    asked = [Document(Prompt(f"{i}="), f"line {i}") for i in range(300)]
+    shown = [Document(Completion(f"{i}=", "1"), f"line {i}") for i in range(300, 600)]
+    shown = [each for each in shown if not split.validates(each)][:30]
+    train, test = split([*asked, *shown])
+    assert not any(isinstance(each.content, Completion) for each in test)
+    found = Text(Problems("few", train, test, exact_match, tokenizer=Characters(), split=split)).demonstrations()
+    assert len(found.train) + len(found.validation) == 30 and len(found.validation) >= 2
+
+
+def test_both_sides_of_a_pair_validate_together() -> None:
+    pairs = [Document(Preference("", f"{i} yes", f"{i} no"), f"line {i}") for i in range(40)]
+    made = Text(Problems("pairs", pairs, [], exact_match, tokenizer=Characters(), split=Split(0.3)))
+    sides = [[each.origin for each in side] for side in made.rated_sides()]
+    assert not set(sides[0]) & set(sides[1]) and all(side.count(each) == 2 for side in sides for each in side)
+
+
+def test_documents_that_say_nothing_are_not_read() -> None:
+    words = [Document(word, word) for word in ["one", "two", " \n", "four", "", "six"]]
+    sides = Text(replace(answered(), corpus=words, split=Split(0.5))).corpus_sides()
+    assert sorted(each.text for side in sides for each in side) == ["four", "one", "six", "two"]
+
+
 def test_a_text_that_no_row_holds_is_told_by_where_it_stands() -> None:
     long = Document(Completion("7=", "4" + 30 * "9"), "line 97")
     for split in (Split(0.3), Split(0.3, salt="other"), Split(0.3, salt="third")):

@@ -97,6 +97,13 @@ def test_a_separator_that_stands_nowhere_is_told(tmp_path: Path) -> None:
         texts.Options(separator="")
 
 
+@pytest.mark.parametrize(("name", "what"), [("books", "files"), ("a.jsonl", "rows"), ("a.db", "rows")])
+def test_a_separator_is_for_a_file_of_text(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / "books").mkdir()
+    with pytest.raises(ConfigError, match=rf"expected no separator for .*{name}, whose documents are its {what}, got"):
+        texts.read(texts.Options(separator="\n\n"), tmp_path / name)
+
+
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises((ConfigError, TextError), match="nowhere"):
         texts.read(texts.Options(), tmp_path / "nowhere.txt")

@@ -50,13 +50,14 @@ class TextFile:
 
 @dataclass(frozen=True)
 class Folder:
-    """Each file of a folder that a pattern fits is a document. What is hidden is left out."""
+    """Each file of a folder that a pattern fits is a document. What is hidden or empty is left out."""
 
     path: Path
     globs: tuple[str, ...] = ("**/*.txt", "**/*.md")
 
     def documents(self) -> Iterator[Document]:
-        """The files, by name. Raises TextError where no pattern fits, and for a file that cannot be read."""
+        """The files, by name. Raises TextError where no pattern fits, where all are empty, and for a file that cannot
+        be read."""
         root = Path(self.path)
         if not root.is_dir():
             raise TextError(f"expected a folder at {root}, got {'a file' if root.exists() else 'nothing'}")
@@ -64,8 +65,13 @@ class Folder:
         shown = sorted(file for file in found if not any(part[0] == "." for part in file.relative_to(root).parts))
         if not shown:
             raise TextError(f"expected files that fit {' or '.join(self.globs)} in {root}, got none")
+        empty = True
         for file in shown:
-            yield Document(_read(file), str(file))
+            if (text := _read(file)).strip():
+                yield Document(text, str(file))
+                empty = False
+        if empty:
+            raise TextError(f"expected text in {root}, got {len(shown):,} files without any")
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,8 @@ class Document:
             case Prompt(prompt):
                 return plain(prompt)
             case Completion(prompt, completion):
-                return plain(prompt) + plain(completion)
+                between = "" if isinstance(prompt, str) or not prompt else "\n"
+                return plain(prompt) + between + plain(completion)
             case Dialogue(messages):
                 return plain(messages)
             case Preference(prompt, chosen, rejected):
@@ -92,14 +93,15 @@ class Document:
 
     @property
     def question(self) -> str:
-        """What must not stand in training and in validation: the prompt where there is one, else all of the text."""
+        """What must not stand in training and in validation: the prompt where there is one, of a conversation what was
+        asked first, else all of the text."""
         match self.content:
             case Prompt(prompt) | Completion(prompt, _):
-                return plain(prompt)
+                return first_asked(prompt) or self.text
             case Dialogue(messages):
-                return plain(asked(messages))
+                return first_asked(messages)
             case Preference(prompt, chosen, rejected):
-                return plain(prompt) or plain(shared(chosen, rejected)) or self.text
+                return first_asked(prompt) or first_asked(shared(chosen, rejected)).strip() or self.text
             case str(text):
                 return text
 
@@ -110,19 +112,29 @@ def plain(words: Words) -> str:
 
 
 def asked(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The messages before the assistant's first."""
-    first = next((i for i, message in enumerate(messages) if message.role == "assistant"), len(messages))
-    return messages[:first]
+    """The messages before the assistant's first answer to the user; what it says of itself before is none."""
+    heard = False
+    for i, message in enumerate(messages):
+        if heard and message.role == "assistant":
+            return messages[:i]
+        heard |= message.role == "user"
+    return messages
+
+
+def first_asked(words: Words) -> str:
+    """A prompt in plain text; of messages the first that are asked, by which a conversation stays on one side, wherever
+    in it an answer stands."""
+    return plain(words if isinstance(words, str) else asked(words))
 
 
 def shared(chosen: Words, rejected: Words) -> Words:
-    """What two answers begin with alike: characters, or whole messages."""
+    """What two answers begin with alike: whole lines of a text, or whole messages."""
     count = 0
     for one, other in zip(chosen, rejected, strict=False):
         if one != other:
             break
         count += 1
-    return chosen[:count]
+    return chosen[: chosen.rfind("\n", 0, count) + 1] if isinstance(chosen, str) else chosen[:count]
 
 
 def imitated(document: Document) -> Document | None:

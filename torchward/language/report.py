@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from torchward.language.documents import Document, TextError, hash64
+from torchward.language.chat import Template, encode, encode_pair
+from torchward.language.documents import Document, Preference, Prompt, TextError, hash64
 from torchward.language.shingles import NEAR, normal, repeated
 from torchward.language.tokenizer import Tokenizer, byte_counts
 
@@ -30,7 +31,8 @@ class Side:
     near: int
     """Further documents of which at least half stands in earlier ones of this side."""
     long: int
-    """Documents that are longer than `max_length` tokens: rows that wrap cut them, whole ones refuse them."""
+    """Documents that take more than `max_length` tokens of a row, with roles and end, of a pair the longer answer behind
+    its prompt: rows that wrap cut them, whole ones refuse them."""
 
     @property
     def tokens_per_byte(self) -> float:
@@ -98,18 +100,21 @@ def report(
     tokenizer: Tokenizer,
     *,
     max_length: int | None = None,
+    template: Template | None = None,
 ) -> Report:
     """Measure documents before training on them; `validation` may be empty.
 
-    ``max_length`` is the number of tokens that training looks at together. Raises TextError without documents."""
+    ``max_length`` is the number of tokens that training looks at together, and chats are written by ``template``.
+    Raises TextError without documents."""
     if not train:
         raise TextError("expected documents to train on, got none")
     used = np.zeros(tokenizer.vocab_size, np.bool_)
-    side, warnings = _measured("training", train, tokenizer, max_length, used)
+    template = template or Template()
+    side, warnings = _measured("training", train, tokenizer, template, max_length, used)
     warnings += _vocabulary(tokenizer, used, side)
     if not validation:
         return Report(side, None, None, max_length, tuple(warnings))
-    other, more = _measured("validation", validation, tokenizer, max_length, np.zeros_like(used))
+    other, more = _measured("validation", validation, tokenizer, template, max_length, np.zeros_like(used))
     leakage, sentences = _leakage(train, validation)
     warnings += more + sentences
     if other.tokens < FEW:
@@ -131,15 +136,21 @@ def bits_per_byte(loss: float, tokens: int, size: int) -> float:
 
 
 def _measured(
-    name: str, documents: Sequence[Document], tokenizer: Tokenizer, max_length: int | None, used: NDArray[np.bool_]
+    name: str,
+    documents: Sequence[Document],
+    tokenizer: Tokenizer,
+    template: Template,
+    max_length: int | None,
+    used: NDArray[np.bool_],
 ) -> tuple[Side, list[str]]:
     """One side, and what is wrong with it. ``used`` ``[vocab_size]`` becomes True where a token occurs."""
     texts = [document.text for document in documents]
-    lengths = np.zeros(len(texts), np.int64)
+    lengths, long = np.zeros(len(texts), np.int64), 0
     refused: list[tuple[str, TextError]] = []
     for place, text in enumerate(texts):
         try:
             ids = tokenizer.encode(text)
+            long += max_length is not None and taken(documents[place], tokenizer, template) > max_length
         except TextError as error:
             refused.append((documents[place].origin, error))
             continue
@@ -157,7 +168,7 @@ def _measured(
         lengths=(least, low, median, high, most),
         exact=int((copies >= 0).sum()),
         near=int(near.sum()),
-        long=int((lengths > max_length).sum()) if max_length is not None else 0,
+        long=long,
     )
     warnings = []
     if refused:
@@ -166,6 +177,19 @@ def _measured(
     warnings += _repeats(name, documents, copies, copies >= 0, "word for word")
     warnings += _repeats(name, documents, source, near, "for half or more")
     return side, warnings + _texts(name, documents, texts)
+
+
+def taken(document: Document, tokenizer: Tokenizer, template: Template) -> int:
+    """How many tokens of a row a document takes in training: those that are predicted; of a pair or a prompt all of the
+    longer answer behind its prompt, or of the prompt."""
+    match document.content:
+        case Preference():
+            pair = encode_pair(document, tokenizer, template)
+            return 0 if pair is None else max(len(side.ids) for side in pair)
+        case Prompt(prompt):
+            return len(template.prompt(prompt, tokenizer))
+    sequence, _ = encode(document, tokenizer, template)
+    return 0 if sequence is None else len(sequence.ids) - 1
 
 
 def _copies(keys: Sequence[int]) -> NDArray[np.int64]:

@@ -109,16 +109,20 @@ class Text:
         return (self.problems.train, self.problems.test) if self.problems.test else self.split(self._corpus)
 
     def corpus_sides(self) -> tuple[list[Document], list[Document]]:
-        """All of its text, what is asked and what is answered as one, and the part of it that validates. Documents are
-        split by what they ask: a question that is held out is not among what is read, with its answer, either."""
-        train, validation = ([Document(each.text, each.origin) for each in side] for side in self.split(self._corpus))
+        """All of its text, what is asked and what is answered as one, and the part of it that validates; documents
+        that say nothing are left out. Documents are split by what they ask: a question that is held out is not among
+        what is read, with its answer, either."""
+        train, validation = (
+            [Document(each.text, each.origin) for each in side if each.text.strip()]
+            for side in self.split(self._corpus)
+        )
         return train, validation
 
     def corpus(self) -> Texts:
         """All of its text, to pretrain on; a part, by the split, validates."""
         return self._texts(*self.corpus_sides())
 
-    def demonstrations(self) -> Texts:
+    def imitated_sides(self) -> tuple[list[Document], list[Document]]:
         """Those of its documents that hold an answer; of two answers the better one, and none that is labelled False.
         Those held out validate, where they hold answers too, else a part of the others, by the split. Raises TextError
         where there is none."""
@@ -135,14 +139,18 @@ class Text:
                 f"expected answers to learn from in {self.name}, got {what}, or give documents with completion or "
                 "messages"
             )
-        texts = self._texts(answered, held_out) if held_out else self._texts(*self.split(answered))
+        return (answered, held_out) if held_out else self._parted(answered)
+
+    def demonstrations(self) -> Texts:
+        """What :meth:`imitated_sides` has, as tokens, and what it passes over. Raises TextError where there is none."""
+        texts = self._texts(*self.imitated_sides())
         given = [*self.problems.imitated, *self.problems.test]
         others = [each for each in given if imitated(each) is None and not isinstance(each.content, Prompt)]
         return replace(texts, left_out=_left_out(others, given, "have no answer to imitate"))
 
-    def preferences(self) -> Preferences:
-        """Its pairs of answers of which one is better, with the column ``margin`` where there is one. Those held out
-        validate, where there are such, else a part of the others, by the split. Raises TextError without any."""
+    def preference_sides(self) -> tuple[list[Document], list[Document]]:
+        """Its pairs of answers of which one is better. Those held out validate, where there are such, else a part of
+        the others, by the split. Raises TextError without any."""
         train, test = (
             [each for each in documents if isinstance(each.content, Preference)]
             for documents in (self.problems.train, self.problems.test)
@@ -152,24 +160,38 @@ class Text:
                 f"expected pairs of answers in {self.name}, got none: give lines with chosen and rejected, or "
                 "the file of what people picked"
             )
+        return (train, test) if test else self._parted(train)
+
+    def preferences(self) -> Preferences:
+        """What :meth:`preference_sides` has, as tokens, with the column ``margin`` where there is one, and what it
+        passes over. Raises TextError where there is none."""
+        train, test = self.preference_sides()
         given = self._given
         others = [each for each in given if not isinstance(each.content, Preference | Prompt)]
         left_out = _left_out(others, given, "are no pairs")
-        train, test = (train, test) if test else self.split(train)
         words = self.tokenizer.description()
         return Preferences(self._pairs(train), self._pairs(test), self.tokenizer.pad_id, words, left_out)
 
-    def judgements(self) -> Judgements:
+    def rated_sides(self) -> tuple[list[Document], list[Document]]:
         """Its answers that were judged alone, those with the column ``label``, true or false; and of its pairs, the
-        better answer as a good one and the worse as a bad one. Raises TextError without any of either kind."""
-        sides = [rated(documents) for documents in (self.problems.train, self.problems.test)]
-        train, test = sides if sides[1] else self.split(sides[0]) if sides[0] else sides
+        better answer as a good one and the worse as a bad one. Those held out validate, where there are such, else a
+        part of the others, by the split. Raises TextError without any of either kind."""
+        train, test = rated(self.problems.train), rated(self.problems.test)
+        if train and not test:
+            told = [each for each in self.problems.train if rated([each])]
+            train, test = (rated(side) for side in self._parted(told))  # a pair stays together
         for good in (True, False):
             if not any(each.columns[LABEL] is good for each in train):
                 raise TextError(
                     f"expected answers that were judged {'good' if good else 'bad'} in {self.name}, got none: give "
                     "lines with prompt, completion and label, true or false, or pairs with chosen and rejected"
                 )
+        return train, test
+
+    def judgements(self) -> Judgements:
+        """What :meth:`rated_sides` has, as tokens, and what it passes over. Raises TextError without answers of either
+        kind."""
+        train, test = self.rated_sides()
         given = self._given
         others = [each for each in given if not isinstance(each.content, Prompt) and not rated([each])]
         left_out = _left_out(others, given, "have no label")
@@ -190,6 +212,10 @@ class Text:
         problems, judge = self.problems, Judge(model, pessimism, self.tokenizer.description())
         metric = problems.metric or (problems.reward if self.knows_answers else None)
         return Text(replace(problems, reward=judge, metric=metric), self._tokenizer, self._template)
+
+    def _parted(self, documents: Sequence[Document]) -> tuple[list[Document], list[Document]]:
+        """By the split; where something is held out by it, by another: these are what it left."""
+        return (replace(self.split, salt=f"{self.split.salt} again") if self.problems.test else self.split)(documents)
 
     def _pairs(self, documents: Sequence[Document]) -> Pairs:
         pairs = [encode_pair(each, self.tokenizer, self.template) for each in documents]

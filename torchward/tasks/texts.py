@@ -18,7 +18,8 @@ class Options:
     tokenizer: TokenizerChoice = field(default_factory=BPE)
     """The tokenizer of a model that is made for it; one that is fine-tuned has its own."""
     separator: str | None = None
-    """What stands between the documents of a text file, such as a blank line; without it, a file is cut into pieces."""
+    """What stands between the documents of a text file, such as a blank line; without it, a file is cut into pieces.
+    In a folder each file is a document."""
     validation: float = 0.1
     """The part of the documents that validates, and is held out from learning by reward."""
     answer_length: int = 64
@@ -54,7 +55,13 @@ def read(options: Options, path: Path) -> Problems:
     """The documents at ``path``. Answers are judged by ``options.rewards``: by default by the column ``answer``, to the
     letter, where there is one.
 
-    Raises TextError for what cannot be read, and ConfigError for a path that is none."""
+    Raises TextError for what cannot be read, and ConfigError for a path that is none, and a separator where none is
+    looked for."""
+    if options.separator is not None and (path.is_dir() or path.suffix in (".jsonl", ".db")):
+        raise ConfigError(
+            f"expected no separator for {path}, whose documents are its {'files' if path.is_dir() else 'rows'}, got "
+            f"{options.separator!r}; leave it out"
+        )
     if path.is_dir():
         documents = list(Folder(path).documents())
     elif path.suffix == ".jsonl":

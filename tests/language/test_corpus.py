@@ -96,7 +96,7 @@ def test_a_folder_by_patterns(tmp_path: Path) -> None:
     assert [d.content for d in Folder(tmp_path, ("*.py", "*.p*")).documents()] == ["d.py"]
     (tmp_path / "a.md").write_text(" \n")
     assert [d.content for d in Folder(tmp_path).documents()] == ["b.txt", "deep/c.txt"]
-    with pytest.raises(TextError, match="expected text in .*, got 1 files without any"):
+    with pytest.raises(TextError, match=r"expected text in .*, got 1 files without any"):
         list(Folder(tmp_path, ("a.*",)).documents())
 
 

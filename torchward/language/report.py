@@ -31,8 +31,8 @@ class Side:
     near: int
     """Further documents of which at least half stands in earlier ones of this side."""
     long: int
-    """Documents that take more than `max_length` tokens of a row, with roles and end, of a pair the longer answer behind
-    its prompt: rows that wrap cut them, whole ones refuse them."""
+    """Documents that take more than `max_length` tokens of a row, with roles and end; of a pair, the longer answer behind
+    its prompt. Rows that wrap cut them, whole ones refuse them."""
 
     @property
     def tokens_per_byte(self) -> float:

@@ -15,12 +15,12 @@ from torch import Generator, Tensor
 from tests.algorithms import tiny_text
 from tests.algorithms.training import start
 from tests.language.models import CONTEXT, GPT, LLAMA, WORDS, model
-from torchward.algorithms import expert_iteration, pretrain, sft
+from torchward.algorithms import classify, expert_iteration, masked_lm, pretrain, sft
 from torchward.algorithms.pretrain import Learner, Patience, some, validate
 from torchward.config import ConfigError
 from torchward.data.packing import Packing, Rows, Whole, Wrapped, gather, once, plan
 from torchward.data.sequences import Sequences, TokenSequence
-from torchward.language.documents import Document, Prompt, TextError
+from torchward.language.documents import Document, Prompt, Split, TextError
 from torchward.language.rewards import exact_match
 from torchward.language.task import Problems
 from torchward.language.text_task import Text
@@ -29,6 +29,7 @@ from torchward.metrics import read_metrics
 from torchward.nets.adamw import decayed
 from torchward.nets.language_model import LanguageModel
 from torchward.nets.lora import LoRA
+from torchward.nets.positions import Rotary
 from torchward.nets.transformer_config import TransformerConfig
 
 PAD = 12
@@ -317,6 +318,36 @@ def test_what_does_not_fit_is_refused_before_the_run(tmp_path: Path) -> None:
         tuned(tmp_path / "frozen", task, tiny_text.policy(task), lora=LoRA(r=2), freeze_layers=2)
     with pytest.raises(ConfigError, match="expected a model to tune"):
         tuned(tmp_path / "none", task, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("module", [pretrain, masked_lm, classify])
+def test_a_new_model_reads_as_far_as_it_has_learnt(module: Any) -> None:
+    """By default there is no place in the model's context that no row reaches: it would keep what it began with."""
+    config = module.Config()
+    assert config.max_length == config.model.max_position_embeddings
+
+
+def test_places_of_which_nothing_is_learnt_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [Document("abc" * 10 + letter, letter) for letter in "abcdef"]
+    task = Text(replace(tiny_text.task().problems, corpus=texts, split=Split(0.5)))
+    shape = replace(GPT, max_position_embeddings=24)
+    told = "nothing is learnt of longer texts"
+    for length, net in ((16, shape), (24, shape), (16, replace(shape, positions=Rotary()))):
+        config = pretrain.Config(total_timesteps=96, max_length=length, per_device_train_batch_size=2, model=net)
+        name = f"{length}-{type(net.positions).__name__}"
+        before = {key: value.clone() for key, value in made(config, task, tmp_path / f"{name}-0", 0.0).items()}
+        capsys.readouterr()
+        after = made(config, task, tmp_path / name, config.learning_rate)
+        assert (told in capsys.readouterr().err) == (name == "16-Learned"), name
+        if name == "16-Learned":
+            moved = (after["body.stack.place.weight"] != before["body.stack.place.weight"]).any(1)
+            assert moved[:16].all() and not moved[16:].any()
+
+
+def made(config: pretrain.Config, task: Text, path: Path, rate: float) -> dict[str, Tensor]:
+    """The weights behind a short run at a step size."""
+    config = replace(config, learning_rate=rate, weight_decay=0.0)
+    return pretrain.train(config, task, start(path, pretrain, config, task, progress=True)).state_dict()
 
 
 @pytest.mark.parametrize("module", [pretrain, sft])

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchward.algorithms.pretrain import Patience, Settings, check_texts, precision, schedule
+from torchward.algorithms.pretrain import Patience, Settings, check_texts, precision, schedule, tell_of_places
 from torchward.algorithms.sft import groups
 from torchward.config import ConfigError, verify_training
 from torchward.data.labelled import Batch, Shuffled, in_order
@@ -76,7 +76,7 @@ class Config:
     """Stop after so many evaluations in a row that are worse than the best before; None: never."""
     max_eval_samples: int = 2_000
     """Texts of those held out that an evaluation looks at, the first ones."""
-    model: TransformerConfig = field(default_factory=lambda: bert(512, 128, 4, 4, 256))
+    model: TransformerConfig = field(default_factory=lambda: bert(512, 128, 4, 4, 128))
     """The network of a classifier that begins from nothing; with init it is that of the model there."""
     seed: int = 0
     """Everything random follows from it."""
@@ -224,6 +224,8 @@ def train(
     ``policy`` itself where it is one, which goes on learning; without it, one that begins from nothing."""
     texts = task.labelled(config.max_length, policy.labels if isinstance(policy, TextClassifier) else None)
     keep_freed()
+    if policy is None:
+        tell_of_places(config.model, config.max_length, run)
     made = classifier(config, texts, policy).to(config.device)
     check_texts(made, texts, config.max_length)
     rows = config.per_device_train_batch_size

@@ -24,6 +24,7 @@ from torchward.algorithms.pretrain import (
     read,
     schedule,
     some,
+    tell_of_places,
 )
 from torchward.config import ConfigError, verify_training
 from torchward.data.cursor import Cursor
@@ -82,7 +83,7 @@ class Config:
     """Stop after so many evaluations in a row that are worse than the best before; None: never."""
     eval_tokens: int = 32_768
     """Tokens of the validation texts that an evaluation sees; the same ones each time, with the same masks."""
-    model: TransformerConfig = field(default_factory=lambda: bert(512, 128, 4, 4, 256))
+    model: TransformerConfig = field(default_factory=lambda: bert(512, 128, 4, 4, 128))
     """The encoder; its vocabulary is that of the tokenizer."""
     seed: int = 0
     """Everything random follows from it."""
@@ -155,6 +156,7 @@ def train(config: Config, task: MaskedTask, run: Run, policy: MaskedLanguageMode
         raise ConfigError("expected texts in whose vocabulary a token stands for what is masked, got none")
     if policy is None:
         made = replace(config.model, vocab_size=texts.vocab_size)
+        tell_of_places(made, config.max_length, run)
         with seeded(config.seed, "policy"):
             policy = MaskedLanguageModel(Transformer(made), texts.vocabulary)
     keep_freed()

@@ -25,6 +25,7 @@ from torchward.nets.adamw import AdamW, Group, decayed
 from torchward.nets.body import Scoring, Worded, compile_layers
 from torchward.nets.heap import keep_freed
 from torchward.nets.language_model import NONE, LanguageModel
+from torchward.nets.positions import Learned
 from torchward.nets.sampling import Sampling
 from torchward.nets.transformer import Transformer
 from torchward.nets.transformer_config import TransformerConfig, gpt2
@@ -37,9 +38,9 @@ class Config:
 
     total_timesteps: int = 2_000_000
     """Tokens to learn from, over all epochs."""
-    max_length: int = 128
+    max_length: int = 256
     """Tokens that are looked at together."""
-    per_device_train_batch_size: int = 16
+    per_device_train_batch_size: int = 8
     """Rows of max_length tokens that are held in memory at a time."""
     gradient_accumulation_steps: int = 1
     """Batches to one step of the optimiser; the result is that of one large batch."""
@@ -247,6 +248,7 @@ def train(config: Config, task: CorpusTask, run: Run, policy: LanguageModel | No
     texts = task.corpus()
     if policy is None:
         made = replace(config.model, vocab_size=texts.vocab_size, value_head=True)
+        tell_of_places(made, config.max_length, run)
         with seeded(config.seed, "policy"):
             policy = LanguageModel(Transformer(made), texts.vocabulary)
     keep_freed()
@@ -277,6 +279,17 @@ def train(config: Config, task: CorpusTask, run: Run, policy: LanguageModel | No
                 run.save()
         run.finish(policy.eval())
     return policy
+
+
+def tell_of_places(model: TransformerConfig, max_length: int, run: Run) -> None:
+    """Say where a new model has vectors for places that no row of ``max_length`` tokens reaches: nothing is learnt of
+    them, and longer texts are read and written by chance."""
+    if isinstance(model.positions, Learned) and max_length < model.max_position_embeddings:
+        run.say(
+            f"rows of max_length={max_length:,} tokens leave the places behind them as they began, up to "
+            f"max_position_embeddings={model.max_position_embeddings:,}: nothing is learnt of longer texts; make both "
+            "equal"
+        )
 
 
 def check_texts(policy: Worded, texts: Texts | Labelled, max_length: int) -> None:

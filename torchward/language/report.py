@@ -31,7 +31,7 @@ class Side:
     near: int
     """Further documents of which at least half stands in earlier ones of this side."""
     long: int
-    """Documents that take more than `max_length` tokens of a row, with roles and end; of a pair, the longer answer behind
+    """Documents that take more than `max_length` tokens of a row, with roles and end; of a pair the longer answer with
     its prompt. Rows that wrap cut them, whole ones refuse them."""
 
     @property

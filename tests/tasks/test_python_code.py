@@ -284,15 +284,17 @@ def test_words_that_do_nothing_are_no_variety(varied: str) -> None:
     assert len(set(made)) == 4 and reward(prompts, made) == reward(prompts, [same] * 4) == pytest.approx([0.25] * 4)
 
 
-def test_a_text_is_one_part_and_a_new_name_is_a_new_one() -> None:
+def test_a_new_name_and_a_new_word_of_a_text_are_variety() -> None:
     reward, prompts = Varied(Accepted(), 1.0), ["def scaled(values):"] * 3
     answer = "\n    return [join(value, {!r}) + 2 for value in values if {} > sum(values)]"
-    texts = [answer.format(f"colour {row} of many others", "value") for row in range(3)]
-    assert reward(prompts, texts) == pytest.approx([1 / 3] * 3)
-    # Return ListComp BinOp Call join value str Add int comprehension value values Compare NAME Gt Call sum values: 15
-    # different ones, 17 runs of two and 16 of three, and in 6 of these 48 is the name.
-    names = [answer.format("", f"colour_{row}") for row in range(3)]
+    same = [answer.format("red", "value")] * 3
+    assert reward(prompts, same) == pytest.approx([1 / 3] * 3)
+    # Return ListComp BinOp Call join value red Add 2 comprehension value values Compare NAME Gt Call sum values: 15
+    # different ones, 17 runs of two and 16 of three, and in 6 of these 48 is the name, in 6 the text.
+    names = [answer.format("red", f"colour_{row}") for row in range(3)]
+    texts = [answer.format(word, "other") for word in ("red", "green", "blue")]
     assert reward(prompts, names) == pytest.approx([(6 + 42 / 3) / 48] * 3)
+    assert reward(prompts, texts) == pytest.approx([(6 + 42 / 3) / 48] * 3)
 
 
 def test_variety_is_rewarded_and_what_is_accepted_is_judged(modules: list[Document]) -> None:

@@ -109,11 +109,11 @@ class Varied:
     """A reward: an accepted answer earns ``1 - variety``, and ``variety`` times how rare it is. Who writes the same
     snippet behind every prompt earns little more than the first part.
 
-    How rare: of its runs of one, two and three parts of syntax, over how many accepted answers each stands in, the
-    mean. A part is a statement, an expression or an operator, with the names that it says; of a text or a number only
-    that it is one. So what stands in a comment or a text, or is never reached, is no variety. A name that nobody else
-    has is: no check can tell it from a good one. The answers are those that are judged together, a rollout's. After Li
-    et al. 2025 (DARLING), who multiply by the number of kinds of answers that a learnt classifier tells apart."""
+    How rare: of its runs of one, two and three parts, over how many accepted answers each stands in, the mean. A part
+    is a statement, an expression or an operator, with the names that it says, a number, or a word of a text. So what
+    stands in a comment or a docstring, or is never reached, is no variety. A name or a word that nobody else has is:
+    no check can tell it from a good one. The answers are those that are judged together, a rollout's. After Li et al.
+    2025 (DARLING), who multiply by the number of kinds of answers that a learnt classifier tells apart."""
 
     accepted: Accepted
     variety: float
@@ -135,14 +135,14 @@ def words(text: str) -> list[str]:
 def _runs(prompt: str, completion: str) -> set[tuple[str, ...]]:
     function = compiled(prompt + completion)
     nodes = () if function is None else _answered(function, prompt)
-    parts = [_part(node) for node in nodes if not isinstance(node, ast.expr_context)]
+    parts = [part for node in nodes if not isinstance(node, ast.expr_context) for part in _parts(node)]
     return {run for n in (1, 2, 3) for run in zip(*(parts[i:] for i in range(n)), strict=False)}
 
 
-def _part(node: ast.AST) -> str:
+def _parts(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Constant):
-        return f"Constant {type(node.value).__name__}"
-    return " ".join([type(node).__name__, *(value for _, value in ast.iter_fields(node) if isinstance(value, str))])
+        return words(node.value) if isinstance(node.value, str) else [repr(node.value)]
+    return [" ".join([type(node).__name__, *(value for _, value in ast.iter_fields(node) if isinstance(value, str))])]
 
 
 class Piece(NamedTuple):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,3 +145,54 @@ def test_runs_that_are_judged_by_bits_per_byte_are_compared_and_fewer_are_better
     paid = record(place, "paid", 0, [1.0, 2.0])
     code, _, err = command("compare", home / "learning_rate=1e-2", paid)
     assert code == 2 and "is judged by bits per byte and" in err and "by returns: compare them apart" in err
+
+
+def rewrite(run: Path, manifest: dict[str, Any]) -> None:
+    """Change what a run's config.json says of what it runs."""
+    stored = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**stored, "manifest": {**stored["manifest"], **manifest}}))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "labels"),
+    [
+        ({"kl": [0.05, None]}, {"kl": [0.2, None]}, ["kl_coef=0.05", "kl_coef=0.2"]),
+        ({}, {"kl": [0.2, 6.0]}, ["kl_coef=0 kl_target=None", "kl_coef=0.2 kl_target=6"]),
+        ({}, {"pessimism": 1.0}, ["pessimism=0", "pessimism=1"]),
+        ({"reward_model": "/a"}, {"reward_model": "/b"}, ["reward_model=/a", "reward_model=/b"]),
+        ({"teacher": "/a"}, {"teacher": "/b"}, ["teacher=/a", "teacher=/b"]),
+        ({"policy": None}, {"policy": "Mine"}, ["policy=None", "policy=Mine"]),
+        ({"env": {"gamma": 4}}, {"env": {"gamma": 1}}, ["env_gamma=4", "env_gamma=1"]),
+        ({"env": {"seed": 4}}, {"env": {"seed": 1}}, ["env_seed=4", "env_seed=1"]),
+        (
+            {"env": {"box": {"type": "Box", "width": 4}}},
+            {"env": {"box": {"type": "Box", "width": 1}}},
+            ["env_width=4", "env_width=1"],
+        ),
+    ],
+)
+def test_whatever_decides_what_is_learnt_keeps_runs_apart(
+    tmp_path: Path, one: dict[str, Any], other: dict[str, Any], labels: list[str]
+) -> None:
+    for seed in range(2):
+        rewrite(record(tmp_path, f"one{seed}", seed, [2.0]), one)
+        rewrite(record(tmp_path, f"other{seed}", seed, [1.0]), other)
+    summaries = summarise(collect([tmp_path]), "training")
+    assert [(summary.label, summary.finals) for summary in summaries] == [
+        (f"ppo {labels[0]}", [2.0, 2.0]),
+        (f"ppo {labels[1]}", [1.0, 1.0]),
+    ]
+
+
+def test_files_of_one_name_are_told_apart_and_one_file_is_one_task(tmp_path: Path) -> None:
+    for seed, (version, mine) in enumerate([("v1", "/a"), ("v1", "/a"), ("v2", "/a"), ("v2", "/b")]):
+        sources = {"task": f"/{version}/World-v0.py", "algorithm": f"{mine}/ppo.py"}
+        rewrite(record(tmp_path, str(seed), seed, [4.0 - seed]), sources)
+    rewrite(record(tmp_path, "python", 0, [0.0]), {"task": None, "algorithm": None})
+    summaries = summarise(collect([tmp_path]), "training")
+    assert [(summary.task, summary.label, summary.finals) for summary in summaries] == [
+        ("/v1/World-v0.py", "/a/ppo.py", [4.0, 3.0]),
+        ("/v2/World-v0.py", "/a/ppo.py", [2.0]),
+        ("/v2/World-v0.py", "/b/ppo.py", [1.0]),
+        ("World-v0", "ppo", [0.0]),
+    ]

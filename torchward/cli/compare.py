@@ -3,10 +3,10 @@
 import json
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,14 +33,24 @@ class Compare:
     where each run has one from its last tenth."""
 
 
+class Named(NamedTuple):
+    """A task or an algorithm."""
+
+    source: str
+    """By which it is found; its name, where only a program has it."""
+    name: str
+    """What it is called, where nothing else is called so."""
+
+
 @dataclass(frozen=True)
 class Record:
     """What one run left behind."""
 
     path: Path
-    task: str
+    task: Named
+    algorithm: Named
     settings: dict[str, Any]
-    """All that decides what is learnt, but the seed: flat, by name."""
+    """All else that decides what is learnt, but the seed: flat, by name."""
     seed: Any
     rows: list[dict[str, Any]]
     finished: bool
@@ -149,15 +159,24 @@ def read(path: Path) -> Record:
     from torchward.run import read_manifest
 
     stored = read_manifest(path)
-    manifest, options = stored["manifest"], stored["options"]
-    settings = {"algorithm": manifest["algorithm_name"], **_flat(manifest["config"])}
-    settings |= {**_flat(manifest["env"]), "init": manifest["init"], "stop_return": options["stop_return"]}
+    manifest, config = stored["manifest"], _flat(stored["manifest"]["config"])
+    weight, goal = manifest.get("kl", (0.0, None))
+    settings = {
+        **config,
+        **{f"env_{name}" if name in config else name: value for name, value in _flat(manifest["env"]).items()},
+        **{name: manifest.get(name) for name in ("init", "policy", "teacher", "reward_model")},
+        "pessimism": float(manifest.get("pessimism", 0.0)),
+        "kl_coef": float(weight),
+        "kl_target": None if goal is None else float(goal),
+        "stop_return": stored["options"]["stop_return"],
+    }
     seed = settings.pop("seed", None)
     rows = read_metrics(path) if (path / "metrics.jsonl").is_file() else []
     result = path / "result.json"
     finished = result.is_file()
     lower = bool(json.loads(result.read_text()).get("lower_is_better")) if finished else False
-    return Record(path, manifest["task_name"], settings, seed, rows, finished, figure_of(rows), lower)
+    task, algorithm = _named(manifest, "task"), _named(manifest, "algorithm")
+    return Record(path, task, algorithm, settings, seed, rows, finished, figure_of(rows), lower)
 
 
 def choose(records: Sequence[Record]) -> str:
@@ -177,19 +196,21 @@ def summarise(records: Sequence[Record], source: str) -> list[Summary]:
     for record in records:
         if not len(record.curve(source)[0]):
             raise UsageError(f"{record.path} has no {_words(record.figure)} of this kind; choose others by --returns")
-        groups.setdefault(json.dumps([record.task, record.settings], sort_keys=True), []).append(record)
+        key = json.dumps([record.task, record.algorithm, record.settings], sort_keys=True)
+        groups.setdefault(key, []).append(record)
+    tasks, algorithms = _labels(r.task for r in records), _labels(r.algorithm for r in records)
     summaries = []
     for group in groups.values():
         first = group[0]
         peers = [
             other[0].settings
             for other in groups.values()
-            if other[0].task == first.task and other[0].settings["algorithm"] == first.settings["algorithm"]
+            if other[0].task == first.task and other[0].algorithm == first.algorithm
         ]
         differing = [n for n in first.settings if len({json.dumps(settings.get(n)) for settings in peers}) > 1]
-        label = " ".join([first.settings["algorithm"], *(f"{n}={_word(first.settings[n])}" for n in differing)])
+        label = " ".join([algorithms[first.algorithm], *(f"{n}={_word(first.settings[n])}" for n in differing)])
         finals = [float(record.curve(source)[1][-1]) for record in group]
-        summaries.append(Summary(first.task, label, group, finals, bootstrap(np.array(finals)[:, None])))
+        summaries.append(Summary(tasks[first.task], label, group, finals, bootstrap(np.array(finals)[:, None])))
     sign = 1 if any(record.lower_is_better for record in records) else -1
     return sorted(summaries, key=lambda summary: (summary.task, sign * summary.interval.value))
 
@@ -253,6 +274,19 @@ def draw(summaries: Sequence[Summary], source: str, path: Path) -> Path | None:
         axes.legend(loc="best", fontsize="small")
     figure.savefig(path)
     return path
+
+
+def _named(manifest: Mapping[str, Any], what: str) -> Named:
+    """The task or the algorithm of a run."""
+    name = manifest[f"{what}_name"]
+    return Named(manifest.get(what) or name, name)
+
+
+def _labels(named: Iterable[Named]) -> dict[Named, str]:
+    """What each is called in the table: its name, or its source where another one has that name."""
+    found = set(named)
+    count = Counter(each.name for each in found)
+    return {each: each.name if count[each.name] == 1 else each.source for each in found}
 
 
 def _words(figure: str) -> str:

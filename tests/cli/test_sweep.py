@@ -15,7 +15,7 @@ import torchward
 from tests.cli.conftest import QUIET, Command
 from torchward.cli.compare import choose, collect, read, remarks, summarise
 from torchward.cli.statistics import number
-from torchward.metrics import read_metrics
+from torchward.metrics import RunError, read_metrics
 
 SEARCH = ("sweep", "./search.py", "./world.py", "--jobs", "2", *QUIET)
 
@@ -196,3 +196,31 @@ def test_files_of_one_name_are_told_apart_and_one_file_is_one_task(tmp_path: Pat
         ("/v2/World-v0.py", "/b/ppo.py", [1.0]),
         ("World-v0", "ppo", [0.0]),
     ]
+
+
+def test_models_of_transformers_are_no_runs(tmp_path: Path) -> None:
+    """Neither within a run, where `export` and runs on such a model leave them, nor beside it."""
+    run = record(tmp_path / "runs", "one", 0, [1.0])
+    for place in (run / "transformers", run / "initial" / "model", tmp_path / "runs" / "gpt2"):
+        place.mkdir(parents=True)
+        (place / "config.json").write_text('{"model_type": "gpt2"}')
+    assert [each.path for each in collect([tmp_path / "runs"])] == [run]
+    (record(tmp_path / "runs", "torn", 0, [1.0]) / "config.json").write_text('{"manifest": {')
+    with pytest.raises(RunError, match="torn is no run"):
+        collect([tmp_path / "runs"])
+
+
+def test_a_run_is_empty_that_has_neither_an_episode_nor_an_evaluation(command: Command, tmp_path: Path) -> None:
+    """Evaluations are enough, early ones too where there is nothing else; and empty runs hold up no others."""
+    record(tmp_path, "runs/judged0", 0, [], {50: 2.0, 100: 3.0})
+    record(tmp_path, "runs/judged1", 1, [], {50: 4.0, 70: 5.0})
+    with open(tmp_path / "runs" / "judged1" / "metrics.jsonl", "a") as file:
+        file.write('{"step": 100, "residual": 0.0}\n')
+    record(tmp_path, "runs/low-empty", 0, [])
+    code, out, err = command("compare", "runs")
+    assert code == 0, err
+    assert out.splitlines()[2].split()[:4] == ["World-v0", "ppo", "2", "4.000"]
+    assert "| World-v0 | ppo | 2 | 4.000 |" in (note := (tmp_path / "runs" / "compare.md").read_text())
+    assert "left out, for no episode has ended: runs/low-empty" in note and "low-empty" in err
+    code, _, err = command("compare", "runs/low-empty")
+    assert code == 2 and "an episode has ended, got none in runs/low-empty" in err

@@ -1,9 +1,10 @@
 """`torchward compare`: runs that differ only by seed, summed up and set side by side."""
 
 import json
+import os
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -30,7 +31,7 @@ class Compare:
     """The directory for what is written; without it, the directory that was compared, or this one."""
     returns: Literal["auto", "evaluation", "training"] = "auto"
     """Which returns, or bits per byte: of the last evaluation, or of the last training episodes. auto: evaluations,
-    where each run has one from its last tenth."""
+    where each run has one from its last tenth, or a run has nothing else."""
 
 
 class Named(NamedTuple):
@@ -57,6 +58,11 @@ class Record:
     figure: str = "return"
     """What it is judged by: the return, or another figure."""
     lower_is_better: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing can be said of it yet: no episode has ended, and none was played to judge it."""
+        return not any(len(self.curve(source)[0]) for source in PREFIXES)
 
     def curve(self, source: str) -> tuple[NDArray[Any], NDArray[Any]]:
         """Steps and figures, of evaluation or of training."""
@@ -94,10 +100,17 @@ def run(args: Sequence[str]) -> int:
 
 
 def compare(records: Sequence[Record], directory: Path, returns: str, command: str) -> None:
-    """Print the table of the runs, and write it and the curves into a directory."""
-    figure = judged(records)
-    source = choose(records) if returns == "auto" else returns
-    summaries = summarise(records, source)
+    """Print the table of the runs, and write it and the curves into a directory. Of empty runs there is a note alone.
+
+    Raises UsageError where all are empty."""
+    full = [record for record in records if not record.is_empty]
+    if not full:
+        raise UsageError(
+            f"expected runs in which an episode has ended, got none in {_paths(records)}; let one train for more steps"
+        )
+    figure = judged(full)
+    source = choose(full) if returns == "auto" else returns
+    summaries = summarise(full, source)
     notes = remarks(records, summaries)
     headings, rows = table(summaries)
     print(aligned(headings, rows))
@@ -130,15 +143,11 @@ def collect(paths: Sequence[Path]) -> list[Record]:
     """The runs that are named, and those below named directories. Raises UsageError where there are none."""
     found: dict[Path, None] = {}
     for path in paths:
-        below = [path] if (path / "config.json").is_file() else sorted(p.parent for p in path.rglob("config.json"))
+        below = [path] if (path / "config.json").is_file() else list(_below(path))
         if not below:
             raise UsageError(f"{path} is no run, and holds none" if path.exists() else f"there is no {path}")
         found |= dict.fromkeys(below)
-    records = [read(path) for path in found]
-    empty = [str(each.path) for each in records if not any(row.get(each.figure) is not None for row in each.rows)]
-    if empty:
-        raise UsageError(f"no episode has ended yet in {', '.join(empty)}; leave that out")
-    return records
+    return [read(path) for path in found]
 
 
 def judged(records: Sequence[Record]) -> str:
@@ -180,11 +189,11 @@ def read(path: Path) -> Record:
 
 
 def choose(records: Sequence[Record]) -> str:
-    """evaluation, where each run has one from the last tenth of its steps; else training."""
+    """evaluation, where each run has one from the last tenth of its steps, or a run has nothing else; else training."""
     for record in records:
         steps, _ = record.curve("evaluation")
         if not len(steps) or steps[-1] < 0.9 * record.rows[-1]["step"]:
-            return "training"
+            return "training" if all(len(each.curve("training")[0]) for each in records) else "evaluation"
     return "evaluation"
 
 
@@ -218,9 +227,10 @@ def summarise(records: Sequence[Record], source: str) -> list[Summary]:
 def remarks(records: Sequence[Record], summaries: Sequence[Summary]) -> list[str]:
     """What a reader of the table has to know."""
     notes = []
-    unfinished = [str(record.path) for record in records if not record.finished]
-    if unfinished:
-        notes.append(f"not finished: {', '.join(unfinished)}")
+    if empty := [record for record in records if record.is_empty]:
+        notes.append(f"left out, for no episode has ended: {_paths(empty)}")
+    if unfinished := [record for record in records if not record.finished]:
+        notes.append(f"not finished: {_paths(unfinished)}")
     for summary in summaries:
         twice = [str(seed) for seed, count in Counter(str(record.seed) for record in summary.runs).items() if count > 1]
         if twice:
@@ -274,6 +284,27 @@ def draw(summaries: Sequence[Summary], source: str, path: Path) -> Path | None:
         axes.legend(loc="best", fontsize="small")
     figure.savefig(path)
     return path
+
+
+def _below(path: Path) -> Iterator[Path]:
+    """The runs in a directory: what lies within a run is its own, and a model of transformers beside one is none."""
+    for place, inner, files in os.walk(path):
+        inner.sort()
+        if "config.json" in files and _is_of_run(Path(place, "config.json")):
+            inner.clear()
+            yield Path(place)
+
+
+def _is_of_run(file: Path) -> bool:
+    """Whether a config.json is a run's, or cannot be read: whoever reads the run says why."""
+    try:
+        return "manifest" in json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return True
+
+
+def _paths(records: Sequence[Record]) -> str:
+    return ", ".join(str(record.path) for record in records)
 
 
 def _named(manifest: Mapping[str, Any], what: str) -> Named:

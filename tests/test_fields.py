@@ -131,6 +131,21 @@ def test_a_choice_within_a_choice_is_set_with_it() -> None:
         change(distill.Config(), {"reward": "rewarded", "reward_follow": "where_bettr"})
 
 
+def test_what_is_chosen_already_keeps_its_values() -> None:
+    tuned = Config(speed=VeryFast(2.0))
+    for name in ("very_fast", "very-fast", "VeryFast"):
+        assert change(tuned, {"speed": name}) == tuned
+        assert change(tuned, {"speed": name, "speed_pace": 5.0}) == Config(speed=VeryFast(5.0))
+    assert change(tuned, {"speed": "slow"}) == Config(speed=Slow())
+    assert read([Group("config", tuned)], ["--speed", "very_fast"], "torchward train config") == [{}]
+    better = distill.Config(reward=distill.Rewarded(2.0, follow=distill.WhereBetter()))
+    assert change(better, {"reward_follow": "where_better", "reward": "rewarded"}) == better
+    whole = distill.Rewarded(3.0, follow=distill.WhereBetter())
+    assert change(distill.Config(reward=distill.Rewarded()), {"reward": whole, "reward_follow": "as_good"}) == (
+        distill.Config(reward=distill.Rewarded(3.0))
+    )
+
+
 def test_adapters_are_chosen_on_the_command_line() -> None:
     words = ["--lora", "lora", "--lora-r", "2", "--lora-target-modules", "up", "out"]
     (changed,) = read([Group("sft", sft.Config())], words, "torchward train sft")

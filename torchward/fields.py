@@ -61,7 +61,8 @@ def _settings(config: Any, path: tuple[str, ...], prefix: str) -> Iterator[Setti
 
 
 def choose(config: C, values: Mapping[str, Any]) -> C:
-    """`config` with the dataclasses that are chosen, or given whole, in `values`; its other values are left alone."""
+    """`config` with the dataclasses that are chosen, or given whole, in `values`; its other values are left alone,
+    and so are those of a dataclass that is chosen already."""
     fields = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
     known = {setting.name: setting for setting in settings(config)}
     data = to_json(config)
@@ -69,7 +70,7 @@ def choose(config: C, values: Mapping[str, Any]) -> C:
         if name in fields and (dataclasses.is_dataclass(value) or name not in known):
             data[name] = _plain(value)
         elif name in known and len(choices := _choices(config, known[name])) > 1:
-            _put(data, known[name].path, {"type": _choose(name, value, choices)})
+            _put_choice(data, known[name].path, _choose(name, value, choices))
     made = from_json(type(config), data)
     # What was chosen may have a choice of its own.
     within = {name: value for name, value in values.items() if name not in known and name not in fields}
@@ -162,3 +163,11 @@ def _put(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     for name in path[:-1]:
         data = data[name]
     data[path[-1]] = value
+
+
+def _put_choice(data: dict[str, Any], path: tuple[str, ...], name: str) -> None:
+    for part in path[:-1]:
+        data = data[part]
+    present = data.get(path[-1])
+    if not isinstance(present, dict) or present.get("type") != name:
+        data[path[-1]] = {"type": name}

@@ -79,6 +79,14 @@ class Flags:
     """Whether observations are normalised."""
     target_kl: float | None = None
     """Largest divergence."""
+    text: str | None = None
+    """What is read."""
+    place: Path = Path("here")
+    """Where it lies."""
+    chunk: int | None = None
+    """Steps of a chunk."""
+    words: tuple[str, ...] = ()
+    """What stops it."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.gamma <= 1:
@@ -186,7 +194,11 @@ def test_what_json_cannot_hold_is_refused() -> None:
         (["--n_steps", "5"], Flags(gamma=0.5, n_steps=5)),
         (["--n_steps=1e6"], Flags(gamma=0.5, n_steps=1_000_000)),
         (["--n-steps", "2.5e1"], Flags(gamma=0.5, n_steps=25)),
+        (["--net-arch", "1e2", "64", "--chunk", "1E+3"], Flags(gamma=0.5, net_arch=(100, 64), chunk=1000)),
+        (["--text", "1e5", "--place=1e3"], Flags(gamma=0.5, text="1e5", place=Path("1e3"))),
+        (["--text=x=1e5", "--words", "1e2", "2e0"], Flags(gamma=0.5, text="x=1e5", words=("1e2", "2e0"))),
         (["--gamma", "1e-3"], Flags(gamma=1e-3)),
+        (["--target-kl", "1e0"], Flags(gamma=0.5, target_kl=1.0)),
         (["--net-arch", "8", "4"], Flags(gamma=0.5, net_arch=(8, 4))),
         (["--no-normalize", "--activation", "relu"], Flags(gamma=0.5, normalize=False, activation="relu")),
         (["--target-kl", "0.1"], Flags(gamma=0.5, target_kl=0.1)),

@@ -85,17 +85,16 @@ def parse(cls: type[Config], args: Sequence[str], default: Config, prog: str) ->
 
     printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(printed):
-            whole = [_whole(argument) for argument in args]
+        with contextlib.redirect_stderr(printed), _rules():
             plain = (tyro.conf.HelptextFromCommentsOff,)  # comments say why; the help is in the docstrings
             config, unknown = tyro.cli(
-                cls, args=whole, default=default, prog=prog, config=plain, return_unknown_args=True
+                cls, args=args, default=default, prog=prog, config=plain, return_unknown_args=True
             )
     except SystemExit as exit_:
         if exit_.code in (0, None):
             raise
         sentence = _sentence(printed.getvalue())
-        raise ConfigError(sentence + _apart(sentence, whole)) from None
+        raise ConfigError(sentence + _apart(sentence, args)) from None
     if unknown:
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as text:
             tyro.cli(cls, args=["--help"], default=default, prog=prog)
@@ -276,11 +275,30 @@ def _apart(sentence: str, args: Sequence[str]) -> str:
     return ""
 
 
-def _whole(argument: str) -> str:
-    """1e6 as 1000000, for an int is often written so; a float reads the same number from it."""
-    flag, equals, value = argument.rpartition("=")
-    power = re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", value) and float(value)
-    return f"{flag}{equals}{int(power)}" if power and power.is_integer() else argument
+def _rules() -> Any:
+    """How tyro reads an int: 1e6 is 1000000, for it is often written so."""
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
+
+    rules = ConstructorRegistry()
+
+    @rules.primitive_rule
+    def of_int(asked: Any) -> Any:
+        if asked.type is not int:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="INT",
+            instance_from_str=lambda texts: int(_whole(texts[0])),
+            is_instance=lambda value: isinstance(value, int),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return rules
+
+
+def _whole(text: str) -> str:
+    power = re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", text) and float(text)
+    return str(int(power)) if power and power.is_integer() else text
 
 
 def _unexpected(argument: str, args: Sequence[str], prog: str, help_text: str) -> str:

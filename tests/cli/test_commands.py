@@ -173,6 +173,10 @@ def test_python_in_three_lines(place: Path) -> None:
         (("sweep", "ppo", "CartPole-v1", "--seed", "3"), "use --seeds"),
         (("sweep", "ppo", "CartPole-v1", "--seeds", "none"), "--seeds takes"),
         (("sweep", "ppo", "CartPole-v1", "--normalize-reward", "yes,no"), "its values are true and false"),
+        (
+            ("sweep", "ppo", "CartPole-v1", "--device", "a/b,a-b"),
+            "2 runs in sweeps/ppo-CartPole-v1/device=a-b/seed-0",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_sentence_and_leaves_nothing(

@@ -15,6 +15,7 @@ import torchward
 from tests.cli.conftest import QUIET, Command
 from torchward.cli.compare import choose, collect, read, remarks, summarise
 from torchward.cli.statistics import number
+from torchward.cli.sweep import divide
 from torchward.metrics import RunError, read_metrics
 
 SEARCH = ("sweep", "./search.py", "./world.py", "--jobs", "2", *QUIET)
@@ -62,6 +63,11 @@ def test_a_sweep_goes_on_and_compares(command: Command, place: Path) -> None:
 
     code, _, err = command(*grid, "--total-timesteps", "50")
     assert code == 2 and "holds another sweep" in err
+
+
+def test_equal_values_are_one() -> None:
+    _, grid = divide("./search.py", "./world.py", {"scale": ["0.5,2,0.5"]})
+    assert grid == {"scale": [["--scale", "0.5"], ["--scale", "2"]]}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

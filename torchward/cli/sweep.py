@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import typing
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +74,9 @@ def run(args: Sequence[str]) -> int:
             raise UsageError(f"a sweep sets --{taken} itself; use {instead}")
     fixed, grid = divide(algorithm, task, flags)
     directory = SWEEPS / name
-    _claim(directory, {"algorithm": algorithm, "task": task, "fixed": fixed})
     todo = list(_jobs(directory, fixed, grid, seeds))
+    _check_apart(todo)
+    _claim(directory, {"algorithm": algorithm, "task": task, "fixed": fixed})
     failed = work([job for job in todo if not job.finished], len(todo), [algorithm, task], jobs)
     for job in failed:
         say(f"{job.path} failed: {_last_line(job.log)} (all of it in {job.log})")
@@ -118,7 +120,8 @@ def divide(algorithm: str, task: str, flags: dict[str, list[str]]) -> tuple[list
     grid: dict[str, list[list[str]]] = {}
     for name, words in flags.items():
         if len(words) == 1 and "," in words[0] and not words[0].startswith(("{", "[")):
-            grid[name] = [_flag(name, value.split(), name in switches) for value in words[0].split(",")]
+            values = dict.fromkeys(tuple(value.split()) for value in words[0].split(","))
+            grid[name] = [_flag(name, value, name in switches) for value in values]
         else:
             fixed += _flag(name, words, name in switches and words in (["true"], ["false"]))
     groups = [
@@ -206,6 +209,16 @@ def _jobs(
             setting = re.sub(r"[^\w.=,+-]+", "-", ",".join(words))
             path = directory / setting / f"seed-{seed}"
             yield Job(path, [*fixed, *itertools.chain(*choice), "--seed", str(seed)])
+
+
+def _check_apart(jobs: Sequence[Job]) -> None:
+    """Raises UsageError where two runs would lie in one directory."""
+    path, count = Counter(job.path for job in jobs).most_common(1)[0]
+    if count > 1:
+        raise UsageError(
+            f"expected a directory for each run, got {count} runs in {path}; give each of those values a sweep with a "
+            "--name of its own"
+        )
 
 
 def _flag(name: str, words: Sequence[str], switch: bool) -> list[str]:

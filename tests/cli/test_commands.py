@@ -1,8 +1,12 @@
 """Every command once, on a tiny budget, and what each says when it is asked wrongly."""
 
+import errno
 import json
+import math
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,10 @@ import pytest
 
 import torchward
 from tests.cli.conftest import QUIET, Command
-from torchward.cli import COMMANDS
+from torchward.cli import COMMANDS, listing
+from torchward.data.protocols import Evaluation
+from torchward.envs.faults import WorldError
+from torchward.envs.task import Control
 from torchward.tasks import control
 
 ROOT = Path(torchward.__file__).parents[1]
@@ -100,6 +107,50 @@ def test_evaluate(command: Command, trained: Path) -> None:
     again = command("evaluate", trained, "--episodes", 4).out
     drawn = command("evaluate", trained, "--episodes", 4, "--stochastic", "--which", "last", "--seed", 1).out
     assert again == out != drawn
+
+
+def test_an_evaluation_that_cannot_be_written_is_shown(command: Command, trained: Path, place: Path) -> None:
+    run = shutil.copytree(trained, place / "run")
+    (run / "evaluation.json.tmp").mkdir()  # in the way of the file
+    code, out, err = command("evaluate", run, "--episodes", 2)
+    assert code == 1 and "over 2 episodes of 10 steps" in out
+    assert "evaluation.json.tmp" in err and err.startswith("torchward: expected files") and err.count("\n") == 1
+
+
+def test_returns_that_are_no_numbers_are_evaluated(
+    command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = Evaluation([1.0, math.nan, math.inf], [1, 2, 3])
+    monkeypatch.setattr(Control, "evaluate", lambda *_: played)
+    code, out, _ = command("evaluate", trained)
+    assert code == 0 and out.startswith("nan ± nan") and out.endswith("over 3 episodes of 2 steps on average\n")
+    written = json.loads((trained / "evaluation.json").read_text())
+    assert (written["mean"], written["std"], written["returns"]) == (None, None, [1.0, None, None])
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs/a"), "Permission denied: 'runs/a'"),
+        (WorldError("the robot is gone"), "the robot is gone"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), None),
+        (KeyError("fault"), None),
+    ],
+)
+def test_what_files_refuse_is_a_sentence_and_a_fault_shows_where_it_lies(
+    command: Command, monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str | None
+) -> None:
+    def fail(arguments: Sequence[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(listing, "run", fail)
+    if sentence is None:
+        with pytest.raises(type(error)):
+            command("list")
+        return
+    code, _, err = command("list")
+    assert code == 1 and sentence in err and err.startswith("torchward: ") and err.count("\n") == 1
 
 
 def test_watch(command: Command, trained: Path, place: Path) -> None:

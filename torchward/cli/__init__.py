@@ -1,5 +1,6 @@
 """The command line. This file imports nothing heavy, so that `torchward --help` is there at once."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -57,11 +58,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        # An error that torchward itself defines is a sentence for people; all else is a fault, and shows where it lies.
-        if type(error).__module__.partition(".")[0] != "torchward":
-            raise
-        say(str(error))
-        return 1 if isinstance(error, RuntimeError) else 2
+        # An error that torchward itself defines is a sentence for people, and so is a file that cannot be read or
+        # written (a full disk names none); all else is a fault, and shows where it lies.
+        if type(error).__module__.partition(".")[0] == "torchward":
+            say(str(error))
+            return 1 if isinstance(error, RuntimeError) else 2
+        if isinstance(error, OSError) and (error.filename is not None or error.errno == errno.ENOSPC):
+            say(
+                f"expected files that can be read and written, got {error}; look at their rights, and at the space left"
+            )
+            return 1
+        raise
 
 
 def say(sentence: str) -> None:

@@ -1,8 +1,6 @@
 """`torchward evaluate`: whole episodes with a run's policy, in environments of their own."""
 
 import inspect
-import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +38,7 @@ def run(args: Sequence[str]) -> int:
     from torchward.launch import reopen_task
     from torchward.launch_checks import check_spaces
     from torchward.launch_policies import as_judged, in_words_of
+    from torchward.metrics import finite, judged_row
     from torchward.nets import saving
     from torchward.nets.language_model import LanguageModel
     from torchward.nets.masked_language_model import MaskedLanguageModel
@@ -59,8 +58,8 @@ def run(args: Sequence[str]) -> int:
         judge = evaluate_reward_model if isinstance(policy, RewardModel) else evaluate_encoder
         torch.set_num_threads(int(stored["threads"]))
         lines, values = judge.evaluate(path, policy, task, stored["manifest"])
-        write_json(path / "evaluation.json", {"which": options.which, **values})
         print(lines)
+        write_json(path / "evaluation.json", {"which": options.which, **values})
         return 0
     if isinstance(policy, LanguageModel) and isinstance(task, Text) and task.problems.test and not task.knows_answers:
         raise UsageError(
@@ -74,28 +73,25 @@ def run(args: Sequence[str]) -> int:
         how["deterministic"] = False
     torch.set_num_threads(int(stored["threads"]))
     result = task.evaluate(policy, options.episodes, options.seed, **how)
-    mean, spread = statistics.fmean(result.returns), statistics.pstdev(result.returns)
-    low, high = min(result.returns), max(result.returns)
-    write_json(
-        path / "evaluation.json",
-        {
-            "episodes": len(result.returns),
-            "seed": options.seed,
-            "deterministic": not options.stochastic,
-            "which": options.which,
-            "mean": _finite(mean),
-            "std": _finite(spread),
-            "min": _finite(low),
-            "max": _finite(high),
-            "returns": [_finite(value) for value in result.returns],
-            "lengths": list(result.lengths),
-        },
-    )
-    length = statistics.fmean(result.lengths)
+    row = judged_row("return", result.returns, result.lengths)
+    mean, spread, low, high = row["eval/return"], row["eval/return_std"], min(result.returns), max(result.returns)
     print(
         f"{mean:.2f} ± {spread:.2f} (min {low:.2f}, max {high:.2f}) over {len(result.returns)} episodes "
-        f"of {length:.0f} steps on average"
+        f"of {row['eval/length']:.0f} steps on average"
     )
+    written = {
+        "episodes": len(result.returns),
+        "seed": options.seed,
+        "deterministic": not options.stochastic,
+        "which": options.which,
+        "mean": mean,
+        "std": spread,
+        "min": low,
+        "max": high,
+        "returns": row["eval/returns"],
+        "lengths": list(result.lengths),
+    }
+    write_json(path / "evaluation.json", finite(written))
     return 0
 
 
@@ -106,7 +102,3 @@ def _instead(path: Path) -> str:
     names = (name for row in read_metrics(path) for name in row if name.startswith("eval/") and f"{name}_std" in row)
     figure = next(names, None)
     return f"its own figure is {figure} in {path / METRICS_FILE}" if figure else "its training has no figure of its own"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

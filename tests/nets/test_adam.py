@@ -1,5 +1,6 @@
 """Adam's steps are those of torch.optim.Adam, bit for bit, also after a restart."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -95,3 +96,23 @@ def test_a_long_gradient_is_scaled_down_as_pytorch_does_and_a_short_one_is_left(
         for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
         assert norm is not None and (norm > most) == (most == 0.1)
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-6), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)])
+def test_a_long_gradient_is_scaled_down_whatever_it_is_made_of(dtype: torch.dtype, near: float) -> None:
+    """As far as numbers of that type go; the norm is no coarser than float32."""
+    ours, theirs = network().to(dtype), network().to(dtype)
+    own, other = Adam(ours.parameters(), 1e-2), torch.optim.Adam(theirs.parameters(), 1e-2, fused=True)
+    for i in range(3):
+        for optimizer, net in ((own, ours), (other, theirs)):
+            optimizer.zero_grad()
+            net(torch.full((4, 3), 0.2 * i + 0.5, dtype=dtype)).square().sum().backward()
+        exact = torch.cat([p.grad.double().flatten() for p in ours.parameters() if p.grad is not None]).norm()
+        norm = own.step(0.1)
+        assert norm is not None and norm > 0.1
+        torch.testing.assert_close(norm.double(), exact, rtol=1e-6, atol=0.0)
+        nn.utils.clip_grad_norm_(theirs.parameters(), 0.1)
+        other.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=near, atol=near * 1e-2)
+    assert not equal(ours, network().to(dtype))

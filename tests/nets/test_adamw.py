@@ -70,6 +70,34 @@ def test_a_gradient_that_is_too_long_is_shortened(scale: float) -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-6), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)])
+def test_a_gradient_is_shortened_whatever_it_is_made_of(dtype: torch.dtype, near: float) -> None:
+    """As far as numbers of that type go; the norm is no coarser than float32, though PyTorch's is of their type."""
+    one, other = network().to(dtype), network().to(dtype)
+    own, reference = ours(one), theirs(other)
+    for i in range(3):
+        for each in (one, other):
+            each.zero_grad()
+            each(torch.full((4, 3), 0.1 * i + 0.3, dtype=dtype)).square().sum().backward()
+        exact = torch.cat([p.grad.double().flatten() for p in one.parameters() if p.grad is not None]).norm()
+        norm = own.step(max_grad_norm=0.5)
+        assert norm > 0.5
+        torch.testing.assert_close(norm.double(), exact, rtol=1e-6, atol=0.0)
+        nn.utils.clip_grad_norm_(other.parameters(), 0.5)
+        reference.step()
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=near, atol=near * 1e-2)
+    assert not equal(one, network().to(dtype))
+
+
+def test_adapters_in_float32_beside_a_value_head_in_bfloat16_are_one_gradient() -> None:
+    half, whole = nn.Parameter(torch.ones(3, dtype=torch.bfloat16)), nn.Parameter(torch.ones(3))
+    optimizer = AdamW([Group((half, whole))], 0.1)
+    (3.0 * half.float().sum() + 4.0 * whole.sum()).backward()
+    torch.testing.assert_close(optimizer.step(0.5), torch.tensor(75.0).sqrt())
+    assert (half < 1.0).all() and (whole < 1.0).all()
+
+
 def test_what_has_no_gradient_stays() -> None:
     """And so do its decay and its count, as in PyTorch; the norm is that of the others."""
     one, other = network(), network()

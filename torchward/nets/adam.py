@@ -38,7 +38,7 @@ class Adam:
         """Move each parameter by its gradient. One that has none, because the loss does not reach it, stays.
 
         With ``max_grad_norm`` the gradient of all parameters together is first scaled down to that norm where it is
-        longer (Pascanu et al. 2013, algorithm 1); returns the norm that it had, 0-dimensional."""
+        longer (Pascanu et al. 2013, algorithm 1); returns the norm that it had, 0-dimensional, in float32 or finer."""
         gradients = [gradient for p in self.parameters if (gradient := p.grad) is not None]
         lists = [self.parameters, self.means, self.squares, self.steps]
         if len(gradients) == len(self.parameters):
@@ -51,8 +51,9 @@ class Adam:
             return None
         norm = divisor = None
         if max_grad_norm is not None:
-            norm = torch.linalg.vector_norm(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-            divisor = (norm / max_grad_norm).clamp_min(1.0)
+            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            norm = torch.linalg.vector_norm(flat, dtype=torch.promote_types(flat.dtype, torch.float32))
+            divisor = (norm / max_grad_norm).clamp_min(1.0).float()
         torch._fused_adam_(
             lists[0], gradients, lists[1], lists[2], [], lists[3], lr=self.lr, beta1=self.betas[0],
             beta2=self.betas[1], weight_decay=0.0, eps=self.eps, amsgrad=False, maximize=False, grad_scale=divisor,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -43,12 +44,13 @@ class AdamW:
     @torch.no_grad()
     def step(self, max_grad_norm: float | None = None) -> Tensor:
         """Move each parameter by its gradient. With ``max_grad_norm`` the gradient of all together is first scaled down
-        to that norm where it is longer. Returns the norm that it had, 0-dimensional."""
+        to that norm where it is longer. Returns the norm that it had, 0-dimensional, in float32 or finer."""
         gradients = [p.grad for group in self.groups for p in group.parameters if p.grad is not None]
         if not gradients:
             raise ValueError("expected a gradient to step by, got none: call backward() first")
-        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        divisor = None if max_grad_norm is None else (norm / max_grad_norm).clamp_min(1.0)
+        wide = reduce(torch.promote_types, {gradient.dtype for gradient in gradients}, torch.float32)
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2, wide)))
+        divisor = None if max_grad_norm is None else (norm / max_grad_norm).clamp_min(1.0).float()
         for group, means, squares, counts in zip(self.groups, self.means, self.squares, self.counts, strict=True):
             having = [i for i, parameter in enumerate(group.parameters) if parameter.grad is not None]
             if not having:

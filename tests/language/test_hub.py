@@ -215,11 +215,38 @@ def test_a_model_without_its_head_and_with_old_names_is_read(tmp_path: Path) -> 
             torch.testing.assert_close(hub.load(tmp_path)(tokens), expected, atol=1e-4, rtol=0.0)
 
 
+def test_a_bart_without_its_head_is_read(tmp_path: Path) -> None:
+    """The bias of its head is then 0, as in transformers."""
+    torch.manual_seed(0)
+    transformers.BartModel(transformers.BartConfig(**BART)).save_pretrained(tmp_path)
+    theirs = transformers.BartForConditionalGeneration.from_pretrained(tmp_path).eval()
+    assert not theirs.final_logits_bias.any()
+    torch.testing.assert_close(*logits(theirs, hub.load(tmp_path)), atol=1e-4, rtol=0.0)
+
+
 def test_weights_in_several_files_are_read(tmp_path: Path) -> None:
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA)).eval()
     model.save_pretrained(tmp_path, max_shard_size="50KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     torch.testing.assert_close(*logits(model, hub.load(tmp_path)), atol=1e-4, rtol=0.0)
+
+
+def test_one_file_goes_before_the_parts_of_an_older_model(tmp_path: Path) -> None:
+    """As in transformers; and who writes leaves no parts of another model behind."""
+    config = transformers.LlamaConfig(**LLAMA)
+    old, new = (transformers.LlamaForCausalLM(config).eval() for _ in range(2))
+    new.save_pretrained(tmp_path / "new")
+    old.save_pretrained(tmp_path / "old", max_shard_size="50KB")
+    (tmp_path / "old" / "notes.txt").write_text("mine")
+    (tmp_path / "old" / "model.safetensors").write_bytes((tmp_path / "new" / "model.safetensors").read_bytes())
+    assert (tmp_path / "old" / "model.safetensors.index.json").is_file()
+    torch.testing.assert_close(*logits(new, hub.load(tmp_path / "old")), atol=1e-4, rtol=0.0)
+    (tmp_path / "old" / "model.safetensors").unlink()
+    torch.testing.assert_close(*logits(old, hub.load(tmp_path / "old")), atol=1e-4, rtol=0.0)
+    hub.save(hub.from_transformers(new), tmp_path / "old")
+    names = {place.name for place in (tmp_path / "old").iterdir()} - {"generation_config.json"}
+    assert names == {"config.json", "model.safetensors", "notes.txt"}
+    torch.testing.assert_close(*logits(new, hub.load(tmp_path / "old")), atol=1e-4, rtol=0.0)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -266,6 +293,30 @@ def test_a_directory_that_does_not_fit_is_refused(
     (tmp_path / "config.json").write_text(json.dumps(data))
     with pytest.raises(ConfigError, match=sentence):
         hub.load(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_quantised_weights_are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    """By what the config says, and by what they are; numbers beside them that nobody reads may be of any type."""
+    from safetensors.torch import load_file, save_file
+
+    hub.save(Transformer(PRESETS["llama"]), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file({**tensors, "model.layers.0.flags": torch.ones(2, dtype=dtype)}, tmp_path / "model.safetensors")
+    assert hub.load(tmp_path).config == PRESETS["llama"]
+    for name in ("model.layers.1.mlp.down_proj.weight", "model.embed_tokens.weight", "lm_head.weight"):
+        save_file({**tensors, name: tensors[name].to(dtype)}, tmp_path / "model.safetensors")
+        with pytest.raises(ConfigError, match=rf"expected weights of float32, .* in .*, got {name} of {dtype}"):
+            hub.load(tmp_path)
+    config = transformers.LlamaConfig(**LLAMA, quantization_config={"quant_method": "compressed-tensors"})
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    with pytest.raises(ConfigError, match=r"expected plain weights in .*, got quantised ones \(compressed-tensors\)"):
+        hub.load(tmp_path)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA)).to(torch.bfloat16)
+    assert hub.from_transformers(model).config.num_hidden_layers == 2
+    model.config.quantization_config = {"quant_method": "bitsandbytes"}
+    with pytest.raises(ConfigError, match=r"in LlamaForCausalLM, got quantised ones \(bitsandbytes\)"):
+        hub.from_transformers(model)
 
 
 def test_a_file_is_not_written_over_by_a_directory(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ class Bart:
 
     def rules(self, config: TransformerConfig) -> Iterator[Rule]:
         yield Rule("token.weight", (self.embedding,))
-        yield Rule("head_bias", ("final_logits_bias",), as_row=True)
+        yield Rule("head_bias", ("final_logits_bias",), as_row=True, optional=True)
         for ours, theirs, layers in (
             ("encoder", "model.encoder", config.encoder_layers),
             ("stack", "model.decoder", config.num_hidden_layers),

@@ -33,6 +33,8 @@ class Rule:
     0."""
     as_row: bool = False
     """Whether theirs is ``[1, outputs]`` and ours ``[outputs]``."""
+    optional: bool = False
+    """Whether a model without a head has none of it: then ours stays as it is made, 0."""
 
 
 class Family(Protocol):

@@ -4,7 +4,8 @@ A directory is config.json and safetensors: no code is in it, and reading or wri
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 REMOTE = "hub:"
 """What a model's name begins with if it is to be downloaded: ``hub:owner/name``."""
 DOWNLOADED = ("*.json", "*.safetensors", "*.jinja")
+PLAIN = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+"""What weights are made of that need no scales beside them."""
 
 
 class Unlike(ConfigError):
@@ -58,13 +61,14 @@ def save(model: Transformer, directory: Path | str, *, model_type: str | None = 
     ``eos_token_id``, for example. Of several kinds that it could be written as, a RoBERTa being also a BERT, it is the
     one named ``model_type``, or else the best known.
 
-    A value head is left out, for transformers has none. Raises ConfigError for a model that is none of its kinds, and
-    where there is a file in place of a directory."""
+    A value head is left out, for transformers has none. The parts of a larger model that lay there before are removed.
+    Raises ConfigError for a model that is none of its kinds, and where there is a file in place of a directory."""
     from safetensors.torch import save_file
 
     data, tensors = _written(model, extra, model_type)
     directory = made(directory)
     save_file({name: tensor.cpu() for name, tensor in tensors.items()}, directory / WEIGHTS, metadata={"format": "pt"})
+    _remove_parts(directory)
     (directory / CONFIG).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
@@ -114,6 +118,7 @@ def to_transformers(model: Transformer, *, model_type: str | None = None, **extr
 def _built(data: Json, tensors: Mapping[str, Tensor], where: str, value_head: bool) -> Transformer:
     family = _family(data, where)
     tensors = _modern(tensors, family)
+    _check_plain(tensors, (family.embedding, family.head), where)
     embedding = tensors.get(family.embedding)
     head = tensors.get(family.head, embedding)
     tied = head is embedding or (head is not None and embedding is not None and torch.equal(head, embedding))
@@ -132,9 +137,10 @@ def _built(data: Json, tensors: Mapping[str, Tensor], where: str, value_head: bo
         if model.head is not None:
             own["head.weight"] = tensors[family.head if family.head in tensors else family.embedding]
         for rule in family.rules(config):
-            if rule.ours in own:  # a bias that there is not is in no file
-                parts = [_read(tensors[name], rule) for name in rule.theirs]
-                own[rule.ours] = torch.cat(parts)
+            if rule.ours not in own or (rule.optional and rule.theirs[0] not in tensors):
+                continue  # a bias that there is not is in no file
+            _check_plain(tensors, rule.theirs, where)
+            own[rule.ours] = torch.cat([_read(tensors[name], rule) for name in rule.theirs])
         model.load_state_dict(own)
     except KeyError as error:
         raise ConfigError(f"expected a weight {error.args[0]} of {family.model_type} in {where}, got none") from None
@@ -206,11 +212,23 @@ def _as_theirs(ours: Tensor, rule: Rule) -> Tensor:
     return torch.cat([ours.new_zeros(rule.before, *ours.shape[1:]), ours])
 
 
+def _check_plain(tensors: Mapping[str, Tensor], names: Iterable[str], where: str) -> None:
+    """Raises ConfigError for numbers that mean nothing without scales."""
+    for name in names:
+        if name in tensors and (dtype := tensors[name].dtype) not in PLAIN:
+            known = ", ".join(str(each).removeprefix("torch.") for each in PLAIN)
+            raise ConfigError(f"expected weights of {known} in {where}, got {name} of {dtype}: save it dequantised")
+
+
 def _family(data: Json, where: str) -> Family:
+    """Raises Unlike for a model of none of the families, and ConfigError for a quantised one of any."""
     found = next((family for family in FAMILIES if family.model_type == data.get("model_type")), None)
     if found is None:
         known = ", ".join(family.model_type for family in FAMILIES)
         raise Unlike(f"expected a model of {known} in {where}, got {data.get('model_type')!r}")
+    if quantised := data.get("quantization_config"):
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+        raise ConfigError(f"expected plain weights in {where}, got quantised ones ({method}): save it dequantised")
     return found
 
 
@@ -261,11 +279,10 @@ def _modern(tensors: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
 
 
 def _files(directory: Path) -> list[Path]:
-    """Where the weights are. By the last part of what an index says alone: what is read stays within the directory."""
+    """Where the weights are: in one file, or else in the parts that an index names."""
     files = [directory / WEIGHTS]
-    if (directory / INDEX).is_file():
-        index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
-        files = sorted({directory / Path(name).name for name in index["weight_map"].values()})
+    if not files[0].is_file() and (directory / INDEX).is_file():
+        files = _parts(directory)
     if not (directory / CONFIG).is_file() or not all(file.is_file() for file in files):
         pickled = any(directory.glob("*.bin"))
         raise ConfigError(
@@ -273,6 +290,23 @@ def _files(directory: Path) -> list[Path]:
             + ("a pickle, which is not read: let transformers save it anew" if pickled else "no such files")
         )
     return files
+
+
+def _parts(directory: Path) -> list[Path]:
+    """The files of the index, by the last part of what it says alone: what is read stays within the directory."""
+    index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
+    return sorted({directory / Path(name).name for name in index["weight_map"].values()})
+
+
+def _remove_parts(directory: Path) -> None:
+    """Remove the index and the parts of a model that lay there before: they are not those of the one file."""
+    if not (directory / INDEX).is_file():
+        return
+    with suppress(ValueError, KeyError, AttributeError, TypeError):  # an index that cannot be read names no parts
+        for part in _parts(directory):
+            if part.suffix == ".safetensors" and part.name != WEIGHTS:
+                part.unlink(missing_ok=True)
+    (directory / INDEX).unlink()
 
 
 def grown(model: Transformer, vocab_size: int) -> Transformer:

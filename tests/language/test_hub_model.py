@@ -295,7 +295,7 @@ def test_half_precision_is_read_and_dropout_is_left_out(tmp_path: Path) -> None:
     ("config", "sentence"),
     [
         (transformers.MambaConfig(vocab_size=WORDS, hidden_size=32, num_hidden_layers=2), "keeps keys and values"),
-        (transformers.Gemma2Config(**SMALL, num_key_value_heads=2, head_dim=8), "are they capped"),
+        (transformers.Gemma2Config(**SMALL, num_key_value_heads=2, head_dim=8), "which caps them at 30"),
         (
             transformers.BartConfig(vocab_size=WORDS, d_model=32, decoder_layers=2, decoder_attention_heads=4),
             "a padded row as it reads it alone, got BartForCausalLM",
@@ -305,6 +305,49 @@ def test_half_precision_is_read_and_dropout_is_left_out(tmp_path: Path) -> None:
 def test_a_model_that_would_be_learnt_from_wrongly_is_refused(config: Any, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         HubModel(made(config))
+
+
+def test_a_cap_is_found_where_it_does_not_show() -> None:
+    """Logits of small weights are as good as uncapped ones."""
+    torch.manual_seed(0)
+    config = transformers.Gemma2Config(**SMALL, num_key_value_heads=2, head_dim=8)
+    with pytest.raises(ConfigError, match=r"got Gemma2ForCausalLM, which caps them at 30\.0: take a model without"):
+        HubModel(transformers.AutoModelForCausalLM.from_config(config))
+    config.final_logit_softcapping = None
+    assert HubModel(transformers.AutoModelForCausalLM.from_config(config)).head_scale == 1.0
+    unnamed = made(CONFIGS["GPT-NeoX"])
+    unnamed.register_forward_hook(lambda model, given, read: type(read)(logits=read.logits.tanh()))
+    with pytest.raises(ConfigError, match="got GPTNeoXForCausalLM: are they capped"):
+        HubModel(unnamed)
+
+
+def stretched(rope_type: str) -> Any:
+    """A model whose positions are turned by other frequencies where texts are long."""
+    factors: dict[str, Any] = {"short_factor": [1.0] * 4, "long_factor": [4.0, 3.0, 2.0, 1.5]}
+    if rope_type == "longrope":
+        rope = {"rope_type": rope_type, "rope_theta": 1e4, **factors}
+        return transformers.Phi3Config(**SMALL, original_max_position_embeddings=16, rope_parameters=rope)
+    rope = {"rope_type": rope_type, "rope_theta": 1e4, "factor": 4.0}
+    return transformers.LlamaConfig(**SMALL, rope_parameters=rope)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("rope_type", "most"), [("longrope", 16), ("dynamic", LENGTH)])
+def test_frequencies_that_depend_on_the_longest_row_are_not_reached(rope_type: str, most: int) -> None:
+    """What is said of a short text is what is said of it beside the longest one that may be."""
+    model = HubModel(made(stretched(rope_type))).eval()
+    assert model.config.max_position_embeddings == most
+    tokens = text(2, most)
+    mask = torch.ones(2, most, dtype=torch.bool)
+    mask[1, 5:] = False
+    close(said(model, model(tokens, mask)[1, :5]), alone(model, tokens[1, :5]))
+    hidden, cache = model.extend(tokens[:, : most - 1], model.cache(2), mask[:, :-1])
+    steps, _ = model.step(tokens[:, most - 1], cache)
+    close(said(model, hidden[1, :5]), alone(model, tokens[1, :5]))
+    close(said(model, steps[1]), alone(model, tokens[1, [*range(5), most - 1]])[-1])
+    for longer in (lambda: model(text(1, most + 1)), lambda: model.cache(1, most + 1)):
+        with pytest.raises(ValueError, match=f"max_position_embeddings={most} tokens, got {most + 1}"):
+            longer()
 
 
 def test_a_directory_without_a_causal_model_is_refused(tmp_path: Path) -> None:

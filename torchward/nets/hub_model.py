@@ -52,7 +52,7 @@ class HubModel(nn.Module):
         super().__init__()
         self.model = model
         config = model.config.get_text_config()
-        self._limit = getattr(config, "max_position_embeddings", None)
+        self._limit = _longest(config)
         head = model.get_output_embeddings().weight
         self.config = HubConfig(self.token.weight.shape[0], head.shape[1], self._limit or UNLIMITED)
         self._tells_positions = "position_ids" in inspect.signature(self.body.forward).parameters
@@ -259,6 +259,11 @@ class HubModel(nn.Module):
         self.train(training)
 
     def _check_head(self, tokens: Tensor, hidden: Tensor, name: str) -> None:
+        if cap := getattr(self.model.config.get_text_config(), "final_logit_softcapping", None):
+            raise ConfigError(
+                f"expected logits that are a product of hidden states and a head, got {name}, which caps them at {cap}: "
+                "take a model without final_logit_softcapping"
+            )
         theirs, ours = self.model(input_ids=tokens).logits, self.logits(hidden)
         scale = float((theirs * ours).sum() / ours.square().sum())
         if _distance(theirs, ours) > _TOLERANCE[hidden.dtype]:
@@ -306,6 +311,16 @@ def library(does: str) -> Any:
     except ImportError as error:
         raise ImportError(f"expected transformers, which {does}; install it: pip install 'torchward[hf]'") from error
     return transformers
+
+
+def _longest(config: Any) -> int | None:
+    """The most tokens of a row, by the config of a model; None: any number. Beyond the original length of longrope all
+    rows are turned by other frequencies as soon as one of them is longer: so there it ends."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    each = [part for part in (rope, *rope.values()) if isinstance(part, dict) and part.get("rope_type") == "longrope"]
+    limits = [getattr(config, "max_position_embeddings", None)]
+    limits += [part.get("original_max_position_embeddings") for part in each]
+    return min((limit for limit in limits if limit), default=None)
 
 
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 5e-2, torch.float16: 1e-2}

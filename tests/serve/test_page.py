@@ -80,6 +80,12 @@ class Page:
         chains = importlib.import_module("selenium.webdriver.common.action_chains").ActionChains
         chains(self.browser).send_keys(key).perform()
 
+    def to_buttons(self) -> None:
+        """Shift and Tab, from the field."""
+        keys = importlib.import_module("selenium.webdriver.common.keys").Keys
+        self.browser.find_element("id", "text").send_keys(keys.SHIFT + keys.TAB)
+        assert self.js("return document.activeElement.closest('.judge') !== null")
+
     def ask(self, text: str) -> list[str]:
         """The answers, when they are there."""
         count = self.js("return document.querySelectorAll('.judge').length")
@@ -137,11 +143,16 @@ def test_a_person_talks_and_chooses(browser: Any, tmp_path: Path) -> None:
         page.stored(1)
         assert page.js("return document.querySelector('.chosen .words').textContent") == POLITE
         page.ask("And which is faster?")
+        page.to_buttons()
         page.press(DOWN)
         page.stored(2)
         page.picture("chosen")
-        for number, key in ((3, LEFT), (4, "2"), (5, "t")):
+        page.ask("once more")
+        page.press(LEFT)
+        page.stored(3)
+        for number, key in ((4, "2"), (5, "t")):
             page.ask("once more")
+            page.to_buttons()
             page.press(key)
             page.stored(number)
         assert page.js("return document.documentElement.scrollHeight <= innerHeight"), "the conversation alone scrolls"
@@ -159,6 +170,70 @@ def test_a_person_talks_and_chooses(browser: Any, tmp_path: Path) -> None:
     first = "left" if shown.index(POLITE) == 0 else "right"
     assert sides == [first, "tie", "left", "right", "tie", "right"]
     assert found[0][0] == "a"
+
+
+JUDGED = "return document.querySelectorAll('[data-stored=true], [aria-pressed=true]').length"
+
+
+@pytest.mark.parametrize(("answers", "scale"), [(2, "thumbs"), (1, "thumbs"), (1, "stars")])
+def test_who_writes_or_reads_on_judges_nothing(browser: Any, tmp_path: Path, answers: int, scale: Any) -> None:
+    path = tmp_path / "feedback.db"
+    about = About("assistant", answers=answers, rating=scale)
+    with serving(path, speaker(scripted("long\n" * 60, SHORT)), about=about) as place:
+        page = Page(browser, place)
+        page.look(1100, 760)
+        page.js("window.matchMedia = () => ({matches: false})")  # a mouse, which no headless browser has
+        page.type("At length, please.", enter=False)
+        browser.find_element("id", "send").click()
+        page.until("return document.querySelectorAll('.judge').length === 1")
+        status = page.js("return document.getElementById('status').textContent")
+        assert ("arrows left and right" in status) == (answers == 2) and "Shift and Tab lead to the buttons" in status
+        where = "return document.getElementById('scroll').scrollTop"
+        end = page.js(where)
+        page.press(UP)
+        page.press(DOWN)
+        page.press(UP)
+        page.until(f"{where} < {end}")
+        for at in ("text", "send"):
+            page.js(
+                "document.getElementById(arguments[0]).dispatchEvent(new KeyboardEvent('keydown', "
+                "{key: 'ArrowLeft', repeat: true, bubbles: true}))",
+                at,
+            )
+        page.press("t 0 1 2 3 + -")
+        assert page.js("return document.getElementById('text').value") == "t 0 1 2 3 + -", "the focus is in the field"
+        page.js("document.getElementById('text').value = ''; document.activeElement.blur()")
+        page.press(DOWN + UP + "t12345+-")
+        assert page.js(JUDGED) == 0
+        page.ask("Once more.")
+        assert page.errors() == []
+    assert rows(path, "id") == rows(path, "id", "ratings") == []
+
+
+def test_a_judgement_that_waits_for_the_file_outlives_its_conversation(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "feedback.db"
+    with serving(path, speaker(scripted("one", "other"))) as place:
+        page = Page(browser, place)
+        page.ask("so?")
+        place.server.store.rows.execute("PRAGMA query_only = ON")
+        page.press(LEFT)
+        page.until("return document.getElementById('status').textContent.includes('trying again')")
+        browser.find_element("id", "new").click()
+        place.server.store.rows.execute("PRAGMA query_only = OFF")
+        page.until("return document.getElementById('status').textContent.startsWith('Stored')")
+    assert len(rows(path, "id")) == 1
+
+
+def test_a_tie_of_texts_that_are_gone_on_with_tells_of_no_conversation(browser: Any, tmp_path: Path) -> None:
+    with serving(
+        tmp_path / "feedback.db", speaker(scripted("one", "other")), about=About("assistant", converses=False)
+    ) as place:
+        page = Page(browser, place)
+        page.ask("so")
+        page.to_buttons()
+        page.press(DOWN)
+        page.stored(1)
+        assert page.js("return document.querySelector('.judge').textContent") == "A tie."
 
 
 def test_what_is_said_is_text(browser: Any, tmp_path: Path) -> None:
@@ -195,6 +270,7 @@ def test_one_answer_is_rated(browser: Any, tmp_path: Path, scale: Any, key: str,
     with serving(path, speaker(scripted(SHORT)), about=about) as place:
         page = Page(browser, place)
         assert page.ask("Lists or tuples?") == [SHORT]
+        page.to_buttons()
         page.press(key)
         page.stored(1)
         page.picture(scale)

@@ -4,6 +4,7 @@ import json
 import re
 import socket
 import sqlite3
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.serve.places import BYTES, Place, Say, read, scripted, serving, speaker, together
+from tests.serve.places import BYTES, Place, Said, Say, read, scripted, serving, speaker, together
 from torchward.language.documents import Message
 from torchward.serve.guard import Guard
 from torchward.serve.server import About
@@ -93,6 +94,33 @@ def test_a_conversation_goes_on_with_the_answer_that_was_chosen(tmp_path: Path) 
     assert [each["content"] for each in prompt if each["role"] == "user"] == [
         "0", "1", "2", "without a judgement", "last",
     ]  # fmt: skip
+
+
+def test_a_conversation_waits_for_no_disk_to_go_on_with_the_answer_that_was_chosen(tmp_path: Path) -> None:
+    written = threading.Event()
+    with serving(tmp_path / "feedback.db", speaker(scripted("first", "second"))) as place:
+        name = place.session()
+        said = place.answer(name, "so?")
+        session = place.server.sessions.find(name)
+        assert session is not None
+        exchange = session.exchanges[said.exchange]
+        data = {"id": "judgement-0", "session": name, "exchange": said.exchange, "choice": "right"}
+        place.server.store.rows.execute("PRAGMA query_only = ON")
+        assert place.ask("POST", "/api/compare", data).status == 503
+        place.server.store.rows.execute("PRAGMA query_only = OFF")
+        assert exchange.answers[exchange.kept] == said.shown[0], "nothing was stored"
+        place.server.file.submit(written.wait, 20.0)
+
+        def go_on() -> Said:
+            until(lambda: exchange.judgement is not None)
+            try:
+                return place.answer(name, "and?")
+            finally:
+                written.set()
+
+        assert together([lambda: place.ask("POST", "/api/compare", data).status, go_on])[0] == 200
+        words = list(session.exchanges.values())[-1].words
+        assert isinstance(words, tuple) and words[1].content == said.shown[1]
 
 
 @pytest.mark.parametrize(("scale", "good", "wrong"), [("thumbs", 1, 2), ("stars", 5, 0)])

@@ -269,9 +269,15 @@ class Server:
             name, of, as_json(exchange.words), exchange.answers[0], exchange.answers[1],
             "tie" if choice == "tie" else "b" if kept else "a", "b" if left else "a", _names(exchange.cut),
         )  # fmt: skip
-        await self._judge(exchange, judgement)
-        if next(reversed(session.exchanges), None) == exchange.id and not session.busy:
+        before = exchange.kept
+        if session.ends_with(exchange):  # before it is on the disk: the next question may come earlier
             exchange.kept = kept
+        try:
+            await self._judge(exchange, judgement)
+        except BaseException:
+            if session.ends_with(exchange):
+                exchange.kept = before
+            raise
         await connection.respond_json({"stored": True})
 
     async def _rate(self, connection: Connection, request: Request) -> None:

@@ -55,6 +55,10 @@ class Session:
     busy: bool = False
     """Whether it is being answered."""
 
+    def ends_with(self, exchange: Exchange) -> bool:
+        """Whether nothing was asked behind it."""
+        return not self.busy and next(reversed(self.exchanges), None) == exchange.id
+
 
 class Sessions:
     """The conversations, of which there are at most ``limit``."""

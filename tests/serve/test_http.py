@@ -378,9 +378,16 @@ HEAD = b"POST /api/session HTTP/1.1\r\nHost: localhost\r\nContent-Type: applicat
         (b"GET http://localhost/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\xa0\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX\xff: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: \x00\r\n\r\n", 400),
+        (post("/api/session", b"{}", "Origin: http://localhost\xa0"), 400),
+        (HEAD + b"Content-Length: \xb2\r\n\r\n{}", 400),
+        (HEAD + b"Content-Length: 2\r\nTransfer-Encoding: \xff\r\n\r\n{}", 400),
         (b"GET / HTTP/1.1\r\nHost: a:b:c\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nHost: loc", 400),
     ],
 )
@@ -396,6 +403,14 @@ def test_a_wrong_request_is_one_sentence(place: Place, request_: bytes, status: 
     assert "/" not in sentence.replace("application/json", "").replace("HTTP/1.1", "") and "Traceback" not in sentence
     if status == 405:
         assert b"Allow: " in head
+
+
+def test_cookies_of_other_programs_on_this_machine_lock_nobody_out(tmp_path: Path) -> None:
+    guard = Guard(token=TOKEN, cookie="mine")
+    with serving(tmp_path / "feedback.db", guard=guard) as place:
+        for other in ("theme=größer", "name=\u65e5\u672c", "state=" + "x" * 40_000):
+            request = f"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: {other}; mine={TOKEN}\r\n\r\n"
+            assert place.raw(request.encode()).startswith(b"HTTP/1.1 200 "), other[:20]
 
 
 @pytest.mark.parametrize(

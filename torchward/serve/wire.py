@@ -23,14 +23,16 @@ ALWAYS = {
     "X-Frame-Options": "DENY",
 }
 """Headers of every response."""
+ASCII = ("host", "origin", "content-length", "transfer-encoding")
+"""Headers that decide who is answered, and where a request ends: nothing in them may be read in two ways."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """What one client may cost."""
 
-    head_bytes: int = 16_384
-    """The request line and the headers."""
+    head_bytes: int = 65_536
+    """The request line and the headers, cookies of every other program on this machine among them."""
     body_bytes: int = 65_536
     head_seconds: float = 10.0
     """Until the headers are there, all of them: a byte now and then gains nothing."""
@@ -219,12 +221,9 @@ class Connection:
 
 
 def _parsed(raw: bytes) -> Head:
-    try:
-        first, *lines = raw[:-4].decode("ascii").split("\r\n")
-    except UnicodeDecodeError as error:
-        raise Refusal(400, "Expected headers in ASCII.") from error
+    first, *lines = raw[:-4].decode("latin-1").split("\r\n")
     parts = first.split(" ")
-    if len(parts) != 3 or not parts[0].isalpha() or not parts[1].startswith("/"):
+    if not first.isascii() or len(parts) != 3 or not parts[0].isalpha() or not parts[1].startswith("/"):
         raise Refusal(400, "Expected a request of HTTP.")
     if parts[2] not in ("HTTP/1.1", "HTTP/1.0"):
         raise Refusal(505, "Expected HTTP/1.1.")
@@ -232,17 +231,19 @@ def _parsed(raw: bytes) -> Head:
     for line in lines:
         name, colon, value = line.partition(":")
         # A folded line, a space before the colon, a header twice: what two readers may read in two ways is refused.
-        if not colon or not name or name != name.strip() or not _printable(line):
+        if not colon or not name or name != name.strip() or not name.isascii() or not _printable(line):
             raise Refusal(400, "Expected headers of HTTP.")
-        if (name := name.lower()) in headers and name not in ("accept", "cookie"):
+        if (name := name.lower()) in ASCII and not value.isascii():
+            raise Refusal(400, "Expected headers in ASCII.")
+        if name in headers and name not in ("accept", "cookie"):
             raise Refusal(400, "A header stands twice in the request.")
-        headers[name] = value.strip()
+        headers[name] = value.strip(" \t")
     path, _, query = parts[1].partition("?")
     return Head(parts[0], path, query, headers)
 
 
 def _printable(line: str) -> bool:
-    return all(" " <= character < "\x7f" or character == "\t" for character in line)
+    return all(" " <= character != "\x7f" or character == "\t" for character in line)
 
 
 def _response_head(status: int, headers: Mapping[str, str]) -> bytes:

@@ -69,6 +69,13 @@ def test_a_task_is_still_evaluated_by_what_it_is_about() -> None:
     assert by_model.problems.reward is not on.problems.reward
 
 
+def test_a_character_that_the_judge_does_not_know_is_not_there() -> None:
+    """A policy may write what the judge's alphabet has not, and a prompt may be of an alphabet of its own."""
+    judge = Judge(model())
+    strange = judge(["ab=", "ab=", "a\u00e9b="], ["b\ufffda", "\ud800\u65e5", "ba!"])
+    assert strange == judge(["ab="] * 3, ["ba", "", "ba"])
+
+
 def test_of_a_text_that_is_too_long_the_begin_is_judged() -> None:
     judge: Any = Judge(model())
     whole, _ = encode(Document(Completion("ab=", "a" * 60), "long"), judge.tokenizer, judge.template)
@@ -76,3 +83,4 @@ def test_of_a_text_that_is_too_long_the_begin_is_judged() -> None:
     tokens = whole.ids[: judge.model.config.max_position_embeddings]
     assert judge.of_tokens([whole.ids]) == judge.of_tokens([tokens])
     assert judge(["ab=", "ab="], ["a" * 60, "b"]) == pytest.approx([*judge.of_tokens([tokens]), *judge(["ab="], ["b"])])
+    assert judge(["ab=" + "a" * 60], ["b"]) == pytest.approx(judge.of_tokens([tokens])), "of a long prompt too"

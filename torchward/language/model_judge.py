@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from torchward.language.chat import CutEnd, encode
+from torchward.language.chat import encode
 from torchward.language.documents import Completion, Document
 from torchward.language.hub_template import template_of
-from torchward.language.tokenizer import described
+from torchward.language.tokenizer import described, readable
 from torchward.nets.reward_model import RewardModel
 
 ROWS = 64
@@ -30,13 +30,12 @@ class Judge:
         self.template = template_of(self.tokenizer)
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
-        """What each answer is worth behind its prompt. Of one that is longer than the model reads, its begin is judged:
-        a run is not to end by one long answer."""
-        limit = self.model.config.max_position_embeddings
+        """What each answer is worth behind its prompt. Of what is longer than the model reads, the begin is judged, and
+        a character that it does not know is not there: a run is not to end by one answer."""
         texts = []
         for prompt, completion in zip(prompts, completions, strict=True):
-            document = Document(Completion(prompt, completion), "what the reward model reads")
-            sequence, _ = encode(document, self.tokenizer, self.template, max_length=limit, truncation=CutEnd())
+            words = Completion(readable(prompt, self.tokenizer), readable(completion, self.tokenizer))
+            sequence, _ = encode(Document(words, "what the reward model reads"), self.tokenizer, self.template)
             assert sequence is not None
             texts.append(sequence.ids)
         return self.of_tokens(texts)
@@ -45,7 +44,7 @@ class Judge:
     def of_tokens(self, texts: Sequence[Sequence[int]]) -> list[float]:
         """What each text is worth, whose tokens are the model's."""
         device, limit = self.model.offset.device, self.model.config.max_position_embeddings
-        texts = [ids[:limit] for ids in texts]  # of a longer one its beginning, as above
+        texts = [ids[:limit] for ids in texts]  # of a longer one its beginning
         found = [0.0] * len(texts)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         for begin in range(0, len(order), ROWS):

@@ -7,7 +7,6 @@ hidden state behind the body's last layer, so it knows the words around it.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -16,9 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torchward.config import ConfigError
-from torchward.language.documents import TextError
 from torchward.language.rewards import references
-from torchward.language.tokenizer import Tokenizer
+from torchward.language.tokenizer import Tokenizer, readable
 from torchward.nets.encoder_decoder import EncoderDecoder
 
 PAIRS = 64
@@ -67,7 +65,8 @@ class BodyEncoder:
     def __call__(self, texts: Sequence[str]) -> Embedded:
         config: Any = self.body.config
         device = next(self.body.parameters()).device
-        tokens = [self._known(text)[: config.max_position_embeddings] for text in texts]
+        known = [readable(text, self.tokenizer) for text in texts]
+        tokens = [self.tokenizer.encode(text)[: config.max_position_embeddings] for text in known]
         longest = max(map(len, tokens), default=0)
         vectors = torch.zeros(len(texts), longest, config.hidden_size)
         mask = torch.arange(longest) < torch.tensor([len(each) for each in tokens])[:, None]
@@ -85,16 +84,6 @@ class BodyEncoder:
         finally:
             self.body.train(was_training)
         return Embedded(vectors, mask, tokens)
-
-    def _known(self, text: str) -> list[int]:
-        try:
-            return self.tokenizer.encode(text)
-        except TextError:
-            found: list[int] = []
-            for character in text:
-                with suppress(TextError):
-                    found += self.tokenizer.encode(character)
-            return found
 
 
 class Scores(NamedTuple):

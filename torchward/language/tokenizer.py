@@ -307,6 +307,19 @@ def described(data: Any, where: str = "its description") -> Tokenizer:
         raise TextError(f"expected a tokenizer that torchward saved at {where}, got {reason}") from error
 
 
+def readable(text: str, tokenizer: Tokenizer) -> str:
+    """The text without the characters that a tokenizer does not know: a policy may write what no text has."""
+
+    def known(part: str) -> bool:
+        try:
+            tokenizer.encode(part)
+        except TextError:
+            return False
+        return True
+
+    return text if known(text) else "".join(filter(known, text))
+
+
 def utf8(text: str) -> bytes:
     """The text's bytes. Raises TextError for lone surrogates, which are no characters."""
     try:

@@ -89,18 +89,18 @@ class Speaker:
         self.messages = []
 
     def answer(self, text: str) -> Iterator[str]:
-        """The answer to ``text``, piece by piece. Of a conversation that has become too long the oldest exchanges are
-        forgotten. Raises TextError for a text that fills the model's context, which is then not kept."""
+        """The answer to ``text``, piece by piece. Of a conversation that leaves no room for an answer the oldest
+        exchanges are forgotten. Raises TextError for a text that fills the model's context, which is then not kept."""
         from torchward.language.documents import Message
-        from torchward.language.generate import stream
+        from torchward.language.generate import prompt_room, stream
 
         if not self.converses:
             prompt = self.template.prompt(text, self.tokenizer)
             yield from stream(self.policy, self.tokenizer, prompt, **self._how())
             return
         said = [*self.messages, Message("user", text)]
-        room = self.policy.config.max_position_embeddings - 1
-        while len(prompt := self.template.prompt(tuple(said), self.tokenizer)) > room and len(said) > 1:
+        most = prompt_room(self.policy.config.max_position_embeddings, self.options.max_new_tokens)
+        while len(prompt := self.template.prompt(tuple(said), self.tokenizer)) > most and len(said) > 1:
             said = said[2:]
         pieces = []
         answering = stream(self.policy, self.tokenizer, prompt, **self._how())

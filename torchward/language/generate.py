@@ -301,6 +301,11 @@ class _Batch:
         self.cache = kv_cache.first(self.whole, len(self.number))._replace(length=self.cache.length)
 
 
+def prompt_room(context: int, max_new_tokens: int) -> int:
+    """How many tokens of a conversation are read, so that an answer has its length, or a quarter of the context."""
+    return context - min(max_new_tokens, context // 4)
+
+
 @torch.no_grad()
 def stream(
     policy: LanguageModel,

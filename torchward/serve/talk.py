@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from torchward.data.random import derive, generator
 from torchward.language.documents import Message, TextError, Words
-from torchward.language.generate import stream
+from torchward.language.generate import prompt_room, stream
 from torchward.language.hub_template import template_of
 from torchward.language.tokenizer import Tokenizer
 from torchward.nets.language_model import LanguageModel
@@ -132,10 +132,10 @@ class Speaker:
                 for each in session.exchanges.values()
                 for message in (Message("user", each.text), Message("assistant", each.answers[each.kept]))
             ]
-            room = context - min(self.max_new_tokens, context // 4)
+            most = prompt_room(context, self.max_new_tokens)
 
             def fits(forgotten: int) -> bool:
-                return len(said) == 2 * forgotten or len(encoded(forgotten)[1]) <= room
+                return len(said) == 2 * forgotten or len(encoded(forgotten)[1]) <= most
 
             def encoded(forgotten: int) -> tuple[tuple[Message, ...], list[int]]:
                 words = self.template.complete((*said[2 * forgotten :], Message("user", text)))

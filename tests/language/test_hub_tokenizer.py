@@ -15,6 +15,7 @@ from torchward.language.documents import ROLES, Completion, Dialogue, Document, 
 from torchward.language.hub_template import OwnTemplate
 from torchward.language.hub_tokenizer import HubTokenizer
 from torchward.language.tokenizer import Stream
+from torchward.nets.body import same_words
 
 transformers: Any = pytest.importorskip("transformers", reason="transformers is not installed: pip install -e '.[hf]'")
 pytest.importorskip("jinja2", reason="jinja2 is not installed: pip install -e '.[hf]'")
@@ -178,6 +179,30 @@ def test_it_comes_back_from_json_and_from_transformers(pair: tuple[HubTokenizer,
         assert (other.start_id, other.eos_id, other.pad_id) == (ours.start_id, ours.eos_id, ours.pad_id)
         assert other.vocab_size == ours.vocab_size
         assert OwnTemplate().prompt(CHAT[:2], other) == OwnTemplate().prompt(CHAT[:2], ours)
+
+
+@pytest.mark.parametrize("told", ["truncation", "padding"])
+def test_a_length_that_transformers_once_cut_or_filled_up_to_is_forgotten(tmp_path: Path, told: str) -> None:
+    """In a directory, and in the description of a policy that was saved with it."""
+    saved(tmp_path, byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"]), CHATML, eos_token="<|endoftext|>")
+    clean = hub_tokenizer.load(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    data = json.loads(path.read_text())
+    backend = Tokenizer.from_str(json.dumps(data))
+    if told == "truncation":
+        backend.enable_truncation(4)
+    else:
+        backend.enable_padding(length=64, pad_id=0, pad_token="<|endoftext|>")
+    said = json.loads(backend.to_str())[told]
+    assert said is not None
+    path.write_text(json.dumps({**data, told: said}))
+    old = clean.description() | {"backend": {**clean.description()["backend"], told: said}}
+    for ours in (hub_tokenizer.load(tmp_path), tokenizer.described(old)):
+        assert ours.encode("hello the world") == clean.encode("hello the world")
+        assert OwnTemplate().prompt(CHAT[:2], ours) == OwnTemplate().prompt(CHAT[:2], clean)
+        assert ours.description() == clean.description()
+    assert same_words(old, clean.description()) and same_words(clean.description(), old)
+    assert not same_words(old, {**clean.description(), "vocab_size": 400})
 
 
 # Chats

@@ -27,7 +27,7 @@ from torchward.data.texts import Texts, TextTask
 from torchward.functional.advantages import group_relative
 from torchward.functional.returns import reverse_scan
 from torchward.nets.adamw import AdamW, decayed
-from torchward.nets.body import compile_layers
+from torchward.nets.body import compile_layers, same_words
 from torchward.nets.heap import keep_freed
 from torchward.nets.language_model import NONE, LanguageModel
 from torchward.nets.sampling import Sampling
@@ -444,7 +444,8 @@ def check_teacher(policy: LanguageModel, teacher: LanguageModel) -> None:
     """Raises ConfigError where teacher and student do not speak of the same tokens."""
     if not isinstance(teacher, LanguageModel):
         raise ConfigError(f"expected a language model for a teacher, got {type(teacher).__name__}")
-    if policy.vocabulary != teacher.vocabulary or policy.config.vocab_size != teacher.config.vocab_size:
+    alike = same_words(policy.vocabulary, teacher.vocabulary)
+    if not alike or policy.config.vocab_size != teacher.config.vocab_size:
         raise ConfigError(
             "expected a teacher with the student's tokenizer, for their distributions are compared token by token, "
             f"got one of {teacher.config.vocab_size} tokens and a student of {policy.config.vocab_size}: without init "

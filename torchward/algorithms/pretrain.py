@@ -22,7 +22,7 @@ from torchward.data.sequences import Sequences
 from torchward.data.texts import CorpusTask, Labelled, Texts
 from torchward.functional.schedules import warmup_constant, warmup_cosine, warmup_linear
 from torchward.nets.adamw import AdamW, Group, decayed
-from torchward.nets.body import Scoring, Worded, compile_layers
+from torchward.nets.body import Scoring, Worded, compile_layers, same_words
 from torchward.nets.heap import keep_freed
 from torchward.nets.language_model import NONE, LanguageModel
 from torchward.nets.positions import Learned
@@ -298,7 +298,7 @@ def check_texts(policy: Worded, texts: Texts | Labelled, max_length: int) -> Non
         raise ConfigError(
             f"expected max_length of at most {limit}, as many tokens as the model reads, got {max_length}"
         )
-    if policy.vocabulary != texts.vocabulary:
+    if not same_words(policy.vocabulary, texts.vocabulary):
         raise ConfigError(
             "expected texts in the policy's own vocabulary, got another: task.using(policy) writes them so"
         )

@@ -19,6 +19,7 @@ from torchward.config import ConfigError
 from torchward.data.random import derive
 from torchward.data.sequences import Sequences
 from torchward.data.texts import TextTask
+from torchward.nets.body import same_words
 from torchward.nets.language_model import NONE, LanguageModel
 
 Numbers: TypeAlias = NDArray[np.int64]
@@ -269,7 +270,7 @@ def prepared(
     data: "Preferences | Judgements", policy_vocabulary: Any, max_length: int, context: int, skip: bool
 ) -> Any:
     """The data, both sides :func:`fitting`. Raises ConfigError where their words are not the policy's."""
-    if data.vocabulary != policy_vocabulary:
+    if not same_words(data.vocabulary, policy_vocabulary):
         raise ConfigError("expected preferences in the model's own vocabulary, got another: task.using(model) has them")
     train, validation = (fitting(side, max_length, context, skip) for side in (data.train, data.validation))
     return replace(data, train=train, validation=validation)

@@ -23,6 +23,9 @@ GENERATION = "generation_config.json"
 PAD = "<|pad|>"
 """The padding of a tokenizer that has none of its own."""
 
+LENGTHS = {"truncation": None, "padding": None}
+"""What transformers leaves in a tokenizer's file of the last texts that it cut or filled up: nothing of the tokens."""
+
 
 class HubTokenizer:
     """A :class:`~torchward.language.tokenizer.Tokenizer` of another project's model.
@@ -38,6 +41,7 @@ class HubTokenizer:
         from tokenizers import Tokenizer as Backend
 
         self._data = {name: data[name] for name in ("backend", "special", "chat_template", "vocab_size")}
+        self._data["backend"] = backend = {**data["backend"], **LENGTHS}
         self.kind: Kind = data.get("kind", "decoder")
         """What kind of model reads it."""
         self.decoder_start: list[int] = data.get("decoder_start", [])
@@ -45,7 +49,7 @@ class HubTokenizer:
         if self.kind != "decoder":
             self._data |= {"kind": self.kind, "decoder_start": self.decoder_start}
         self.chat_template: str | None = data["chat_template"]
-        backend, special = data["backend"], data["special"]
+        special = data["special"]
         self._whole = Backend.from_str(json.dumps(backend))
         plain = {**backend, **{part: _without_prefix(backend[part]) for part in ("normalizer", "pre_tokenizer")}}
         self._behind, self._plain = (Backend.from_str(json.dumps(plain)) for _ in range(2))

@@ -9,6 +9,7 @@ from torchward.language.chat import encode
 from torchward.language.documents import Completion, Document
 from torchward.language.hub_template import template_of
 from torchward.language.tokenizer import described, readable
+from torchward.nets.body import same_words
 from torchward.nets.reward_model import RewardModel
 
 ROWS = 64
@@ -25,7 +26,7 @@ class Judge:
     def __init__(self, model: RewardModel, pessimism: float = 0.0, words: Mapping[str, Any] | None = None) -> None:
         self.model = model.eval().requires_grad_(False)
         self.pessimism = pessimism
-        self.reads_tokens = words is not None and dict(words) == dict(model.vocabulary)
+        self.reads_tokens = words is not None and same_words(words, model.vocabulary)
         self.tokenizer = described(model.vocabulary, "the reward model")
         self.template = template_of(self.tokenizer)
 

@@ -101,6 +101,19 @@ class Worded(Protocol):
     def vocabulary(self) -> Mapping[str, Any]: ...
 
 
+def same_words(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two vocabularies have the same tokens. How long a text was that somebody once cut or filled up, of which
+    older descriptions tell, makes no others."""
+    return _words(first) == _words(second)
+
+
+def _words(vocabulary: Mapping[str, Any]) -> dict[str, Any]:
+    kept = dict(vocabulary)
+    if isinstance(backend := kept.get("backend"), Mapping):
+        kept["backend"] = {name: part for name, part in backend.items() if name not in ("truncation", "padding")}
+    return kept
+
+
 class Scoring(Protocol):
     """A model that says how likely tokens are: one that writes, or one that fills gaps."""
 

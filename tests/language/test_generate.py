@@ -114,6 +114,27 @@ def test_rows_at_their_end_change_nothing_until_they_leave(slots: int, limited: 
         assert torch.equal(done.supports[row, :n], alone.supports[0]) and not done.supports[row, n:].any()
 
 
+def test_of_several_ends_the_first_that_comes_counts() -> None:
+    """Each text is that which is cut at no end, up to the first of them, however it was batched."""
+    policy, ends = model(LLAMA, SAMPLINGS[0]), (EOS, 3, 7)
+    noise = policy.noise((NEW, len(PROMPTS)), Generator().manual_seed(3))
+    whole = generate(policy, PROMPTS, eos_id=WORDS, max_new_tokens=NEW, noise=noise)
+    found = set()
+    for slots in (128, 3):
+        done = generate(policy, PROMPTS, eos_id=ends, max_new_tokens=NEW, noise=noise, slots=slots)
+        for row in range(len(PROMPTS)):
+            ids = whole.tokens[row, : int(whole.lengths[row])].tolist()
+            place = next((i for i, token in enumerate(ids) if token in ends), None)
+            kept = ids if place is None else ids[: place + 1]
+            assert done.tokens[row, : int(done.lengths[row])].tolist() == kept
+            assert bool(done.ended[row]) == (place is not None)
+            found |= {kept[-1]} & set(ends)
+    assert len(found) > 1
+    one = generate(policy, PROMPTS, eos_id=[EOS], max_new_tokens=NEW, noise=noise)
+    alone = generate(policy, PROMPTS, eos_id=EOS, max_new_tokens=NEW, noise=noise)
+    assert torch.equal(one.tokens, alone.tokens) and torch.equal(one.ended, alone.ended)
+
+
 def test_another_noise_is_another_text() -> None:
     policy = model()
     assert not torch.equal(written(policy, 3).tokens, written(policy, 3, seed=1).tokens)
@@ -193,6 +214,7 @@ class Pieces:
 
     words = (b"a", b"b", b"ab", b"ba", b"\n", b"\n\n", b"b\n", b"aab", b"\xc3", b"\xa4", b"c", b"", b"")
     eos_id = 12
+    end_ids = (12,)
 
     def bytes_of(self, token: int) -> bytes:
         return self.words[token]

@@ -105,9 +105,11 @@ def same_loss(policy: LanguageModel, sequences: Sequences, pad_id: int, cost: Co
     )
 
 
-def ends(sequences: Sequences | None, rollout: Rollout | None, eos_id: int, pad_id: int) -> Finding:
+def ends(
+    sequences: Sequences | None, rollout: Rollout | None, eos_id: int, pad_id: int, others: Sequence[int] = ()
+) -> Finding:
     """Whether end-of-text is learnt, padding is not, and they are two tokens: in sequences that are imitated, and in
-    rollouts whose completions end with it. None: there are none."""
+    rollouts whose completions end with it, or with one of ``others``. None: there are none."""
     if eos_id == pad_id:
         return _ended(
             f"Padding and end-of-text are one token, {eos_id}: who leaves out padding never learns to end. Give "
@@ -139,12 +141,13 @@ def ends(sequences: Sequences | None, rollout: Rollout | None, eos_id: int, pad_
     if rollout is not None:
         assert isinstance(rollout.action, Tensor)
         mask, ended = rollout.loss_mask, rollout.terminated
+        by = torch.tensor([eos_id, *others], device=rollout.action.device)
         past = rollout.boundary.cumsum(1) - rollout.boundary.long() > 0
         cases = {
             "leave out the end-of-text that ended them": (ended & ~mask).any(1),
             "have a mask that is False throughout": ~mask.any(1),
             "learn from what stands behind their end": (mask & past).any(1),
-            "ended without end-of-text": (ended & (rollout.action != eos_id)).any(1),
+            "ended without end-of-text": (ended & ~torch.isin(rollout.action, by)).any(1),
         }
         for what, rows in cases.items():
             if bool(rows.any()):

@@ -217,7 +217,7 @@ def sampled_tokens(policy: LanguageModel, source: Source, tokenizer: Tokenizer) 
                     "stored beside them: never decode them, and encode the text again.",
                 )
             drawn[pair] -= 1
-        ids = [token for token in ids if token != tokenizer.eos_id]
+        ids = [token for token in ids if token not in tokenizer.end_ids]
         count, changed = count + 1, changed + (ids != _again(ids, tokenizer))
     words = f"{int(mask.sum())}, all as they were drawn; by way of text {changed} of {count} completions would change"
     return Finding("sampled tokens", True, words)

@@ -89,7 +89,7 @@ def examine(
     yield _looked(partial(dropout, policy, rollout, asked[:4]))
     yield _looked(partial(masked_steps, policy, rollout))
     yield _looked(partial(same_loss, policy, said if shown is None else shown, pad, cost))
-    yield unreadable or _looked(partial(ends, shown, ended, eos, pad))
+    yield unreadable or _looked(partial(ends, shown, ended, eos, pad, tokenizer.end_ids))
     if isinstance(policy.body, EncoderDecoder):
         yield Finding("prompt ends", None, "not looked at: an encoder reads the prompt, and nobody the two as one text")
     else:

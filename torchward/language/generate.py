@@ -47,10 +47,10 @@ class Completions:
 
 
 def heard(tokenizer: Tokenizer, token: int) -> bytes:
-    """What somebody reads who judges a token: one without text, other than end-of-text, is U+FFFD.
+    """What somebody reads who judges a token: one without text, other than those that end one, is U+FFFD.
 
     Padding or a role within an answer would else be passed over, and an answer earn what it never said."""
-    return tokenizer.bytes_of(token) or (b"" if token == tokenizer.eos_id else UNSAID)
+    return tokenizer.bytes_of(token) or (b"" if token in tokenizer.end_ids else UNSAID)
 
 
 class StopWords:
@@ -83,14 +83,14 @@ def generate(
     policy: LanguageModel,
     prompts: Sequence[Sequence[int]],
     *,
-    eos_id: int,
+    eos_id: int | Sequence[int],
     max_new_tokens: int | Sequence[int],
     num_generations: int = 1,
     noise: Tensor | None = None,
     stop: StopWords | None = None,
     slots: int = SLOTS,
 ) -> Completions:
-    """``num_generations`` completions of each prompt.
+    """``num_generations`` completions of each prompt, each up to ``eos_id`` or, of several, the first that comes.
 
     ``max_new_tokens`` may be one number for all, or one for each prompt. ``noise`` is
     ``policy.noise((max(max_new_tokens), N), generator)``; without it completions are the likeliest, token by
@@ -111,8 +111,10 @@ def generate(
     # Tensors that can never enter autograd are a tenth cheaper to work with. What others compute may keep some of them.
     with without_dropout(policy), torch.inference_mode(isinstance(policy.body, Transformer)):
         batch = _Batch(policy, prompts, limits, num_generations, noise, slots)
+        several = [eos_id] if isinstance(eos_id, int) else list(eos_id)
+        ends = several[0] if len(several) == 1 else torch.tensor(several, device=batch.device)
         while batch.fill():
-            batch.leave(eos_id, batch.choose(), stop)
+            batch.leave(ends, batch.choose(), stop)
             batch.step()
     return batch.done()
 
@@ -248,10 +250,10 @@ class _Batch:
         self.said.append(_Said(self.number, self.count, chosen.token, chosen.log_prob, chosen.value, chosen.support))
         return chosen
 
-    def leave(self, eos_id: int, chosen: Chosen, stop: StopWords | None) -> None:
+    def leave(self, eos_id: int | Tensor, chosen: Chosen, stop: StopWords | None) -> None:
         """Rows come to their end."""
         over = self.count >= self.limit  # the length had ended it one step ago
-        ends = chosen.token == eos_id
+        ends = torch.isin(chosen.token, eos_id) if isinstance(eos_id, Tensor) else chosen.token == eos_id
         if stop is not None:
             ends |= stop.found(self.number, chosen.token)
         self.last = chosen.token
@@ -328,7 +330,7 @@ def stream(
         for count in range(room):
             noise = None if generator is None else policy.noise((1,), generator)
             token = policy.choose(hidden, noise).token
-            if ended := int(token) == tokenizer.eos_id:
+            if ended := int(token) in tokenizer.end_ids:
                 break
             if piece := text.push(int(token)):
                 yield piece

@@ -57,7 +57,7 @@ class HubTokenizer:
         self._plain.encode_special_tokens = self._source.encode_special_tokens = True
         added = self._whole.get_added_tokens_decoder()
         self._special = {token: str(one.content) for token, one in added.items() if one.special}
-        self.eos_id = self._id(special["eos_token"])
+        self.eos_id = own = self._id(special["eos_token"])
         self.start_id = self._id(special.get("bos_token", special["eos_token"]))
         """Where there is no token for it, end-of-text: a text begins where another one ended."""
         if self.decoder_start:
@@ -74,6 +74,9 @@ class HubTokenizer:
         self._words = _words(self._whole, backend["decoder"], max(size, data["vocab_size"]))
         if self.chat_template is not None:
             self.eos_id = self._end_of_answer()
+        self.end_ids = (self.eos_id,) if self.eos_id == own else (self.eos_id, own)
+        """Whichever of these comes first ends what is written: a model that was never taught its chat template ends by
+        its own end-of-text."""
         self.end = self._special[self.eos_id]
         """What a chat template writes for end-of-text."""
 

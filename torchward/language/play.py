@@ -141,7 +141,7 @@ def play(
         done = generate(
             policy,
             prompts[::num_generations] if first else prompts,  # one reading serves all answers to a prompt
-            eos_id=tokenizer.eos_id,
+            eos_id=tokenizer.end_ids,
             max_new_tokens=max_completion_length,
             num_generations=num_generations if first else 1,
             noise=None if generator is None else policy.noise((max_completion_length, len(running)), generator),

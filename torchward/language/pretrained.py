@@ -87,7 +87,8 @@ def save(policy: LanguageModel, directory: Path | str) -> None:
     directory."""
     directory = Path(directory)
     body, tokenizer = merged(policy).body, described(policy.vocabulary, "the policy")
-    ends: Json = {"eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    by = tokenizer.end_ids
+    ends: Json = {"eos_token_id": by[0] if len(by) == 1 else [*by], "pad_token_id": tokenizer.pad_id}
     match body:
         case Transformer():
             hub.save(body, directory, **ends)

@@ -41,6 +41,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokens that end what is written: ``eos_id``, and others by which a model may end too."""
+        ...
+
+    @property
     def pad_id(self) -> int:
         """The token that fills rows. It is never learnt, and never end-of-text."""
         ...
@@ -89,6 +94,7 @@ class TextTokenizer:
         self.coder = coder
         self._words = (*coder.words, *[b""] * (SPECIAL + mask))
         self.eos_id = len(coder.words)
+        self.end_ids = (self.eos_id,)
         self.start_id = self.eos_id
         """End-of-text: a text begins where another one ended."""
         self.pad_id = self.eos_id + 1

@@ -1,5 +1,7 @@
 """Runs: metrics, clocks, checkpoints and resume, signals and failures, shown on a loop that learns by chance alone."""
 
+import errno
+import io
 import json
 import math
 import os
@@ -23,6 +25,7 @@ from torch import Tensor
 from torchward import checkpoint
 from torchward.checkpoint import CheckpointError
 from torchward.config import ConfigError
+from torchward.lock import LOCK_FILE
 from torchward.metrics import figure_of, read_metrics, read_scalars
 from torchward.progress import Progress
 from torchward.run import Run, RunError, RunOptions, draw_curve, read_manifest
@@ -136,7 +139,7 @@ def test_a_run_leaves_all_that_it_promises(tmp_path: Path, pictures: None, capsy
     path = tmp_path / "run"
     loop(start(path, RunOptions()))
     assert {entry.name for entry in path.iterdir() if "tfevents" not in entry.name} == {
-        "config.json", "metrics.jsonl", "curve.png", "checkpoint", "policy",
+        "config.json", "metrics.jsonl", "curve.png", "checkpoint", "policy", LOCK_FILE,
     }  # fmt: skip
     assert any("tfevents" in entry.name for entry in path.iterdir())
     assert [entry.name for entry in (path / "checkpoint").iterdir()] == ["504"]
@@ -359,6 +362,86 @@ def test_a_second_signal_aborts(tmp_path: Path, capfd: pytest.CaptureFixture[str
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert "aborted; `torchward resume" in capfd.readouterr().err
     assert Run.resume(tmp_path / "run").step == 56
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="has no SIGHUP")
+def test_a_lost_terminal_stops_a_run_in_order_unless_it_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def hang_up(step: int) -> None:
+        if step == 154:
+            monkeypatch.setattr("sys.stderr", Gone())
+            for _ in range(2):  # the shell tells, and the kernel
+                os.kill(os.getpid(), signal.SIGHUP)
+
+    ends = []
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        for handler in (signal.SIG_IGN, signal.SIG_DFL):
+            signal.signal(signal.SIGHUP, handler)
+            run = start(tmp_path / str(handler), RunOptions(tensorboard=False))
+            loop(run, meddle=hang_up)
+            ends.append(run.step)
+            assert signal.getsignal(signal.SIGHUP) is handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert ends == [504, 161]
+
+
+HOLDS = """
+import fcntl, sys
+with open(sys.argv[1], "r+") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def hold(path: Path) -> "subprocess.Popen[str]":
+    """Another process that asks for the lock of a run, and where it gets it holds it while its input is open."""
+    command = [sys.executable, "-c", HOLDS, str(path / LOCK_FILE)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such locks")
+def test_no_two_processes_train_in_a_directory(tmp_path: Path) -> None:
+    def ask(step: int) -> None:
+        if step == 70:
+            with hold(path) as other:
+                assert other.wait() == 1, "the run holds it"
+            raise Killed
+
+    path = tmp_path / "run"
+    with pytest.raises(Killed):
+        loop(start(path), meddle=ask)
+    kept = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    with hold(path) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n", "one that has ended does not"
+        with pytest.raises(RunError, match=f"expected no other process to train in {path}, got one that does; wait"):
+            Run.resume(path)
+        assert read_manifest(path)["total"] == 500
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == kept
+    run = Run.resume(path)
+    assert Run.resume(path).step == run.step, "within one process another may take over"
+    loop(run)
+    with hold(path) as other:
+        assert other.communicate()[0] == "held\n", "and it ends with the run"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such locks")
+def test_a_file_system_without_locks_goes_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    run = start(tmp_path / "run", total=70)
+    loop(run)
+    assert run.step == 70
 
 
 def test_a_run_in_a_thread_takes_no_signals(tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ class Ready:
                 run.discard()
             raise
         finally:
+            run.close()
             random_state.restore_global(generators)
             torch.set_num_threads(self.threads)
         if not self.interrupted:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from torchward import __version__, checkpoint
+from torchward import __version__, checkpoint, lock
 from torchward.metrics import CONFIG_FILE, RunError, say
 
 _KEYS = ("manifest", "total", "options", "id", "torchward", "torch", "python", "threads")
@@ -78,22 +78,26 @@ def _moved(one: Any, other: Any) -> bool:
     return len(paths) == 2 and all(path.is_absolute() for path in paths) and paths[0].name == paths[1].name
 
 
-def start(path: Path, manifest: Mapping[str, Any], total: int, options: Mapping[str, Any]) -> None:
-    """Make the directory of a new run. Raises RunError when something already lies there."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+def start(path: Path, manifest: Mapping[str, Any], total: int, options: Mapping[str, Any]) -> int | None:
+    """Make the directory of a new run; return its lock. Raises RunError when something already lies there."""
+    if path.exists() and (not path.is_dir() or any(entry.name != lock.LOCK_FILE for entry in path.iterdir())):
         raise RunError(
             f"{path} already exists: go on with it by `torchward resume {path}`, or give this run another --name."
         )
     path.mkdir(parents=True, exist_ok=True)
+    taken = lock.take(path)
     _write(path, manifest, total, options, uuid.uuid4().hex, _versions())
+    return taken
 
 
-def take_up(path: Path, manifest: Mapping[str, Any], total: int, options: Mapping[str, Any]) -> None:
-    """Set the number of threads that the run in `path` was started with, and note what is asked of it now.
+def take_up(path: Path, manifest: Mapping[str, Any], total: int, options: Mapping[str, Any]) -> int | None:
+    """Set the number of threads that the run in `path` was started with, and note what is asked of it now; return the
+    lock of its directory.
 
     Says so when versions have changed, for then results need not be bit-equal to the uninterrupted run's.
     """
     stored, now = read_manifest(path), _versions()
+    taken = lock.take(path)
     changed = [
         f"{name} {stored[name]} (now {now[name]})"
         for name in ("torchward", "torch", "python")
@@ -103,6 +107,7 @@ def take_up(path: Path, manifest: Mapping[str, Any], total: int, options: Mappin
         say(f"this run was started with {', '.join(changed)}: it goes on, but bit-equal results are not promised.")
     torch.set_num_threads(int(stored["threads"]))
     _write(path, manifest, total, options, stored["id"], {name: stored[name] for name in now})
+    return taken
 
 
 def _write(

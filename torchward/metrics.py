@@ -1,5 +1,6 @@
 """What a run writes down for people: JSON lines, TensorBoard events, Weights & Biases, and the curve."""
 
+import contextlib
 import importlib.util
 import json
 import math
@@ -25,7 +26,13 @@ class RunError(ValueError):
 
 def say(sentence: str) -> None:
     """Tell the person at the terminal something, on standard error."""
-    print(f"torchward: {sentence}", file=sys.stderr, flush=True)
+    show(f"torchward: {sentence}")
+
+
+def show(line: str) -> None:
+    """Print a line on standard error; nothing where nobody is there any more: the run goes on, or ends in order."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def read_scalars(metrics: Mapping[str, float | Tensor | None]) -> dict[str, float | None]:

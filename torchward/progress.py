@@ -4,7 +4,7 @@ import sys
 import time
 from typing import Any
 
-from torchward.metrics import EpisodeWindow
+from torchward.metrics import EpisodeWindow, show
 
 
 class Progress:
@@ -52,8 +52,7 @@ class Progress:
         rate = (step - self._first_step) / max(time.perf_counter() - self._started, 1e-9)
         earned = "" if window.mean is None else f", {self.figure} {window.mean:.4g}"
         left = max(self._total - step, 0) / rate
-        line = f"{step}/{self._total} steps, {rate:.0f} steps/s{earned}, {left:.0f} s left"
-        print(line, file=sys.stderr, flush=True)
+        show(f"{step}/{self._total} steps, {rate:.0f} steps/s{earned}, {left:.0f} s left")
 
     def close(self) -> None:
         """Leave the line as it stands."""

@@ -30,7 +30,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from torchward import checkpoint, random_state
+from torchward import checkpoint, lock, random_state
 from torchward import manifest as manifests
 from torchward.calibration import CALIBRATION, draw
 from torchward.checkpoint import CheckpointError
@@ -109,7 +109,8 @@ class Run:
 
     `manifest` says what is run (`algorithm`, `task`, `config`) and is kept in `config.json`; `total` is the number of
     steps. With `resume`, the newest checkpoint is taken up, metrics are cut back to it, and `track` restores what it
-    is given. Raises RunError when the directory already holds a run, or, with `resume`, when it holds none.
+    is given. Until it ends no other process may train in the directory. Raises RunError when one does, when the
+    directory already holds a run, or, with `resume`, when it holds none.
     """
 
     def __init__(
@@ -149,10 +150,15 @@ class Run:
             raise RunError(f"A run has at least one step; got a total of {total}.")
         if self.options.wandb:
             require_wandb()
-        (manifests.take_up if resume else manifests.start)(self.path, self.manifest, total, to_json(self.options))
-        offset = self._take_up() if resume else 0
+        begin = manifests.take_up if resume else manifests.start
+        self._lock = begin(self.path, self.manifest, total, to_json(self.options))
+        try:
+            offset = self._take_up() if resume else 0
+            self._writer = MetricsWriter(self.path, offset, self.step, self.options.tensorboard, self.options.wandb)
+        except BaseException:
+            lock.release(self._lock)
+            raise
         self._first_step = self.step
-        self._writer = MetricsWriter(self.path, offset, self.step, self.options.tensorboard, self.options.wandb)
         self._progress = Progress(self.step, total) if self.options.progress else None
 
     @classmethod
@@ -367,7 +373,7 @@ class Run:
                 self.save_policy(policy, "best")
         self._writer.publish()
         self._draw(explain=True)
-        self._close()
+        self.close()
         if interrupted:
             kept = "" if exact else "the last scheduled checkpoint (its source cannot be saved as it stands), "
             say(
@@ -395,18 +401,28 @@ class Run:
                 self._keep_failure(error)
             elif isinstance(error, KeyboardInterrupt):
                 say(f"aborted; `torchward resume {self.path}` goes on from step {self._saved_step()}.")
-            self._close()
+            self.close()
             if isinstance(error, Exception) and self._is_in_vain(error):
                 self.discard()
         finally:
             self._interrupt.restore()
+
+    def close(self) -> None:
+        """Close its files and let go of its directory; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._seconds += time.perf_counter() - self._started
+            self._writer.close()
+            if self._progress is not None:
+                self._progress.close()
+            lock.release(self._lock)
 
     def discard(self) -> None:
         """Remove a run that has failed before its first step, so that its name is free again: all that it wrote, and
         its directory where it made that. Raises RunError for one that has learnt something, or was taken up."""
         if self._resumed or self.step:
             raise RunError(f"{self.path} is kept: its run has come to step {self.step}.")
-        self._close()
+        self.close()
         for entry in self.path.iterdir() if self.path.is_dir() else ():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
@@ -445,14 +461,6 @@ class Run:
 
     def _saved_step(self) -> int:
         return self._saved[0] if self._saved else 0
-
-    def _close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._seconds += time.perf_counter() - self._started
-            self._writer.close()
-            if self._progress is not None:
-                self._progress.close()
 
     # Starting and taking up
 

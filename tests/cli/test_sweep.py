@@ -71,7 +71,8 @@ def test_equal_values_are_one() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_a_sweep_that_is_stopped_stops_its_runs(place: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_sweep_that_is_stopped_stops_its_runs(place: Path, number: signal.Signals) -> None:
     command = ["sweep", "./search.py", "./world.py", "--seeds", "1", "--total-timesteps", "1e7", *QUIET]
     path = os.pathsep.join([str(Path(torchward.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     sweep = subprocess.Popen(
@@ -83,7 +84,7 @@ def test_a_sweep_that_is_stopped_stops_its_runs(place: Path) -> None:
     run = place / "sweeps" / "search-world" / "seed-0"
     while not (run / "checkpoint").is_dir() and sweep.poll() is None:
         time.sleep(0.05)
-    sweep.send_signal(signal.SIGTERM)
+    sweep.send_signal(number)
     _, err = sweep.communicate(timeout=60)
     assert sweep.returncode == 130 and "the same command goes on" in err
     assert "torchward resume" in run.with_name("seed-0.log").read_text()  # the run has ended in order

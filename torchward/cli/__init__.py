@@ -1,5 +1,6 @@
 """The command line. This file imports nothing heavy, so that `torchward --help` is there at once."""
 
+import contextlib
 import errno
 import os
 import sys
@@ -72,8 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def say(sentence: str) -> None:
-    """Tell the person at the terminal something, on standard error."""
-    print(f"torchward: {sentence}", file=sys.stderr, flush=True)
+    """Tell the person at the terminal something, on standard error, where there still is one."""
+    with contextlib.suppress(OSError):
+        print(f"torchward: {sentence}", file=sys.stderr, flush=True)
 
 
 def positional(arguments: Sequence[str], names: Sequence[str], command: str) -> tuple[list[str], list[str]]:

@@ -24,6 +24,7 @@ from typing import Any
 
 from torchward.cli import UsageError, arguments, positional, say
 from torchward.cli.arguments import Group
+from torchward.interrupt import ending
 
 SWEEPS = Path("sweeps")
 FILE = "sweep.json"
@@ -145,7 +146,7 @@ def work(todo: Sequence[Job], total: int, names: Sequence[str], jobs: int) -> li
     from tqdm import tqdm
 
     waiting, running, failed = list(todo), list[Job](), list[Job]()
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before = {number: signal.signal(number, _interrupt) for number in ending()}
     bar = tqdm(total=total, initial=total - len(todo), unit=" runs", disable=None, dynamic_ncols=True)
     try:
         while waiting or running:
@@ -170,7 +171,8 @@ def work(todo: Sequence[Job], total: int, names: Sequence[str], jobs: int) -> li
         raise
     finally:
         bar.close()
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return failed
 
 
@@ -264,6 +266,7 @@ def _claim(directory: Path, what: dict[str, Any]) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> typing.NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # of a lost terminal both the shell and the kernel tell
     raise KeyboardInterrupt
 
 

@@ -238,6 +238,21 @@ def test_what_is_no_environment(environment: Any, message: str) -> None:
         make_env(environment)
 
 
+@pytest.mark.parametrize(
+    "instance", [lambda: Walk(), lambda: SyncVectorEnv([Walk] * 2), lambda: gym.make("CartPole-v1")]
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_factory_makes_a_new_environment_at_each_call(instance: Any, wrapped: bool) -> None:
+    made = instance()
+    message = "^expected a new environment from each call of <lambda>, got the same one; build it within"
+    with pytest.raises(WorldError, match=message):
+        Control(lambda: Plain(made) if wrapped and isinstance(made, gym.Env) else made)
+    Control(instance)
+    if isinstance(made, gym.Env):
+        with pytest.raises(WorldError, match=message):
+            make(lambda: made, 2, SYNC)
+
+
 def test_wrong_keyword_arguments() -> None:
     with pytest.raises(WorldError, match=r"'CartPole-v1' cannot be made: .*unexpected keyword argument 'colour'"):
         make("CartPole-v1", 1, EnvOptions(env_kwargs={"colour": 1}))

@@ -30,6 +30,13 @@ MISSING = object()
 """In the place of what a step gave, where it raised."""
 
 
+def shared(name: str) -> WorldError:
+    """Two worlds are one object."""
+    return WorldError(
+        f"expected a new environment from each call of {name}, got the same one; build it within, as lambda: MyEnv() does"
+    )
+
+
 def failed_step(name: str, i: int, given: Any, error: BaseException) -> WorldError:
     """What is wrong with a step of world ``i`` that raised, or that has ``given`` something else than five values."""
     if given is MISSING and not raised_in_a_wrapper(error):

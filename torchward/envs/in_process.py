@@ -20,9 +20,12 @@ class InProcess:
     """Single environments, stepped one after the other in this process.
 
     Each episode is begun with a seed of its own, so a world is brought back by that seed and the actions since; an
-    environment with ``state_dict`` and ``load_state_dict`` is brought back by those instead, if its wrappers can be."""
+    environment with ``state_dict`` and ``load_state_dict`` is brought back by those instead, if its wrappers can be.
+    Raises :class:`WorldError` where two of the environments are one."""
 
     def __init__(self, name: str, envs: "list[gym.Env[Any, Any]]", mask: bool = False) -> None:
+        if len({id(env.unwrapped) for env in envs}) < len(envs):
+            raise faults.shared(name)
         self.name, self.envs, self.n, self.mask = name, envs, len(envs), mask
         self.action_space = sp.from_gym(envs[0].action_space, of_actions=True)
         self.observation_space = observation_space(envs[0].observation_space, self.action_space, mask)

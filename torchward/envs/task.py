@@ -2,7 +2,7 @@
 
 import copy
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -12,6 +12,7 @@ from gymnasium.vector import VectorEnv
 from torchward.data.hindsight import Goals
 from torchward.data.protocols import Evaluation, Policy
 from torchward.data.tree import replace_rows
+from torchward.envs import faults
 from torchward.envs import spaces as sp
 from torchward.envs.atari import is_atari
 from torchward.envs.collect import EnvSource, device_of
@@ -23,6 +24,8 @@ from torchward.envs.models import Model, tabular_model
 from torchward.envs.worlds import Worlds, episode_seed
 from torchward.nets import spaces
 from torchward.nets.dropout import without_dropout
+
+Made: TypeAlias = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
 
 EVALUATION = 7
 """Evaluation worlds count their seeds from a place of their own, so that they never replay a training episode."""
@@ -57,6 +60,8 @@ class Control:
             self.limit = self.options.max_episode_steps or own
         if probe is not environment:
             probe.close()
+        if not isinstance(environment, str | type | gym.Env | VectorEnv):
+            _refuse_the_same(self.name, probe, build(environment, self.options))
         self.action_space = sp.from_gym(action, of_actions=True)
         self.observation_space = sp.from_gym(observation)
         if self.options.action_mask and not spaces.has_mask(self.observation_space):
@@ -143,6 +148,13 @@ class Control:
                 f"{self.name} cannot be copied for an evaluation of its own; give a factory, such as "
                 f"lambda: {self.name}(...)"
             ) from error
+
+
+def _refuse_the_same(name: str, first: Made, second: Made) -> None:
+    """Raise :class:`WorldError` if what a factory made at two calls is one object; else close the second."""
+    if first.unwrapped is second.unwrapped:
+        raise faults.shared(name)
+    second.close()
 
 
 def _space_of(env: "gym.Env[Any, Any]", name: str, attribute: str) -> "gym.Space[Any]":

@@ -33,7 +33,7 @@ MISSING = object()
 def shared(name: str) -> WorldError:
     """Two worlds are one object."""
     return WorldError(
-        f"expected a new environment from each call of {name}, got the same one; build it within, as lambda: MyEnv() does"
+        f"expected a new environment from each call of {name}, got the same one; build it within: lambda: MyEnv()"
     )
 
 

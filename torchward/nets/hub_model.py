@@ -261,7 +261,7 @@ class HubModel(nn.Module):
     def _check_head(self, tokens: Tensor, hidden: Tensor, name: str) -> None:
         if cap := getattr(self.model.config.get_text_config(), "final_logit_softcapping", None):
             raise ConfigError(
-                f"expected logits that are a product of hidden states and a head, got {name}, which caps them at {cap}: "
+                f"expected logits that are hidden states times a head, got {name}, which caps them at {cap}; "
                 "take a model without final_logit_softcapping"
             )
         theirs, ours = self.model(input_ids=tokens).logits, self.logits(hidden)

@@ -311,7 +311,7 @@ def test_a_cap_is_found_where_it_does_not_show() -> None:
     """Logits of small weights are as good as uncapped ones."""
     torch.manual_seed(0)
     config = transformers.Gemma2Config(**SMALL, num_key_value_heads=2, head_dim=8)
-    with pytest.raises(ConfigError, match=r"got Gemma2ForCausalLM, which caps them at 30\.0: take a model without"):
+    with pytest.raises(ConfigError, match=r"got Gemma2ForCausalLM, which caps them at 30\.0; take a model without"):
         HubModel(transformers.AutoModelForCausalLM.from_config(config))
     config.final_logit_softcapping = None
     assert HubModel(transformers.AutoModelForCausalLM.from_config(config)).head_scale == 1.0

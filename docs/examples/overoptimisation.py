@@ -60,7 +60,7 @@ def main(
     task = Text(Problems("letters", documents, (), reward, tokenizer=Characters(), max_completion_length=16))
     base = torchward.train(
         "pretrain", task, path=place / "base", options=QUIET, total_timesteps=pretrain, max_length=32, hidden_size=32,
-        per_device_train_batch_size=16, num_hidden_layers=2, num_attention_heads=2, learning_rate=3e-3,
+        max_position_embeddings=256, num_hidden_layers=2, num_attention_heads=2, learning_rate=3e-3,
     )  # fmt: skip
     curves = []
     for seed, kl_coef in runs:

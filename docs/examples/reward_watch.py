@@ -39,7 +39,7 @@ def main(place: Path, pretrain: int = 30_000, tokens: int = 15_000) -> dict[str,
     file.write_text("\n".join(json.dumps({"prompt": f"{w}=", "completion": w[::-1]}) for w in every))
     base = torchward.train(
         "pretrain", str(file), path=place / "base", options=QUIET, total_timesteps=pretrain, max_length=32,
-        per_device_train_batch_size=16, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=256, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
         tokenizer="characters", learning_rate=3e-3,
     )  # fmt: skip
     found = {"before": (judged(torchward.load(base.path), file), list[str]())}

@@ -59,8 +59,7 @@ def measure(home: Path) -> dict[str, list[dict[str, float]]]:
         given: dict[str, Any] = {"options": QUIET, "env": WORDS, "seed": seed, "threads": 1}
         first = torchward.train(
             "pretrain", "reversal", path=home / f"first-{seed}", total_timesteps=4_000, max_length=16, hidden_size=32,
-            num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=16, learning_rate=3e-3,
-            per_device_train_batch_size=16, **given,
+            num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=16, learning_rate=3e-3, **given,
         )  # fmt: skip
         teacher = torchward.train(
             "sft", "reversal", path=home / f"teacher-{seed}", init=first.path, total_timesteps=5_000, max_length=16,

@@ -20,7 +20,6 @@ from torchward.nets.transformer_config import gpt2
 PRETRAIN = pretrain.Config(
     total_timesteps=20_000,
     max_length=8,
-    per_device_train_batch_size=16,
     learning_rate=1e-2,
     weight_decay=0.0,
     model=replace(gpt2(8, 32, 2, 2, 32), initializer_range=0.02),

@@ -38,9 +38,9 @@ class Config:
 
     total_timesteps: int = 2_000_000
     """Tokens to learn from, over all epochs."""
-    max_length: int = 256
+    max_length: int = 128
     """Tokens that are looked at together."""
-    per_device_train_batch_size: int = 8
+    per_device_train_batch_size: int = 16
     """Rows of max_length tokens that are held in memory at a time."""
     gradient_accumulation_steps: int = 1
     """Batches to one step of the optimiser; the result is that of one large batch."""
@@ -68,7 +68,7 @@ class Config:
     """Stop after so many evaluations in a row that are worse than the best before; None: never."""
     eval_tokens: int = 32_768
     """Tokens of the validation texts that an evaluation looks at; the same ones each time."""
-    model: TransformerConfig = field(default_factory=lambda: gpt2(512, 128, 4, 4, 256))
+    model: TransformerConfig = field(default_factory=lambda: gpt2(512, 128, 4, 4, 128))
     """The transformer; its vocabulary is that of the tokenizer."""
     seed: int = 0
     """Everything random follows from it."""

@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from tests.language.models import CONTEXT, GPT, LLAMA, WORDS, model, read, within
+from tests.language.models import CONTEXT, EOS, GPT, LLAMA, WORDS, model, read, within
 from torchward.data.protocols import Policy
 from torchward.nets import saving
+from torchward.nets.encoder_decoder import EncoderDecoder
 from torchward.nets.kv_cache import Cache
 from torchward.nets.language_model import LanguageModel
 from torchward.nets.sampling import Sampling, among, packed
 from torchward.nets.spaces import Discrete, Tree
 from torchward.nets.transformer import Transformer
-from torchward.nets.transformer_config import TransformerConfig, bert
+from torchward.nets.transformer_config import TransformerConfig, bert, t5
 
 SAMPLING = Sampling(1.3)
 NEVER = torch.zeros(4, 12, dtype=torch.bool)
@@ -167,6 +168,27 @@ def test_a_saved_one_is_the_same_policy(tmp_path: Path) -> None:
     tokens, action, support = texts()
     observation = {"token": tokens, "support": support}
     assert torch.equal(again.log_probs(observation, action), policy.log_probs(observation, action))
+
+
+@torch.no_grad()
+def test_to_ask_for_a_value_leaves_the_state_of_an_encoder_decoder_as_it_was() -> None:
+    """Whatever is asked about: the token that comes, another one, or the one at which the decoder begins."""
+    torch.manual_seed(0)
+    body = EncoderDecoder(Transformer(replace(t5(WORDS, 16, 2, 2, 8, 24, CONTEXT), value_head=True)), 0, EOS)
+    for parameter in body.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.25)
+    policy = LanguageModel(body, {}).eval()
+    text = torch.tensor([[5, 6, 7, 0, 8, 9], [4, 0, 3, 2, 8, 1]])
+    expected, state = body.value(body.forward(text)), policy.initial_state(2)
+    for time, token in enumerate(text.T):
+        for other in (token, torch.tensor([0, 0]), torch.tensor([12, 0]), token):
+            was = policy.value(other, state)
+            torch.testing.assert_close(policy.value(other, state), was)
+        torch.testing.assert_close(was, expected[:, time])
+        acted = policy.act(token, state, None)
+        torch.testing.assert_close(acted.value, expected[:, time])
+        state = acted.state
+    assert expected[:, 3:].std() > 0.1
 
 
 def test_a_policy_is_a_decoder_with_a_value() -> None:

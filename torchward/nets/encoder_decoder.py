@@ -176,8 +176,9 @@ class EncoderDecoder(nn.Module):
             if int(place[source].max()) + 2 > cache.size:
                 raise ValueError(f"expected a cache of at least {int(place[source].max()) + 2} slots, got {cache.size}")
             row, column = source.nonzero(as_tuple=True)
-            kept[row, place[row, column]] = tokens[row, column] + 1
-        self._begin(cache, (starts.any(1) & ~has_begun[:, 0]).nonzero()[:, 0])
+            kept = kept.index_put((row, place[row, column]), tokens[row, column] + 1)
+            cache = cache._replace(source=(read, kept))
+        cache = self._begin(cache, (starts.any(1) & ~has_begun[:, 0]).nonzero()[:, 0])
         if not bool(target.any()):
             return self.token.weight.new_zeros(*tokens.shape, self.config.hidden_size), cache
         hidden, cache = self.transformer.extend(tokens, cache, None if bool(target.all()) else target, span)
@@ -190,10 +191,11 @@ class EncoderDecoder(nn.Module):
         hidden, cache = self.extend(tokens[:, None], cache, None, span)
         return hidden[:, 0], cache
 
-    def _begin(self, cache: Cache, rows: Tensor) -> None:
-        """The encoder reads the sources of these rows, and what the decoder looks at is kept."""
+    def _begin(self, cache: Cache, rows: Tensor) -> Cache:
+        """The encoder reads the sources of these rows, and what the decoder looks at is kept. What is no slot is not
+        written in place: by it an old cache knows what it had read."""
         if not len(rows):
-            return
+            return cache
         kept = cache.source[1][rows]
         sizes = (kept > 0).sum(1, keepdim=True)
         column = torch.arange(int(sizes.max()) + 1, device=rows.device)
@@ -202,4 +204,6 @@ class EncoderDecoder(nn.Module):
         for slots, new in zip(cache.cross, made, strict=True):
             for leaf, part in zip(slots, new, strict=True):
                 leaf[rows, :, : len(column)] = part
-        cache.source[0][rows, : len(column)] = memory.mask
+        read = cache.source[0].clone()
+        read[rows, : len(column)] = memory.mask
+        return cache._replace(source=(read, cache.source[1]))

@@ -53,6 +53,29 @@ def test_the_rules(command: Command) -> None:
     assert code == 0 and out.startswith("| when | take | because |") and "| `sac` `--replay her` |" in out
 
 
+TEXT = """
+from torchward.language.documents import Completion, Document
+from torchward.language.rewards import exact_match
+from torchward.language.task import Problems
+from torchward.language.text_task import Text
+
+rows = [Document(Completion(text, text), text, {"answer": text}) for text in ("a", "b")]
+task = Text(Problems("echo", rows, rows, exact_match))
+"""
+
+
+@pytest.mark.parametrize("named", ["addition", "./answers.jsonl", "./echo.py"])
+def test_text_is_not_played(command: Command, place: Path, named: str) -> None:
+    (place / "answers.jsonl").write_text('{"prompt": "1+1=", "answer": "2"}\n')
+    (place / "echo.py").write_text(TEXT)
+    code, out, err = command("advise", named, "--seconds", "0.1")
+    assert (code, out) == (2, "")
+    assert err == (
+        f"torchward: advise plays environments, and {named} is a task of text: `torchward data ALGORITHM TASK` looks "
+        "at it, and docs/which-algorithm.md says what learns from text\n"
+    )
+
+
 def test_what_is_asked_wrongly(command: Command) -> None:
     assert command("advise", "CartPole-v1", "--seconds", "0").code == 2
     code, _, err = command("advise", "Cartpole-v1")

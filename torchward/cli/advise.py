@@ -45,14 +45,27 @@ def run(args: Sequence[str]) -> int:
     options = from_json(Advise, chosen)
     if not options.seconds > 0.0:
         raise UsageError(f"seconds have to be above 0; got {options.seconds}")
+    from torchward.language.text_task import Text
     from torchward.tasks import advice, facts, find
 
+    if not isinstance(find.options(words[0]), EnvOptions):
+        raise _text(words[0])
     found = find.task(words[0], change(EnvOptions(), env))
+    if isinstance(found.task, Text):
+        raise _text(words[0])
     seen = facts.look(found.task, options.seconds, options.seed)
     advices, remarks = advice.advise(seen, found.task, found.source)
     given = " ".join(shlex.quote(word) for word in _environment_words(rest))
     print("\n".join(told(words[0], f" {given}" if given else "", seen, advices, remarks)))
     return 0
+
+
+def _text(task: str) -> UsageError:
+    """What is said of a task that is not played."""
+    return UsageError(
+        f"advise plays environments, and {task} is a task of text: `torchward data ALGORITHM TASK` looks at it, and "
+        "docs/which-algorithm.md says what learns from text"
+    )
 
 
 def told(

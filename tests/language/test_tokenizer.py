@@ -1,5 +1,6 @@
 """Text to tokens and back: nothing is lost, nothing special is said by accident, files are data."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -128,3 +129,13 @@ def test_settings_that_cannot_be() -> None:
         BPE(261)
     with pytest.raises(ConfigError, match="min_frequency"):
         BPE(300, min_frequency=0)
+
+
+def test_a_stream_is_without_what_stands_around_an_answer() -> None:
+    """Of every short text, however much of it is like that."""
+    around = BYTES.encode("ab"), BYTES.encode("ba")
+    stream = Stream(BYTES, around)
+    for text in ("".join(each) for length in range(7) for each in itertools.product("abc", repeat=length)):
+        assert "".join(map(stream.push, BYTES.encode(text))) + stream.finish() == text.removeprefix("ab").removesuffix(
+            "ba"
+        )

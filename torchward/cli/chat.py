@@ -103,7 +103,8 @@ class Speaker:
         while len(prompt := self.template.prompt(tuple(said), self.tokenizer)) > most and len(said) > 1:
             said = said[2:]
         pieces = []
-        answering = stream(self.policy, self.tokenizer, prompt, **self._how())
+        around = self.template.around(self.tokenizer)
+        answering = stream(self.policy, self.tokenizer, prompt, around=around, **self._how())
         self.messages = said
         try:
             for piece in answering:

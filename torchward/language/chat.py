@@ -21,7 +21,7 @@ from torchward.language.documents import (
     Words,
     shared,
 )
-from torchward.language.tokenizer import Tokenizer, UnknownCharacter, byte_counts
+from torchward.language.tokenizer import ALONE, Around, Tokenizer, UnknownCharacter, byte_counts
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,10 @@ class Template:
     def before_answer(self, tokenizer: Tokenizer) -> list[int]:
         """The tokens between a prompt that is plain text and its answer, which no rule cuts."""
         return []
+
+    def around(self, tokenizer: Tokenizer) -> Around:
+        """The tokens that stand around what an answer in a chat says, and belong to its form."""
+        return ALONE
 
     def reply(self, message: Message, tokenizer: Tokenizer) -> list[int]:
         """What someone else says behind the assistant's words, and what the assistant's next words follow."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from torchward.language.documents import TextError
-from torchward.language.tokenizer import Stream, Tokenizer
+from torchward.language.tokenizer import ALONE, Around, Stream, Tokenizer
 from torchward.nets import kv_cache
 from torchward.nets.dropout import without_dropout
 from torchward.nets.kv_cache import Cache
@@ -316,15 +316,16 @@ def stream(
     *,
     max_new_tokens: int,
     generator: torch.Generator | None = None,
+    around: Around = ALONE,
 ) -> Generator[str, None, bool]:
-    """One completion for a person who reads along: its text piece by piece, without its end-of-text; and at the end
-    whether it came to one, or its length cut it. Without a generator it is the likeliest, token by token. Raises
-    TextError for a prompt that fills the model's context."""
+    """One completion for a person who reads along: its text piece by piece, without its end-of-text and what a template
+    writes ``around`` it; and at the end whether it came to one, or its length cut it. Without a generator it is the
+    likeliest, token by token. Raises TextError for a prompt that fills the model's context."""
     context, device = policy.config.max_position_embeddings, policy.body.token.weight.device
     if not 1 <= len(prompt) < context:
         raise TextError(f"expected a prompt of 1 to {context - 1} tokens, got {len(prompt)}")
     room = min(max_new_tokens, context - len(prompt))
-    text, ended = Stream(tokenizer), False
+    text, ended = Stream(tokenizer, around), False
     with without_dropout(policy):
         hidden, cache = policy.read(torch.tensor([list(prompt)], device=device), None, len(prompt) + room)
         for count in range(room):

@@ -11,7 +11,7 @@ from torchward.data.sequences import TokenSequence
 from torchward.language.chat import Template
 from torchward.language.documents import Message, TextError, Words
 from torchward.language.hub_tokenizer import HubTokenizer
-from torchward.language.tokenizer import Tokenizer
+from torchward.language.tokenizer import Around, Tokenizer
 
 
 class OwnTemplate(Template):
@@ -28,6 +28,10 @@ class OwnTemplate(Template):
         """The tokens of each message, but for the start. Where the template does not tell two of them apart, both stand
         in the second. Raises TextError for what the template refuses."""
         return [TokenSequence(*turn) for turn in self._turns(messages, tokenizer, asks=False)]
+
+    def around(self, tokenizer: Tokenizer) -> Around:
+        """What the template writes around what an answer says, in the last message of a chat."""
+        return _own(tokenizer).around
 
     def prompt(self, words: Words, tokenizer: Tokenizer) -> list[int]:
         """The tokens behind which an answer is sampled. Raises TextError where the assistant spoke last."""
@@ -123,8 +127,11 @@ def _encoded(messages: tuple[Message, ...], hub: HubTokenizer, asks: bool) -> li
         if message.role != "assistant":
             continue
         asked = hub.render(messages[:i], True)
-        end = text.find(hub.end, len(asked))
-        if not text.startswith(asked) or end < 0:
+        begin = len(asked) + (len(hub.opening) if text.startswith(hub.opening, len(asked)) else 0)
+        said, end = message.content.strip(), text.find(hub.end, begin)
+        place = text.find(said, begin, end)
+        behind = text[place + len(said) : end] if place >= 0 else ""
+        if not text.startswith(asked) or end < 0 or hub.special_in(behind):
             raise TextError(
                 f"expected a chat template that writes an answer behind its prompt and {hub.end} behind the answer, "
                 f"got {text!r} for {asked!r}"

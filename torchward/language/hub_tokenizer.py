@@ -14,7 +14,7 @@ from torchward.language.bpe import visible_bytes
 from torchward.language.documents import ROLES, Message, Role, TextError
 from torchward.language.family import Json
 from torchward.language.hub import CONFIG, kind, local
-from torchward.language.tokenizer import FILE, FORMAT, utf8
+from torchward.language.tokenizer import FILE, FORMAT, Around, utf8
 from torchward.nets.hub_model import library
 from torchward.nets.transformer_config import Kind
 
@@ -22,6 +22,8 @@ GENERATION = "generation_config.json"
 """The file of transformers that says how a model writes, by what it begins for one."""
 PAD = "<|pad|>"
 """The padding of a tokenizer that has none of its own."""
+SAID = "qwxjzv"
+"""What nobody says, to look for it in what a chat template writes."""
 
 LENGTHS = {"truncation": None, "padding": None}
 """What transformers leaves in a tokenizer's file of the last texts that it cut or filled up: nothing of the tokens."""
@@ -72,8 +74,10 @@ class HubTokenizer:
         self._refused = {token for token, word in self._special.items() if word != unknown}
         size = max(self._whole.get_vocab(with_added_tokens=True).values()) + 1
         self._words = _words(self._whole, backend["decoder"], max(size, data["vocab_size"]))
+        self.opening = self.closing = ""
+        """What the chat template writes before what an answer says, and between that and its end."""
         if self.chat_template is not None:
-            self.eos_id = self._end_of_answer()
+            self.opening, self.closing, self.eos_id = self._answer()
         self.end_ids = (self.eos_id,) if self.eos_id == own else (self.eos_id, own)
         """Whichever of these comes first ends what is written: a model that was never taught its chat template ends by
         its own end-of-text."""
@@ -131,7 +135,7 @@ class HubTokenizer:
         """What the chat template makes of messages; ``asks`` for an answer, if so. Raises TextError for what it
         refuses, and for a message with a special token in its text."""
         for message in messages:
-            found = next((word for word in self._special.values() if word in message.content), None)
+            found = self.special_in(message.content)
             if found is not None:
                 raise TextError(f"expected a message without special tokens, got {found} within {message.content!r}")
         told = [{"role": message.role, "content": message.content} for message in messages]
@@ -155,6 +159,18 @@ class HubTokenizer:
         found = self._whole.encode(special + text, add_special_tokens=False)
         count = 1 if special else 0
         return found.ids[count:], [begin - len(special) for begin, _ in found.offsets[count:]]
+
+    def special_in(self, text: str) -> str | None:
+        """A special token that stands in a text; None without one."""
+        return next((word for word in self._special.values() if word in text), None) if text else None
+
+    @cached_property
+    def around(self) -> Around:
+        """The tokens of what the chat template writes around what an answer says."""
+        opening, closing = (
+            self._behind.encode(part, add_special_tokens=False) for part in (self.opening, self.closing)
+        )
+        return opening.ids, closing.ids
 
     @cached_property
     def chat_start_id(self) -> int:
@@ -183,18 +199,21 @@ class HubTokenizer:
             raise TextError(f"expected the special token {word} in the tokenizer's vocabulary, got none")
         return int(token)
 
-    def _end_of_answer(self) -> int:
-        """The special token behind what the assistant says. It need not be the tokenizer's end-of-text."""
+    def _answer(self) -> tuple[str, str, int]:
+        """What stands before what the assistant says, and behind it, and the special token behind that, which ends the
+        answer. It need not be the tokenizer's end-of-text."""
         asked = Message("user", "a")
-        prompt, whole = self.render([asked], True), self.render([asked, Message("assistant", "b")], False)
-        ids = self.read(whole[len(prompt) :], prompt)[0] if whole.startswith(prompt) else []
-        found = next((token for token in ids if token in self._special), None)
-        if found is None:
+        prompt, whole = self.render([asked], True), self.render([asked, Message("assistant", SAID)], False)
+        opening, said, rest = whole.removeprefix(prompt).partition(SAID)
+        ids, places = self.read(rest, SAID)
+        found = next((each for each in zip(ids, places, strict=True) if each[0] in self._special), None)
+        if found is None or not said or not whole.startswith(prompt):
             raise TextError(
                 "expected a chat template that ends an answer to its prompt by a special token, got "
                 f"{whole!r} for {prompt!r}: give messages as a text of your own instead"
             )
-        return found
+        token, place = found
+        return opening, rest[:place], token
 
 
 def load(directory: Path | str) -> HubTokenizer:

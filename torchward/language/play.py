@@ -25,7 +25,7 @@ from torchward.language.earned import is_kept, numbers
 from torchward.language.generate import SLOTS, StopWords, generate, heard
 from torchward.language.hub_tokenizer import HubTokenizer
 from torchward.language.task import InParts, Problems, ReadsTokens, Reply, Reward
-from torchward.language.tokenizer import Tokenizer, UnknownCharacter
+from torchward.language.tokenizer import ALONE, Around, Tokenizer, UnknownCharacter
 from torchward.nets.language_model import LanguageModel
 
 
@@ -44,7 +44,7 @@ class Line:
     supports: list[Tensor | None]
     """What a token was drawn among, as bits; None where it was not drawn among some."""
     said: list[str] = field(default_factory=list)
-    """What the policy said, turn by turn, without its end-of-text."""
+    """What the policy said, turn by turn, without its end-of-text and what a template writes around it."""
     ended: bool = False
     """True where the policy or its partner ended it, False where a length did."""
     next_value: float = 0.0
@@ -102,10 +102,14 @@ def question(document: Document) -> Words:
     raise TextError(f"expected a prompt to answer in {document.origin}, got a text")
 
 
-def spoken(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """The text of tokens, as somebody reads it who judges it (:func:`~torchward.language.generate.heard`)."""
-    text = b"".join(heard(tokenizer, token) for token in ids).decode("utf-8", "replace")
-    return tokenizer.as_said(text) if isinstance(tokenizer, HubTokenizer) else text
+def spoken(tokenizer: Tokenizer, ids: Sequence[int], around: Around = ALONE) -> str:
+    """The text of tokens, as somebody reads it who judges it (:func:`~torchward.language.generate.heard`), without what
+    a template writes ``around`` it."""
+    before, behind, text = (
+        b"".join(heard(tokenizer, token) for token in part).decode("utf-8", "replace") for part in (*around, ids)
+    )
+    text = tokenizer.as_said(text) if isinstance(tokenizer, HubTokenizer) else text
+    return text.removeprefix(before).removesuffix(behind)
 
 
 def play(
@@ -155,7 +159,8 @@ def play(
             n = lengths[i]
             bits: Sequence[Tensor | None] = [None] * n if supports is None else list(supports[i, :n])
             line.say(tokens[i][:n], log_probs[i][:n], values[i][:n], bits)
-            line.said.append(spoken(tokenizer, tokens[i][:n]))
+            plainly = first and isinstance(question(line.document), str)
+            line.said.append(spoken(tokenizer, tokens[i][:n], ALONE if plainly else template.around(tokenizer)))
             line.ended = ended[i]
             line.next_value = values[i][n] if problems.bootstrap_cut and not ended[i] else 0.0
         if problems.partner is None:

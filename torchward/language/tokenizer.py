@@ -6,16 +6,21 @@ no text: `encode` never gives one, whatever a text says, and `decode` passes ove
 
 import codecs
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from torchward.language.documents import ROLES, Role, TextError
 
+Around: TypeAlias = tuple[Sequence[int], Sequence[int]]
+"""The tokens that a template writes before what an answer says, and between that and its end. They are learnt with the
+answer, and said by nobody."""
+ALONE: Around = ((), ())
+"""Nothing stands around an answer."""
 FORMAT = 1
 FILE = "tokenizer.json"
 SPECIAL = 2 + len(ROLES)
@@ -224,19 +229,32 @@ class Characters:
 
 
 class Stream:
-    """The text of tokens as they come, for a person who reads along. Bytes that are no whole character yet wait."""
+    """The text of tokens as they come, for a person who reads along, without what a template writes around it. Bytes
+    that are no whole character yet wait, and so does what may be the template's."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, around: Around = ALONE) -> None:
         self._tokenizer = tokenizer
+        self._before, self._behind = map(tokenizer.decode, around)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._waits, self._begins = "", True
 
     def push(self, token: int) -> str:
         """The text that has become certain with this token, which may be none."""
-        return self._decoder.decode(self._tokenizer.bytes_of(token))
+        text = self._waits + self._decoder.decode(self._tokenizer.bytes_of(token))
+        if self._begins and len(text) < len(self._before) and self._before.startswith(text):
+            self._waits = text
+            return ""
+        text = text.removeprefix(self._before) if self._begins else text
+        kept = next(n for n in range(len(self._behind), -1, -1) if text.endswith(self._behind[:n]))
+        certain = len(text) - kept
+        self._begins, self._waits = False, text[certain:]
+        return text[:certain]
 
     def finish(self) -> str:
-        """What an unfinished character left behind: U+FFFD, or nothing. The stream begins anew."""
-        return self._decoder.decode(b"", final=True)
+        """What was left to wait: of an unfinished character U+FFFD. The stream begins anew."""
+        text = self._waits + self._decoder.decode(b"", final=True)
+        self._waits, self._begins = "", True
+        return text.removesuffix(self._behind)
 
 
 def with_mask(tokenizer: Tokenizer) -> Tokenizer:

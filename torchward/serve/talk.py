@@ -12,7 +12,7 @@ from torchward.data.random import derive, generator
 from torchward.language.documents import Message, TextError, Words
 from torchward.language.generate import prompt_room, stream
 from torchward.language.hub_template import template_of
-from torchward.language.tokenizer import Tokenizer
+from torchward.language.tokenizer import ALONE, Tokenizer
 from torchward.nets.language_model import LanguageModel
 
 
@@ -151,12 +151,18 @@ class Speaker:
         """``count`` answers, token by token in turn: which of them, and its next piece; at its end whether its length
         has cut it."""
         device = self.policy.body.token.weight.device
+        around = self.template.around(self.tokenizer) if self.converses else ALONE
         streams: dict[int, Generator[str, None, bool]] = {}
         for i in range(count):
             name = f"conversation {session}, question {question}, answer {i}"
             drawn = generator(self.seed, name, device) if self.drawn else None
             streams[i] = stream(
-                self.policy, self.tokenizer, asked.ids, max_new_tokens=self.max_new_tokens, generator=drawn
+                self.policy,
+                self.tokenizer,
+                asked.ids,
+                max_new_tokens=self.max_new_tokens,
+                generator=drawn,
+                around=around,
             )
         while streams:
             for i in list(streams):

@@ -5,7 +5,9 @@ sandbox that transformers has for it.
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ GENERATION = "generation_config.json"
 """The file of transformers that says how a model writes, by what it begins for one."""
 PAD = "<|pad|>"
 """The padding of a tokenizer that has none of its own."""
+TODAY = "strftime_now"
+"""What a chat template asks for the day by."""
 SAID = "qwxjzv"
 """What nobody says, to look for it in what a chat template writes."""
 
@@ -44,6 +48,8 @@ class HubTokenizer:
 
         self._data = {name: data[name] for name in ("backend", "special", "chat_template", "vocab_size")}
         self._data["backend"] = backend = {**data["backend"], **LENGTHS}
+        if (day := data.get("date")) is not None:
+            self._data["date"] = day
         self.kind: Kind = data.get("kind", "decoder")
         """What kind of model reads it."""
         self.decoder_start: list[int] = data.get("decoder_start", [])
@@ -140,7 +146,9 @@ class HubTokenizer:
                 raise TextError(f"expected a message without special tokens, got {found} within {message.content!r}")
         told = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            text: str = self.to_transformers.apply_chat_template(told, tokenize=False, add_generation_prompt=asks)
+            text: str = self.to_transformers.apply_chat_template(
+                told, chat_template=self._dated, tokenize=False, add_generation_prompt=asks
+            )
         except ImportError:
             raise
         except Exception as error:  # a template is a program: it may raise anything
@@ -186,6 +194,16 @@ class HubTokenizer:
         copy = Backend.from_str(self._whole.to_str())
         cls = library("renders chats").PreTrainedTokenizerFast
         return cls(tokenizer_object=copy, chat_template=self.chat_template, **self._data["special"])
+
+    @cached_property
+    def _dated(self) -> str | None:
+        """The chat template with the day on which the tokenizer was loaded in place of today, that a chat may have the
+        same tokens tomorrow; a description without it, as they once were, means today."""
+        if self.chat_template is None or "date" not in self._data:
+            return self.chat_template
+        day = date.fromisoformat(self._data["date"])
+        asks = rf"{TODAY}\(\s*(['\"])(.*?)\1\s*\)"
+        return re.sub(asks, lambda found: json.dumps(day.strftime(found[2])), self.chat_template)
 
     # What is saved
 
@@ -250,6 +268,8 @@ def load(directory: Path | str) -> HubTokenizer:
             "kind": what,
             "decoder_start": _decoder_start(directory, config) if what == "encoder-decoder" else [],
         }
+        if template is not None and TODAY in template:
+            data["date"] = date.today().isoformat()
         return HubTokenizer(data)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, TextError):

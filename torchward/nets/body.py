@@ -102,13 +102,13 @@ class Worded(Protocol):
 
 
 def same_words(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two vocabularies have the same tokens. How long a text was that somebody once cut or filled up, of which
-    older descriptions tell, makes no others."""
+    """Whether two vocabularies have the same tokens. The day on which one was loaded, which its chats may tell, makes
+    no others, nor does the length that somebody once cut or filled a text up to, of which older descriptions tell."""
     return _words(first) == _words(second)
 
 
 def _words(vocabulary: Mapping[str, Any]) -> dict[str, Any]:
-    kept = dict(vocabulary)
+    kept = {name: part for name, part in vocabulary.items() if name != "date"}
     if isinstance(backend := kept.get("backend"), Mapping):
         kept["backend"] = {name: part for name, part in backend.items() if name not in ("truncation", "padding")}
     return kept

@@ -7,8 +7,10 @@ sandbox that transformers has for it.
 import json
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import date
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,9 @@ PAD = "<|pad|>"
 """The padding of a tokenizer that has none of its own."""
 TODAY = "strftime_now"
 """What a chat template asks for the day by."""
+BRACKETS = re.compile(r"<.+>|\[.+\]", re.DOTALL)
+"""A word that nobody writes by chance: others that were added to a tokenizer may be words of a language, or its lines'
+ends."""
 SAID = "qwxjzv"
 """What nobody says, to look for it in what a chat template writes."""
 
@@ -80,10 +85,12 @@ class HubTokenizer:
         self._refused = {token for token, word in self._special.items() if word != unknown}
         size = max(self._whole.get_vocab(with_added_tokens=True).values()) + 1
         self._words = _words(self._whole, backend["decoder"], max(size, data["vocab_size"]))
+        self._roles: list[str] = []
         self.opening = self.closing = ""
         """What the chat template writes before what an answer says, and between that and its end."""
         if self.chat_template is not None:
             self.opening, self.closing, self.eos_id = self._answer()
+            self._roles = self._role_words(str(one.content) for one in added.values() if not one.special)
         self.end_ids = (self.eos_id,) if self.eos_id == own else (self.eos_id, own)
         """Whichever of these comes first ends what is written: a model that was never taught its chat template ends by
         its own end-of-text."""
@@ -141,7 +148,7 @@ class HubTokenizer:
         """What the chat template makes of messages; ``asks`` for an answer, if so. Raises TextError for what it
         refuses, and for a message with a special token in its text."""
         for message in messages:
-            found = self.special_in(message.content)
+            found = self.special_in(message.content, others=message.role != "assistant")
             if found is not None:
                 raise TextError(f"expected a message without special tokens, got {found} within {message.content!r}")
         told = [{"role": message.role, "content": message.content} for message in messages]
@@ -168,9 +175,11 @@ class HubTokenizer:
         count = 1 if special else 0
         return found.ids[count:], [begin - len(special) for begin, _ in found.offsets[count:]]
 
-    def special_in(self, text: str) -> str | None:
-        """A special token that stands in a text; None without one."""
-        return next((word for word in self._special.values() if word in text), None) if text else None
+    def special_in(self, text: str, others: bool = False) -> str | None:
+        """A special token that stands in a text, or one of the ``others`` by which the chat template writes roles; None
+        without one."""
+        words = chain(self._special.values(), self._roles if others else ())
+        return next((word for word in words if word in text), None) if text else None
 
     @cached_property
     def around(self) -> Around:
@@ -232,6 +241,18 @@ class HubTokenizer:
             )
         token, place = found
         return opening, rest[:place], token
+
+    def _role_words(self, words: Iterable[str]) -> list[str]:
+        """Those of some words that stand in brackets, as ``<|user|>``, and are written by the chat template between the
+        messages of a chat; not ``<think>``, which belongs to its last answer."""
+        words = [word for word in words if BRACKETS.fullmatch(word)]
+        asked, answer = Message("user", "a"), Message("assistant", SAID)
+        found: list[str] = []
+        for first in ([], [Message("system", "a")]) if words else ():
+            with suppress(TextError):  # a template need not know a system, nor a second question
+                texts = self.render([*first, asked], True), self.render([*first, asked, answer, asked], False)
+                found += [word for word in words if all(word in text for text in texts)]
+        return found
 
 
 def load(directory: Path | str) -> HubTokenizer:

@@ -101,9 +101,9 @@ def test_any_difference_is_found(tmp_path: Path) -> None:
 
     other = changed("clock")
     tree = checkpoint.load_tree(newest)
-    tree["run"]["clocks"]["own"] = 3
+    tree["run"]["due"]["own"] = 3
     checkpoint.save_tree(other / "checkpoint" / newest.name, tree)
-    assert "checkpoint/run/clocks/own" in differences(run, other)
+    assert "checkpoint/run/due/own" in differences(run, other)
 
     other = changed("metrics")
     *lines, last = (other / "metrics.jsonl").read_text().splitlines()

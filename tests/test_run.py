@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -540,6 +540,38 @@ def test_a_resumed_run_may_be_prolonged(tmp_path: Path) -> None:
     loop(Run(path, QUIET, total=140, manifest=MANIFEST, resume=True))
     assert read_metrics(path)[-1]["step"] == 140
     assert read_manifest(path)["total"] == 140
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize(("before", "after"), [(7, 28), (28, 7), (0, 0)])
+def test_a_prolonged_run_is_watched_as_one_that_was_so_long_from_the_start(
+    before: int, after: int, older: bool, tmp_path: Path
+) -> None:
+    def options(freq: int) -> RunOptions:
+        return replace(QUIET, eval_freq=freq, checkpoint_freq=freq, log_freq=freq)
+
+    def ended(run: Run) -> tuple[list[tuple[int, bool]], list[tuple[int, str]]]:
+        saved = []
+
+        def look(step: int) -> None:
+            if step > 70:
+                newest = checkpoint.latest(run.path / "checkpoint")
+                assert newest is not None
+                saved.append((step, newest.name))
+
+        loop(run, meddle=look)
+        return [(row["step"], "loss" in row) for row in read_metrics(run.path) if row["step"] > 70], saved
+
+    path = tmp_path / "run"
+    loop(start(path, options(before), total=70))
+    if older:  # a checkpoint as it was when clocks counted periods
+        tree = checkpoint.load_tree(path / "checkpoint" / "70")
+        tree["run"]["clocks"] = {clock: step // (before or 7) for clock, step in tree["run"].pop("due").items()}
+        checkpoint.save_tree(path / "checkpoint" / "70", tree)
+    prolonged = ended(Run(path, options(after), total=140, manifest=MANIFEST, resume=True))
+    rows, saved = ended(start(tmp_path / "whole", options(after), total=140))
+    assert rows == prolonged[0] and len({step for step, _ in rows}) > 2
+    assert [name for _, name in saved][-1] == [name for _, name in prolonged[1]][-1] != "70"
 
 
 def test_a_run_whose_config_was_edited_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,6 +142,8 @@ class Ready:
         if shaping := self._shaping():
             given["shaping"] = shaping
         generators = random_state.capture_global()
+        if not run.done:
+            (run.path / RESULT).unlink(missing_ok=True)  # of the end before it was prolonged
         try:
             # What draws from the generators that all share, someone's environment say, is the same in each run too.
             _seed_global(getattr(self.config, "seed", 0))

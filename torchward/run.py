@@ -133,7 +133,7 @@ class Run:
         self.lower_is_better = False
         self._diverged = False
         self._window = EpisodeWindow(self.options.stats_window)
-        self._clocks: dict[str, int] = {}
+        self._clocks: dict[str, int] = {}  # the step at which each was last due
         self._seconds = 0.0
         self._started = time.perf_counter()
         self._tracked: dict[str, Any] = {}
@@ -199,7 +199,7 @@ class Run:
         return -(-self.total // 10) if period == 0 else period if period > 0 else self.total
 
     def due(self, clock: str, every: int | None = None) -> bool:
-        """True when a multiple of the clock's period was passed since it was last asked.
+        """True when a multiple of the clock's period was passed since it was last due.
 
         The clocks are "evaluate", "checkpoint" and "log", with the periods of the options; any other name is a clock of
         the algorithm's own, of `every` steps. "log" with `every` has that period where the options name none, and is
@@ -219,14 +219,19 @@ class Run:
             raise ValueError(f"The clocks are {', '.join(periods)}; {clock!r} is none of them: give `every`.")
         period = periods[clock] if every is None else every
         if clock == "log" and every is None:
-            return period == 0 or self.step // period > self._clocks.get("log", 0)
-        if period < 0:
+            return period == 0 or self._has_passed(clock, period)
+        if period < 0 or not self._has_passed(clock, period):
             return False
-        tick = self.step // period if period else self.step * 10 // self.total
-        if tick <= self._clocks.get(clock, 0):
-            return False
-        self._clocks[clock] = tick
+        self._clocks[clock] = self.step
         return True
+
+    def _has_passed(self, clock: str, period: int) -> bool:
+        """Whether a multiple of `period`, or of a tenth of the run where that is 0, was passed since the clock was last
+        due: counted from steps, for periods and the total may be others where a run is taken up."""
+        last = self._clocks.get(clock, 0)
+        if period == 0:
+            return self.step * 10 // self.total > last * 10 // self.total
+        return self.step // period > last // period
 
     # What the loop tells
 
@@ -267,7 +272,7 @@ class Run:
         if not self.due("log"):
             return
         if self.options.log_freq:
-            self._clocks["log"] = self.step // self.options.log_freq
+            self._clocks["log"] = self.step
         seconds = time.perf_counter() - self._started
         row: dict[str, Any] = {
             "time": round(self._seconds + seconds, 3),
@@ -336,7 +341,7 @@ class Run:
                 "step": self.step,
                 "best_return": self.best_return,
                 "window": self._window.state_dict(),
-                "clocks": self._clocks,
+                "due": self._clocks,
                 "seconds": self._seconds + time.perf_counter() - self._started,
                 "offset": offset,
             },
@@ -473,7 +478,8 @@ class Run:
         self._restored, state = restored, restored["run"]
         self.step, self.best_return = state["step"], state["best_return"]
         self._window.load_state_dict(state["window"])
-        self._clocks = dict(state["clocks"])
+        older = dict.fromkeys(state.get("clocks", ()), self.step)  # it held numbers of periods: all of them had passed
+        self._clocks = dict(state.get("due", older))
         self._seconds = state["seconds"]
         self._saved = (self.step, state["offset"])
         return int(state["offset"])

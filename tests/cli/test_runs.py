@@ -61,6 +61,21 @@ def test_an_algorithm_of_the_users_stops_and_goes_on(
     assert timeless(whole) == timeless(parts)
 
 
+def test_a_prolonged_run_is_not_finished(command: Command, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command("train", "./search.py", "./world.py", *QUIET, "--name", "run").code == 0
+    run = place / "runs" / "run"
+    assert json.loads((run / "result.json").read_text())["step"] == 100
+    document = json.loads((run / "config.json").read_text())
+    document["total"] = document["manifest"]["config"]["total_timesteps"] = 200
+    (run / "config.json").write_text(json.dumps(document))
+    with monkeypatch.context() as patch:
+        patch.setenv("STOP_AT", "150")
+        assert command("resume", run).code == 130
+    assert not (run / "result.json").exists(), "a sweep would pass over it"
+    assert command("resume", run).code == 0
+    assert json.loads((run / "result.json").read_text())["step"] == 200
+
+
 def test_a_run_of_ppo_goes_on_bit_for_bit(place: Path) -> None:
     small: dict[str, Any] = {"n_envs": 2, "n_steps": 32, "batch_size": 32, "n_epochs": 2, "options": SILENT}
     whole = torchward.train("ppo", "./world.py", total_timesteps=256, name="whole", **small)

@@ -17,6 +17,7 @@ from tests.data.stories import N, Pictures, World, ZeroPictures, begun, same
 from tests.data.test_replay import STACKED, padded
 from tests.nets.examples import row
 from torchward import checkpoint
+from torchward.config import ConfigError
 from torchward.data.replay import Prioritised, Replay
 from torchward.data.rollout import Rollout
 from torchward.data.tree import tree_leaves
@@ -212,7 +213,7 @@ def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
     replay = opened(40)
     replay.add(padded(1, 20, list(range(19))))
     state = replay.state_dict()
-    with pytest.raises(ValueError, match=r"expected a replay of 244 bytes in .*, or none, got one of 204"):
+    with pytest.raises(ConfigError, match=r"expected a replay of 244 bytes in .*, or none, got one of 204"):
         opened(50)
     with pytest.raises(ValueError, match=r"= \(1, 61, 1\), got one of \(1, 51, 1\)"):
         Replay(Box((1,)), Discrete(2), 1, 60, seed=0).load_state_dict(state)

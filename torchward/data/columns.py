@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from torchward.config import ConfigError
 from torchward.data.tree import Tree
 from torchward.nets import spaces
 from torchward.nets.spaces import Box, Space, SpaceError
@@ -26,7 +27,7 @@ class Columns:
     The columns lie on ``device``; or in a ``directory``, as files that are opened where they exist and made where
     they do not. What is taken from them comes to ``device``.
 
-    Raises :class:`SpaceError` where nothing can be unstacked, ValueError for files of another size."""
+    Raises :class:`SpaceError` where nothing can be unstacked, ConfigError for files of another size."""
 
     def __init__(
         self, space: Space, rows: int, device: torch.device, directory: Path | None, name: str, frame_stack: int = 1
@@ -148,9 +149,10 @@ def _open(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[A
     only as it is filled."""
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if file.exists() and file.stat().st_size != size:
-        raise ValueError(
+        raise ConfigError(
             f"expected a replay of {size} bytes in {file}, or none, got one of {file.stat().st_size}: it was made with "
-            "other settings; give another directory"
+            "other settings; give another directory, or in a run set checkpoint_freq to the steps that lay between two "
+            "checkpoints (of 0, a tenth of the run)"
         )
     file.parent.mkdir(parents=True, exist_ok=True)
     return np.memmap(file, dtype, "r+" if file.exists() else "w+", shape=shape)

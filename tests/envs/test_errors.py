@@ -1,6 +1,7 @@
 """A world that raises, or gives what no world may give, stops the run with its name and the step."""
 
 import os
+import signal
 import sys
 from functools import partial
 from typing import Any
@@ -245,6 +246,17 @@ def test_a_process_that_dies_is_told(when: str) -> None:
         faulty.collect(policy(faulty.worlds), 30)
     assert not any(process.is_alive() for process in faulty.worlds.vector.processes)  # type: ignore[attr-defined]
     faulty.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", ["SIGINT", "SIGHUP"])
+def test_what_a_terminal_tells_all_processes_ends_no_world(number: str) -> None:
+    source, heard = EnvSource(KINDS["processes"](Walk, 2, False), 0), signal.getsignal(signal.SIGINT)
+    for process in source.worlds.vector.processes:  # type: ignore[attr-defined]
+        os.kill(process.pid, getattr(signal, number))
+    assert source.collect(policy(source.worlds), 20).steps == 40
+    assert signal.getsignal(signal.SIGINT) is heard
+    source.close()
 
 
 def test_also_later_where_it_cannot_be_stored() -> None:

@@ -1,5 +1,7 @@
 """Single environments in processes of their own, for costly steps."""
 
+import os
+import signal
 from functools import partial
 from typing import Any
 
@@ -21,7 +23,7 @@ class Processes:
 
     def __init__(self, name: str, factories: list[Factory], mask: bool = False, resumable: bool = True) -> None:
         self.name, self.n, self.mask = name, len(factories), mask
-        looked_at = [partial(_looked_at, name, i, factory) for i, factory in enumerate(factories)]
+        looked_at = [partial(_looked_at, name, i, factory, os.getpid()) for i, factory in enumerate(factories)]
         self.vector = AsyncVectorEnv(looked_at, autoreset_mode=AutoresetMode.DISABLED)
         self.action_space = sp.from_gym(self.vector.single_action_space, of_actions=True)
         self.observation_space = observation_space(self.vector.single_observation_space, self.action_space, mask)
@@ -145,5 +147,11 @@ class _Looking(gym.Wrapper[Any, Any, Any, Any]):
         return given
 
 
-def _looked_at(name: str, i: int, factory: Factory) -> "gym.Env[Any, Any]":
+def _looked_at(name: str, i: int, factory: Factory, parent: int) -> "gym.Env[Any, Any]":
+    """World ``i``, in a process of its own, or for a look at its spaces in the ``parent``. A terminal tells all its
+    processes of Ctrl-C and of its end: the parent alone heeds it, and may step to the end of its iteration."""
+    if os.getpid() != parent:
+        for told in ("SIGINT", "SIGHUP"):
+            if hasattr(signal, told):
+                signal.signal(getattr(signal, told), signal.SIG_IGN)
     return _Looking(factory(), name, i)

@@ -769,35 +769,71 @@ def test_a_missing_wandb_is_told_before_anything_is_made(tmp_path: Path, monkeyp
     assert not (tmp_path / "run").exists()
 
 
-def test_wandb_gets_every_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Fake:
-        rows: list[tuple[int, dict[str, float]]]
-        settings: dict[str, Any]
-        finished = False
+class FakeWandb:
+    """Takes what W&B takes, and fails in the method that is called `broken`."""
 
-        def __init__(self) -> None:
-            self.rows = []
+    def __init__(self, broken: str = "") -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+        self.settings: dict[str, Any] = {}
+        self.broken, self.finished = broken, False
 
-        def init(self, **settings: Any) -> "Fake":
-            self.settings = settings
-            return self
+    def _may_break(self, method: str) -> None:
+        random.random()  # whoever watches may draw, and nothing that is learnt depends on it
+        if method == self.broken:
+            raise LookupError("api_key not\nconfigured")
 
-        def log(self, row: dict[str, float], step: int) -> None:
-            self.rows.append((step, row))
+    def init(self, **settings: Any) -> "FakeWandb":
+        self._may_break("init")
+        self.settings = settings
+        return self
 
-        def finish(self) -> None:
-            self.finished = True
+    def log(self, row: dict[str, float], step: int) -> None:
+        self._may_break("log")
+        self.rows.append((step, row))
 
-    fake = Fake()
+    def finish(self) -> None:
+        self._may_break("finish")
+        self.finished = True
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
+    fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    monkeypatch.setattr("torchward.metrics.require_wandb", lambda: None)
     monkeypatch.setattr("torchward.run.require_wandb", lambda: None)
-    path = tmp_path / "run"
-    loop(start(path, RunOptions(wandb=True, tensorboard=False, progress=False)))
-    assert [step for step, _ in fake.rows] == [row["step"] for row in read_metrics(path)]
-    assert fake.settings["name"] == "run"
-    assert fake.settings["config"]["manifest"]["algorithm"] == "chance"
-    assert fake.finished
+    return fake
+
+
+WATCHED = RunOptions(wandb=True, tensorboard=False, progress=False)
+
+
+def test_wandb_gets_every_line(tmp_path: Path, wandb: FakeWandb) -> None:
+    path, begun = tmp_path / "run", list[str]()
+    walk = loop(start(path, WATCHED), meddle=lambda step: begun.append(wandb.settings["name"]))
+    assert begun[0] == "run", "before the first step"
+    assert [step for step, _ in wandb.rows] == [row["step"] for row in read_metrics(path)]
+    assert wandb.settings["config"]["manifest"]["algorithm"] == "chance"
+    assert wandb.finished
+    assert_same(path, walk, tmp_path / "alone", loop(start(tmp_path / "alone")))
+
+
+@pytest.mark.parametrize("broken", ["log", "finish"])
+def test_a_run_does_not_end_with_wandb(
+    broken: str, tmp_path: Path, wandb: FakeWandb, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wandb.broken = broken
+    walk = loop(start(tmp_path / "run", WATCHED))
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "failed (LookupError: api_key not configured)" in said
+    assert_same(tmp_path / "run", walk, tmp_path / "alone", loop(start(tmp_path / "alone")))
+
+
+def test_a_wandb_that_refuses_is_told_before_the_first_step(tmp_path: Path, wandb: FakeWandb) -> None:
+    wandb.broken, steps = "init", list[int]()
+    run = start(tmp_path / "run", WATCHED)
+    with pytest.raises(RunError, match=r"to take the run, got LookupError: api_key not configured; log in by `wandb"):
+        loop(run, meddle=steps.append)
+    assert not steps and not (run.path / "checkpoint").exists()
 
 
 def test_the_curve(tmp_path: Path) -> None:

@@ -149,8 +149,9 @@ class EpisodeWindow:
 class MetricsWriter:
     """Appends rows to `metrics.jsonl` at once, and passes them to TensorBoard and W&B when `publish` is called.
 
-    The two are only imported there, at the run's checkpoints, so that a short run does not pay for them while it
-    learns. A resumed run starts from the `offset` in its checkpoint, and forgets what lies behind it.
+    TensorBoard is only imported there, at the run's checkpoints, so that a short run does not pay for it while it
+    learns; W&B by `open_wandb`, because it may refuse. A resumed run starts from the `offset` in its checkpoint, and
+    forgets what lies behind it.
     """
 
     def __init__(self, path: Path, offset: int, step: int, tensorboard: bool, wandb: bool) -> None:
@@ -170,6 +171,21 @@ class MetricsWriter:
         self._tensorboard_wanted, self._wandb_wanted = tensorboard, wandb
         self._tensorboard: Any = None
         self._wandb: Any = None
+
+    def open_wandb(self) -> None:
+        """Begin at W&B. Raises RunError where it refuses, as it does where nobody is logged in."""
+        import wandb
+
+        settings = json.loads((self._path / CONFIG_FILE).read_text(encoding="utf-8"))
+        try:
+            self._wandb = wandb.init(
+                project="torchward", id=settings["id"], name=self._path.name, config=settings, resume="allow"
+            )
+        except Exception as error:
+            raise RunError(
+                f"expected Weights & Biases to take the run, got {_told(error)}; log in by `wandb login`, set "
+                "WANDB_MODE=offline, or leave wandb off"
+            ) from error
 
     def write(self, step: int, row: Mapping[str, Any]) -> None:
         """Append one JSON line, `step` first."""
@@ -199,10 +215,12 @@ class MetricsWriter:
                 for name, value in scalars.items():
                     self._tensorboard.add_scalar(name, value, step, walltime=moment)
             self._tensorboard.flush()
-        if self._wandb_wanted:
-            self._open_wandb()
-            for step, _, scalars in self._rows:
-                self._wandb.log(scalars, step=step)
+        if self._wandb is not None:
+            try:
+                for step, _, scalars in self._rows:
+                    self._wandb.log(scalars, step=step)
+            except Exception as error:
+                self._leave_wandb(error)
         self._rows.clear()
 
     def close(self) -> None:
@@ -212,7 +230,10 @@ class MetricsWriter:
         if self._tensorboard is not None:
             self._tensorboard.close()
         if self._wandb is not None:
-            self._wandb.finish()
+            try:
+                self._wandb.finish()
+            except Exception as error:
+                self._leave_wandb(error)
         self._file = self._tensorboard = self._wandb = None
 
     def _open_tensorboard(self) -> bool:
@@ -227,14 +248,17 @@ class MetricsWriter:
             self._tensorboard = SummaryWriter(str(self._path), purge_step=self._first_step + 1)
         return True
 
-    def _open_wandb(self) -> None:
-        if self._wandb is None:
-            import wandb
+    def _leave_wandb(self, error: Exception) -> None:
+        """Say that W&B fails, and go on without it: what is learnt does not depend on who watches."""
+        self._wandb, self._wandb_wanted = None, False
+        say(
+            f"nothing more goes to Weights & Biases, which failed ({_told(error)}); {self._path / METRICS_FILE} has it "
+            "all."
+        )
 
-            settings = json.loads((self._path / CONFIG_FILE).read_text(encoding="utf-8"))
-            self._wandb = wandb.init(
-                project="torchward", id=settings["id"], name=self._path.name, config=settings, resume="allow"
-            )
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

@@ -334,7 +334,6 @@ class Run:
         It moves no generator, so that a run with an extra checkpoint computes what one without would.
         """
         generators = random_state.capture_global()
-        self._writer.publish()
         offset = self._writer.sync()
         tree = {
             "run": {
@@ -351,6 +350,7 @@ class Run:
         note = manifests.asked({"manifest": self.manifest, "total": self.total})
         saved = checkpoint.commit(self.path / "checkpoint", self.step, tree, note)
         self._saved = (self.step, offset)
+        self._writer.publish()
         if time.perf_counter() - self._drawn > _CURVE_EVERY:
             self._draw()
         random_state.restore_global(generators)
@@ -394,6 +394,10 @@ class Run:
     # Entering and leaving
 
     def __enter__(self) -> "Run":
+        if self.options.wandb:
+            generators = random_state.capture_global()
+            self._writer.open_wandb()
+            random_state.restore_global(generators)
         self._started = time.perf_counter()
         self._interrupt.install()
         return self

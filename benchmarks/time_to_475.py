@@ -4,11 +4,11 @@
     python -m benchmarks.time_to_475 --case dqn   a part of it
 
 The figure is the wall time from the start of the process to the moment at which the goal was reached: imports,
-training, and for us also what a run does besides (checkpoints, evaluations). Beside it stands the wall time of the
-whole process, as its parent sees it; ours goes on to write TensorBoard's events, the policy and the curve. Both sides
-compute with one thread, and look at the mean of the last 20 training episodes after each rollout. Stable-Baselines3
-has the tuned setting of rl-baselines3-zoo and ends at its 100,000 steps; a seed that has not arrived by then enters
-the median with the time that it has spent.
+training, and for us also what a run does besides (checkpoints, evaluations, one of the policy that reached it too).
+Beside it stands the wall time of the whole process, as its parent sees it; ours goes on to write TensorBoard's
+events, the policy and the curve. Both sides compute with one thread, and look at the mean of the last 20 training
+episodes after each rollout. Stable-Baselines3 has the tuned setting of rl-baselines3-zoo and ends at its 100,000
+steps; a seed that has not arrived by then enters the median with the time that it has spent.
 
 DQN stands beside no other, but beside a number of seconds. The returns are those of its training episodes, with all
 that is done in them to explore. A seed whose run ends before it has arrived counts as one that has used up 200,000

@@ -247,21 +247,31 @@ def test_the_best_policy_is_kept(tmp_path: Path) -> None:
     assert json.loads((run.path / "policy/last/position.json").read_text())[0] == -5.0
 
 
-def test_a_run_stops_at_its_return(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = RunOptions(stop_return=10.0, stats_window=3, tensorboard=False)
+@pytest.mark.parametrize(("judged", "best"), [(60.0, 1.0), (40.0, 0.0), (None, 1.0)])
+def test_a_run_stops_at_its_return_and_what_is_best_was_judged(
+    judged: float | None, best: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By one more evaluation; where there are none, it is the last."""
+    options = RunOptions(stop_return=10.0, stats_window=3, eval_freq=0 if judged else -1, tensorboard=False)
     run, walk = start(tmp_path / "run", options), Walk()
     with run:
         run.track(walk=walk)
         run.advance(1, [Ended(100.0, 1)] * 2)
         assert not run.done, "the window is not full"
         run.advance(1, [Ended(-200.0, 1)])
-        assert not run.stopping
-        run.evaluation(Judged([50.0], [1]), walk)
+        assert not run.stopping and not run.due("evaluate")
+        if judged:
+            run.evaluation(Judged([50.0], [1]), walk)
         walk.position = torch.ones(3)
         run.advance(1, [Ended(10.0, 1)] * 3)
         assert run.done and run.stopping
+        assert run.due("evaluate") == (judged is not None) and not run.due("evaluate")
+        if judged:
+            run.evaluation(Judged([judged], [1]), walk)
         run.finish(walk)
-    assert json.loads((run.path / "policy/best/position.json").read_text()) == [1.0] * 3
+    assert json.loads((run.path / "policy/best/position.json").read_text()) == [best] * 3
+    assert json.loads((run.path / "policy/last/position.json").read_text()) == [1.0] * 3
+    assert run.best_return == (judged and max(judged, 50.0))
     assert "the return reached 10" in capsys.readouterr().err
     assert Run.resume(run.path).done
 

@@ -68,7 +68,7 @@ class RunOptions:
     checkpoint_freq: int = 0
     """Steps between two checkpoints; 0: a tenth of the run; negative: only at the start and the end."""
     stop_return: float | None = None
-    """Stop when the mean return of the last stats_window training episodes reaches this."""
+    """Stop, after one more evaluation, when the mean return of the last stats_window training episodes reaches this."""
     stats_window: int = 20
     """Training episodes over which the return is averaged."""
     log_freq: int = 0
@@ -204,7 +204,8 @@ class Run:
         The clocks are "evaluate", "checkpoint" and "log", with the periods of the options; any other name is a clock of
         the algorithm's own, of `every` steps. "log" with `every` has that period where the options name none, and is
         always due at the last step, or where the return was reached. Asking "log" does not move it, if the options name
-        its period: `log` does.
+        its period: `log` does. "evaluate", unless it never is, is due once more where the return was reached, so that
+        the policy that reached it is judged before it is called the best.
         """
         periods = {
             "evaluate": self.options.eval_freq,
@@ -220,7 +221,7 @@ class Run:
         period = periods[clock] if every is None else every
         if clock == "log" and every is None:
             return period == 0 or self._has_passed(clock, period)
-        if period < 0 or not self._has_passed(clock, period):
+        if period < 0 or not (self._has_passed(clock, period) or self._is_last_word(clock)):
             return False
         self._clocks[clock] = self.step
         return True
@@ -232,6 +233,9 @@ class Run:
         if period == 0:
             return self.step * 10 // self.total > last * 10 // self.total
         return self.step // period > last // period
+
+    def _is_last_word(self, clock: str) -> bool:
+        return clock == "evaluate" and self.reached and self._clocks.get(clock) != self.step
 
     # What the loop tells
 
@@ -374,7 +378,7 @@ class Run:
             self.save()
         if isinstance(policy, Saveable):
             self.save_policy(policy, "last")
-            if self.best_return is None or self.reached:
+            if self.best_return is None:
                 self.save_policy(policy, "best")
         self._writer.publish()
         self._draw(explain=True)

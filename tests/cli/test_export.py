@@ -99,7 +99,7 @@ def test_the_file_acts_as_the_policy_does(tmp_path: Path, case: str) -> None:
     with torch.no_grad():
         linear: Any = policy.q.advantage if isinstance(policy, QPolicy) else policy.head.linear
         linear.weight.neg_()
-    with pytest.raises(ExportError, match=r"policy\.onnx (differs|chooses otherwise)"):
+    with pytest.raises(ExportError, match=r"what was exported (differs|chooses otherwise)"):
         compare(policy, path)
 
 
@@ -122,6 +122,23 @@ def test_export_of_a_run(command: Command, trained: Path, place: Path) -> None:
     assert not any("critic" in tensor.name for tensor in model.graph.initializer)
     code, _, err = command("export", trained, "--out", "deep")
     assert (code, err.count("\n")) == (2, 1) and "expected a file to write at deep, got a directory" in err
+
+
+def test_a_file_that_acts_otherwise_replaces_none(
+    command: Command, trained: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(policy: Any, path: Path) -> int:
+        assert path.read_text() == "new"
+        raise ExportError("what was exported differs from the policy by 1")
+
+    monkeypatch.setattr("torchward.cli.export.export", lambda policy, path: (["x"], [path.write_text("new")]))
+    monkeypatch.setattr("torchward.cli.export.compare", fail)
+    out = place / "files" / "agent.onnx"
+    out.parent.mkdir()
+    out.write_text("old")
+    code, _, err = command("export", trained, "--out", out)
+    assert code == 1 and err.endswith(f"differs from the policy by 1: nothing is written to {out}\n")
+    assert out.read_text() == "old" and [*out.parent.iterdir()] == [out]
 
 
 def test_an_export_without_its_packages_names_the_extra(

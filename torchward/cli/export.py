@@ -8,6 +8,7 @@ scaling are in it. Its actions are the most likely ones.
 import importlib.util
 import json
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,11 +76,18 @@ def run(args: Sequence[str]) -> int:
     out = Path(options.out) if options.out is not None else path / "policy.onnx"
     if out.is_dir():
         raise UsageError(f"expected a file to write at {out}, got a directory: give {out / 'policy.onnx'}")
-    inputs, outputs = export(policy, out)
-    if importlib.util.find_spec("onnxruntime") is None:
-        checked = "not checked, because onnxruntime is not installed"
-    else:
-        checked = f"checked against the policy on {compare(policy, out)} observations"
+    beside = out.with_name(f"{out.stem}.tmp{out.suffix}")
+    try:
+        inputs, outputs = export(policy, beside)
+        if importlib.util.find_spec("onnxruntime") is None:
+            checked = "not checked, because onnxruntime is not installed"
+        else:
+            checked = f"checked against the policy on {compare(policy, beside)} observations"
+        os.replace(beside, out)
+    except ExportError as error:
+        raise ExportError(f"{error}: nothing is written to {out}") from error
+    finally:
+        beside.unlink(missing_ok=True)
     print(f"{out}: {', '.join(inputs)} -> {', '.join(outputs)} ({checked})")
     return 0
 
@@ -148,13 +156,14 @@ def compare(policy: Any, path: Path) -> int:
             for ours, theirs in zip(expected, got, strict=True):
                 if ours.dtype.is_floating_point:
                     if not np.allclose(ours.numpy(), theirs, rtol=TOLERANCE, atol=TOLERANCE):
-                        raise ExportError(f"{path} differs from the policy by {np.abs(ours.numpy() - theirs).max():g}")
+                        most = np.abs(ours.numpy() - theirs).max()
+                        raise ExportError(f"what was exported differs from the policy by {most:g}")
                 else:
                     wrong += int((ours.numpy() != theirs).sum())
                     choices += ours.numel()
             count += rows
     if wrong > 0.01 * choices:
-        raise ExportError(f"{path} chooses otherwise than the policy in {wrong} of {choices} choices")
+        raise ExportError(f"what was exported chooses otherwise than the policy in {wrong} of {choices} choices")
     return count
 
 

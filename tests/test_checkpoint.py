@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -209,12 +210,8 @@ def test_a_half_written_checkpoint_is_ignored_and_then_removed(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["3"]
 
 
-@pytest.mark.parametrize("call", range(1, 12))
-def test_a_death_at_any_system_call_leaves_a_checkpoint(
-    call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Stop the second commit at its n-th call that reaches the disk; the first or the second has to be whole."""
-    checkpoint.commit(tmp_path, 1, {"step": 1, "x": torch.full((10,), 1.0)})
+def die(call: int, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Stop `act` at its n-th call that reaches the disk, if there are so many."""
     calls = 0
 
     def dying(function: Any) -> Any:
@@ -231,11 +228,20 @@ def test_a_death_at_any_system_call_leaves_a_checkpoint(
         for module, name in ((os, "fsync"), (os, "replace"), (shutil, "rmtree"), (checkpoint, "save_file")):
             patch.setattr(module, name, dying(getattr(module, name)))
         try:
-            checkpoint.commit(tmp_path, 2, {"step": 2, "x": torch.full((10,), 2.0)})
+            act()
         except KeyboardInterrupt:
             pass
         else:
             assert call > calls
+
+
+@pytest.mark.parametrize("call", range(1, 12))
+def test_a_death_at_any_system_call_leaves_a_checkpoint(
+    call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stop the second commit at its n-th call that reaches the disk; the first or the second has to be whole."""
+    checkpoint.commit(tmp_path, 1, {"step": 1, "x": torch.full((10,), 1.0)})
+    die(call, monkeypatch, lambda: checkpoint.commit(tmp_path, 2, {"step": 2, "x": torch.full((10,), 2.0)}))
     newest = checkpoint.latest(tmp_path)
     assert newest is not None
     tree = checkpoint.load_tree(newest)
@@ -296,3 +302,28 @@ def test_publish_replaces_a_directory(tmp_path: Path) -> None:
     checkpoint.publish(tmp_path / "policy", write(["b", "c"]))
     assert [path.name for path in tmp_path.iterdir()] == ["policy"]
     assert sorted(path.name for path in (tmp_path / "policy").iterdir()) == ["b", "c"]
+
+
+@pytest.mark.parametrize("call", range(1, 15))
+def test_a_death_at_any_system_call_leaves_all_files_of_a_policy(
+    call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those in its directories, as a model that transformers computes has them."""
+    files = ("policy.json", "model/config.json", "model/weights")
+
+    def publish(text: str, *more: str) -> None:
+        def write(path: Path) -> None:
+            for name in (*files, *more):
+                (path / name).parent.mkdir(exist_ok=True)
+                (path / name).write_text(text)
+
+        checkpoint.publish(tmp_path / "best", write)
+
+    publish("first", "model/shard", "adapter/weights")
+    die(call, monkeypatch, lambda: publish("second"))
+    assert {(tmp_path / "best" / name).read_text() for name in files} <= {"first", "second"}
+    publish("third")
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {
+        f"best/{name}" for name in files
+    }
+    assert {(tmp_path / "best" / name).read_text() for name in files} == {"third"}

@@ -117,7 +117,7 @@ def publish(directory: str | Path, write: Callable[[Path], object]) -> None:
     """Let `write(path)` fill a directory, and put it in the place of `directory` so that readers never miss it.
 
     A new directory appears by one rename. In an existing one each file is replaced by one rename, so every file is
-    always whole, and there is no moment without them.
+    always whole, and there is no moment without them; so it is with those in its directories.
     """
     directory = Path(directory)
     beside = directory.with_name(directory.name + ".tmp")
@@ -129,17 +129,27 @@ def publish(directory: str | Path, write: Callable[[Path], object]) -> None:
     if not directory.exists():
         os.replace(beside, directory)
     else:
-        names = sorted(path.name for path in beside.iterdir())
-        for name in names:
-            if (directory / name).is_dir():
-                shutil.rmtree(directory / name)
-            os.replace(beside / name, directory / name)
-        for path in directory.iterdir():
-            if path.name not in names:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _move_into(directory, beside)
         shutil.rmtree(beside)
     _sync_entry(directory)
     _sync_entry(directory.parent)
+
+
+def _move_into(directory: Path, source: Path) -> None:
+    """Put each file of `source` in its place in `directory`, and remove there what `source` has not."""
+    names = sorted(path.name for path in source.iterdir())
+    for name in names:
+        there = directory / name
+        if there.is_dir() and (source / name).is_dir():
+            _move_into(there, source / name)
+            _sync_entry(there)
+            continue
+        if there.is_dir():
+            shutil.rmtree(there)
+        os.replace(source / name, there)
+    for path in directory.iterdir():
+        if path.name not in names:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -470,6 +470,38 @@ def test_a_vector_may_reuse_its_arrays_and_have_types_of_its_own() -> None:
                 assert (getattr(left, name) == getattr(right, name)).all()
 
 
+@pytest.mark.parametrize("key", ["final_obs", "final_observation"])
+def test_a_vector_that_shows_its_last_observations_has_to_say_when_it_starts_anew(key: str) -> None:
+    class Forgets(Vector):
+        def __init__(self) -> None:
+            super().__init__(gym.spaces.Discrete(3), np.zeros(2, np.int64))
+            self.metadata = {}
+
+        def step(self, actions: Any) -> Any:
+            *rest, info = super().step(actions)
+            return *rest, {name.replace("final_obs", key): value for name, value in info.items()}
+
+    faulty = EnvSource(Native("walk", Forgets()), 0)
+    message = f"got {key!r} in the info of that end; write metadata = {{'autoreset_mode': AutoresetMode.SAME_STEP}} in"
+    with pytest.raises(WorldError, match=message):
+        faulty.collect(policy(faulty.worlds), 5)
+
+
+def test_a_vector_may_say_0_and_1() -> None:
+    class Numbers(SyncVectorEnv):
+        def step(self, actions: Any) -> Any:
+            seen, reward, terminated, truncated, info = super().step(actions)
+            return seen, reward, terminated.astype(np.int64), truncated.astype(np.int8), info
+
+    for mode in AutoresetMode:
+        one, other = (
+            EnvSource(Native("walk", kind([Walk] * 2, autoreset_mode=mode)), 0) for kind in (SyncVectorEnv, Numbers)
+        )
+        left, right = (each.collect(policy(each.worlds), 25) for each in (one, other))
+        assert one.episodes() == other.episodes() and (left.loss_mask == right.loss_mask).all()
+        assert right.terminated.dtype == left.terminated.dtype and (left.boundary == right.boundary).all()
+
+
 def test_a_same_step_vector_has_to_give_its_final_observations() -> None:
     class Silent(SyncVectorEnv):
         def step(self, actions: Any) -> Any:

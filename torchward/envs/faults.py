@@ -33,7 +33,8 @@ MISSING = object()
 def shared(name: str) -> WorldError:
     """Two worlds are one object."""
     return WorldError(
-        f"expected a new environment from each call of {name}, got the same one; build it within: lambda: MyEnv()"
+        f"expected a new environment from each call of {name}, got the same one; build it within, as lambda: MyEnv() "
+        "does"
     )
 
 
@@ -107,6 +108,15 @@ def no_mask(name: str) -> WorldError:
 def no_final(name: str) -> WorldError:
     """A vector that starts anew within a step does not show in what its episodes ended."""
     return WorldError(f"{name} resets itself within a step but its info has no 'final_obs'; value estimates need it")
+
+
+def unread_final(name: str, key: str) -> WorldError:
+    """A vector that is taken to start anew at its next step shows that it has done so within this one."""
+    return WorldError(
+        f"expected {name} to start an episode anew at the step after its end, as its metadata say or leave open, got "
+        f"{key!r} in the info of that end; write metadata = {{'autoreset_mode': AutoresetMode.SAME_STEP}} in its class "
+        f"if it starts anew within the step, or leave {key} out"
+    )
 
 
 def strayed(name: str) -> WorldError:

@@ -13,6 +13,9 @@ from torchward.envs.spaces import Arrays
 from torchward.envs.worlds import Array, Step, as_batch
 from torchward.nets import spaces
 
+FINAL = "final_obs", "final_observation"
+"""What info calls an episode's last observation, where another is shown in its place."""
+
 
 class Native:
     """A vector environment in any autoreset mode: Gymnasium's own, EnvPool's, the user's."""
@@ -37,8 +40,11 @@ class Native:
         # A copy: what an environment writes there is its own.
         seen, reward, terminated, truncated, info = self._call("step", sp.copy(action))
         observation = self._batch(seen, info)
+        terminated, truncated = np.asarray(terminated, bool), np.asarray(truncated, bool)  # some give 0 and 1
         ended, reset, final = terminated | truncated, np.zeros(self.n, bool), None
         if self.mode is AutoresetMode.NEXT_STEP:
+            if ended.any() and (key := next((key for key in FINAL if key in info), None)):
+                raise faults.unread_final(self.name, key)
             reset, self.ended = self.ended, ended
         elif ended.any():
             final = self._final(observation, info, ended)

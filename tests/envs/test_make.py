@@ -159,6 +159,21 @@ class TestEnvironments:
         with pytest.raises(WorldError, match="is a vector of environments, where one environment is needed"):
             task.env()
 
+    def test_what_a_vector_takes_no_more(self) -> None:
+        limited, named = EnvOptions(max_episode_steps=5), EnvOptions(env_kwargs={"pace": 2})
+        vector = SyncVectorEnv([Walk] * 3)
+        message = "SyncVectorEnv is a vector of environments, and takes no max_episode_steps, got 5; limit the"
+        with pytest.raises(WorldError, match=message):
+            Control(vector, limited)
+        with pytest.raises(WorldError, match=message):
+            make(vector, 3, limited)
+        with pytest.raises(WorldError, match="<lambda> is a vector of environments, and takes no max_episode_steps"):
+            Control(lambda: SyncVectorEnv([Walk] * 3), limited)
+        with pytest.raises(WorldError, match="SyncVectorEnv is made already, and takes no pace; give a factory"):
+            Control(vector, named)
+        made: Any = make(lambda pace: SyncVectorEnv([lambda: Slow(pace=pace)] * 3), 3, named)
+        assert made.vector.envs[0].pace == 2
+
     def test_a_factory_of_vectors(self) -> None:
         def walks() -> Any:
             return SyncVectorEnv([Walk] * 3)

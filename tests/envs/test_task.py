@@ -1,5 +1,6 @@
 """Judging a policy: exactly the episodes that were asked for, of which the short ones displace no long one."""
 
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -10,6 +11,7 @@ import torch
 from tests.envs.worlds import Masked, Walk, lively
 from tests.nets.examples import leaf
 from torchward.data.protocols import Source, Task
+from torchward.envs import task as tasks
 from torchward.envs.faults import WorldError
 from torchward.envs.make import EnvOptions
 from torchward.envs.task import Control
@@ -154,17 +156,61 @@ def test_worlds_are_closed_also_after_an_error() -> None:
     assert len(closed) == 3
 
 
+class Endless(Walk):
+    """Pays the number of the step."""
+
+    def step(self, action: Any) -> Any:
+        self.time += 1
+        return self._see(), float(self.time), False, False, {}
+
+
 def test_an_episode_without_an_end_counts_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torchward.envs import task as tasks
-
-    class Endless(Walk):
-        def step(self, action: Any) -> Any:
-            return self._see(), 1.0, False, False, {}
-
+    """And the next one of its world is another, not the rest of it."""
     monkeypatch.setattr(tasks, "EVALUATION_STEPS", 20)
     task = Control(Endless)
-    evaluation = task.evaluate(lively(task.observation_space, task.action_space), 3, 0)
-    assert evaluation.returns == [20.0] * 3 and evaluation.lengths == [20] * 3
+    evaluation = task.evaluate(lively(task.observation_space, task.action_space), 18, 0)
+    assert evaluation.returns == [210.0] * 18 and evaluation.lengths == [20] * 18
+    vector = Control(gym.vector.SyncVectorEnv([Endless] * 2))
+    assert vector.evaluate(lively(task.observation_space, task.action_space), 2, 0).lengths == [20] * 2
+
+
+@pytest.mark.parametrize("vector", [False, True])
+def test_a_time_limit_of_the_users_own_is_kept(vector: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "EVALUATION_STEPS", 20)
+
+    def world() -> Any:
+        return gym.wrappers.TimeLimit(gym.wrappers.OrderEnforcing(gym.wrappers.TimeLimit(Endless(), 30)), 40)
+
+    task = Control(lambda: gym.vector.SyncVectorEnv([world] * 2) if vector else world())
+    assert task.evaluate(lively(task.observation_space, task.action_space), 2, 0).lengths == [30] * 2
+
+
+def test_running_statistics_of_each_world_are_refused() -> None:
+    one, many = gym.wrappers, gym.wrappers.vector
+
+    def vector(world: Any = Walk) -> Any:
+        return gym.vector.SyncVectorEnv([world] * 2)
+
+    made: Any
+    for name, option, *makers in (
+        ("NormalizeObservation", "--normalize-observation", one.NormalizeObservation, many.NormalizeObservation),
+        ("NormalizeReward", "--normalize-reward, in ppo", one.NormalizeReward, many.NormalizeReward),
+    ):
+        inside = partial(makers[0], Walk())
+        for made in (
+            lambda wrap=makers[0]: gym.wrappers.TimeLimit(wrap(Walk()), 9),
+            lambda wrap=makers[1]: wrap(vector()),
+            lambda inside=inside: vector(inside),
+        ):
+            with pytest.raises(WorldError, match=rf"got one in {name}, whose running statistics begin .*\({option}"):
+                Control(made)
+
+    def frozen() -> Any:
+        made = one.NormalizeObservation(Walk())
+        made.update_running_mean = False
+        return made
+
+    assert Control(frozen).observation_space == Control(Walk).observation_space
 
 
 def test_actions_are_scaled_and_shifted() -> None:

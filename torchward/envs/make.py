@@ -68,7 +68,12 @@ def build(
     if isinstance(environment, str):
         return _from_id(environment, limit, arguments)
     if isinstance(environment, VectorEnv):
-        return environment
+        if options.env_kwargs:
+            raise WorldError(
+                f"{name_of(environment)} is made already, and takes no {', '.join(options.env_kwargs)}; give a "
+                "factory, which is called with them"
+            )
+        return _without_limit(environment, environment, limit)
     if isinstance(environment, gym.Env):
         made = _copy(environment, arguments)
     elif callable(environment):
@@ -81,11 +86,23 @@ def build(
                 f"{name_of(environment)} raised {type(error).__name__} when it was made: {error}"
             ) from error
     if isinstance(made, VectorEnv):
-        return made
+        return _without_limit(environment, made, limit)
     if not isinstance(made, gym.Env):
         what = repr(environment) if made is None else f"{name_of(environment)}, which made a {type(made).__name__}"
         raise WorldError(f"expected an environment id, class, factory or instance, got {what}")
-    return _limited(made, limit) if limit else made
+    return limited(made, limit) if limit else made
+
+
+def _without_limit(
+    environment: Environment, vector: "VectorEnv[Any, Any, Any]", limit: int
+) -> "VectorEnv[Any, Any, Any]":
+    """The vector. Raises :class:`WorldError` for a time limit, which only those whom it holds could take."""
+    if limit:
+        raise WorldError(
+            f"{name_of(environment)} is a vector of environments, and takes no max_episode_steps, got {limit}; limit "
+            "the environments that it holds, as gymnasium.wrappers.TimeLimit does"
+        )
+    return vector
 
 
 def _from_id(name: str, limit: int, arguments: dict[str, Any]) -> "gym.Env[Any, Any]":
@@ -127,7 +144,7 @@ def _copy(environment: "gym.Env[Any, Any]", arguments: dict[str, Any]) -> Any:
         ) from error
 
 
-def _limited(env: "gym.Env[Any, Any]", limit: int) -> "gym.Env[Any, Any]":
+def limited(env: "gym.Env[Any, Any]", limit: int) -> "gym.Env[Any, Any]":
     """The environment with a time limit, in place of the one that it may have."""
     for layer in layers(env):
         if isinstance(layer, gym.wrappers.TimeLimit):
@@ -144,6 +161,7 @@ def make(environment: Environment, n_envs: int, options: EnvOptions | None = Non
     if n_envs < 1:
         raise WorldError(f"expected at least one environment, got n_envs={n_envs}")
     if isinstance(environment, VectorEnv):
+        build(environment, options)  # which says what it cannot be told
         return _vector(name, environment, n_envs, options)
     if options.vectorization == "envpool":
         return Native(name, _envpool(environment, n_envs, options, whole_games), options.action_mask)

@@ -1,6 +1,7 @@
 """Control as a task: a Gymnasium environment, learnt from in many worlds and judged in worlds of its own."""
 
 import copy
+import itertools
 from contextlib import nullcontext
 from typing import Any, TypeAlias
 
@@ -19,9 +20,9 @@ from torchward.envs.collect import EnvSource, device_of
 from torchward.envs.faults import WorldError
 from torchward.envs.goals import goals
 from torchward.envs.in_process import InProcess
-from torchward.envs.make import Environment, EnvOptions, build, make, make_env, name_of
+from torchward.envs.make import Environment, EnvOptions, build, limited, make, make_env, name_of
 from torchward.envs.models import Model, tabular_model
-from torchward.envs.worlds import Worlds, episode_seed
+from torchward.envs.worlds import Worlds, episode_seed, layers, time_limit
 from torchward.nets import spaces
 from torchward.nets.dropout import without_dropout
 
@@ -43,7 +44,10 @@ class Control:
         self.options = options or EnvOptions()
         self.name = name_of(environment)
         self.is_vector = False
-        self.limit: int | None = 0  # vectors keep their limits to themselves
+        self.limit: int | None = 0
+        """The time limit of an episode in steps; None: none is known; 0: what makes the worlds has one."""
+        self.held: int | None = None
+        """The number of environments of a vector; None: as many as are asked for."""
         self.is_native = is_atari(environment) or self.options.vectorization == "envpool"
         if self.is_native:
             worlds = self.worlds(1)
@@ -52,12 +56,12 @@ class Control:
             return
         probe = build(environment, self.options)
         if isinstance(probe, VectorEnv):
-            self.is_vector = True
+            self.is_vector, self.held = True, probe.num_envs
             action, observation = probe.single_action_space, probe.single_observation_space
         else:
             action, observation = (_space_of(probe, self.name, name) for name in ("action_space", "observation_space"))
-            own = None if probe.spec is None else probe.spec.max_episode_steps
-            self.limit = self.options.max_episode_steps or own
+        self.limit = self.options.max_episode_steps or time_limit(probe)
+        _refuse_statistics(self.name, probe)
         if probe is not environment:
             probe.close()
         if not isinstance(environment, str | type | gym.Env | VectorEnv):
@@ -133,7 +137,9 @@ class Control:
         if self.is_vector:
             vector = self._another_vector()
             return make(vector, vector.num_envs, self.options)
-        return InProcess(self.name, [self.env() for _ in range(n)], self.options.action_mask)
+        limit = EVALUATION_STEPS if self.limit is None else 0
+        envs = (self.env() for _ in range(n))
+        return InProcess(self.name, [limited(env, limit) if limit else env for env in envs], self.options.action_mask)
 
     def _another_vector(self) -> "VectorEnv[Any, Any, Any]":
         """Not the one that is learnt from, whose episodes an evaluation would break off."""
@@ -148,6 +154,23 @@ class Control:
                 f"{self.name} cannot be copied for an evaluation of its own; give a factory, such as "
                 f"lambda: {self.name}(...)"
             ) from error
+
+
+def _refuse_statistics(name: str, made: Made) -> None:
+    """Raise :class:`WorldError` for one of Gymnasium's wrappers that keep running statistics, unless they stand
+    still: each world, and each one that judges, would have its own."""
+    one, many = gym.wrappers, gym.wrappers.vector
+    kinds: dict[str, tuple[Any, ...]] = {
+        "--normalize-observation": (one.NormalizeObservation, many.NormalizeObservation),
+        "--normalize-reward, in ppo and a2c": (one.NormalizeReward, many.NormalizeReward),
+    }
+    for layer, (instead, kind) in itertools.product(layers(made), kinds.items()):
+        if isinstance(layer, kind) and layer.update_running_mean:
+            raise WorldError(
+                f"expected {name} to be the same in each of its worlds, got one in {type(layer).__name__}, whose "
+                "running statistics begin anew in each world and each evaluation; take it off and use what the run "
+                f"keeps ({instead})"
+            )
 
 
 def _refuse_the_same(name: str, first: Made, second: Made) -> None:

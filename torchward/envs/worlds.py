@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
 from torchward.envs import faults
@@ -103,12 +104,22 @@ def is_nondeterministic(env: "gym.Env[Any, Any]") -> bool:
     return spec is not None and spec.nondeterministic
 
 
-def layers(env: "gym.Env[Any, Any]") -> Iterator[Any]:
-    """An environment's wrappers from the outside in, then itself."""
-    while isinstance(env, gym.Wrapper):
+def layers(env: "gym.Env[Any, Any] | VectorEnv[Any, Any, Any]") -> Iterator[Any]:
+    """An environment's wrappers from the outside in, then itself; of a vector also those of the first one that it
+    holds, if it shows them."""
+    while isinstance(env, gym.Wrapper | VectorWrapper):
         yield env
         env = env.env
     yield env
+    held = getattr(env, "envs", None) if isinstance(env, VectorEnv) else None
+    if isinstance(held, list | tuple) and held:
+        yield from layers(held[0])
+
+
+def time_limit(env: "gym.Env[Any, Any] | VectorEnv[Any, Any, Any]") -> int | None:
+    """The steps after which an environment, or those of a vector, are cut; None where no one says."""
+    limits = [layer._max_episode_steps for layer in layers(env) if isinstance(layer, gym.wrappers.TimeLimit)]
+    return (None if env.spec is None else env.spec.max_episode_steps) or min(limits, default=None)
 
 
 def as_batch(seen: Any, space: Space, n: int, name: str, numbers: bool = False) -> Arrays:

@@ -13,21 +13,31 @@ import torchward
 from torchward.config import ConfigError, from_json, to_json
 from torchward.language import hub
 from torchward.nets.attention import Linear
+from torchward.nets.encoder_decoder import EncoderDecoder
 from torchward.nets.language_model import LanguageModel
 from torchward.nets.lora import AdaptedLinear, LoRA, adapt, is_adapted, merged, without_adapters
 from torchward.nets.transformer import Transformer
-from torchward.nets.transformer_config import TransformerConfig, llama
+from torchward.nets.transformer_config import TransformerConfig, llama, t5
 
 CONFIG = TransformerConfig(
     vocab_size=11, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=24,
     value_head=True, initializer_range=0.3,
 )  # fmt: skip
 ALL = LoRA(r=3, lora_alpha=5.0)
+BEFORE = ("query_key_value", "out", "up", "down")
+"""All that there was, before cross-attention had adapters into it."""
 
 
 def model(config: TransformerConfig = CONFIG, seed: int = 0) -> LanguageModel:
     torch.manual_seed(seed)
     return LanguageModel(Transformer(config), {})
+
+
+def reader() -> LanguageModel:
+    """An encoder-decoder."""
+    torch.manual_seed(0)
+    config = replace(t5(11, 16, 2, 2, 8, 24, 24), value_head=True, initializer_range=0.3)
+    return LanguageModel(EncoderDecoder(Transformer(config), 9, 4), {}).eval()
 
 
 def moved(policy: LanguageModel, seed: int = 1) -> LanguageModel:
@@ -78,6 +88,29 @@ def test_the_products_that_are_named_get_one(targets: Any, count: int) -> None:
     policy = adapt(model(), LoRA(target_modules=targets))
     names = [name.rpartition(".")[2] for name, module in policy.named_modules() if isinstance(module, AdaptedLinear)]
     assert len(names) == count and set(names) == set(targets)
+
+
+@pytest.mark.parametrize(
+    ("targets", "count"), [(LoRA().target_modules, 22), (BEFORE, 18), (("cross_query_key_value",), 4)]
+)
+def test_an_encoder_decoder_has_adapters_into_its_cross_attention(targets: Any, count: int, tmp_path: Path) -> None:
+    """By default, and by their name; what was saved when they had none is read without them."""
+    policy = moved(adapt(reader(), LoRA(target_modules=targets))).eval()
+    names = [name for name, module in policy.named_modules() if isinstance(module, AdaptedLinear)]
+    into = [name for name in names if name.endswith((".cross.query", ".cross.key_value"))]
+    assert len(names) == count and len(into) == (0 if targets == BEFORE else 4)
+    policy.save(tmp_path)
+    again = torchward.load(tmp_path)
+    assert isinstance(again, LanguageModel) and torch.equal(logits(again), logits(policy))
+    assert again.state_dict().keys() == policy.state_dict().keys()
+    torch.testing.assert_close(logits(merged(policy)), logits(policy), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(logits(policy), logits(reader()), atol=1e-2)
+    with torch.no_grad():
+        cache, steps = policy.body.cache(3, 16), []
+        for token in tokens().T:
+            hidden, cache = policy.body.step(token, cache)
+            steps.append(hidden)
+        torch.testing.assert_close(torch.stack(steps, 1), policy.body.forward(tokens()), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("config", [CONFIG, llama(11, 16, 2, 4, 2, 24, 24)], ids=["gpt2", "llama"])

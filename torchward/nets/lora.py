@@ -5,7 +5,7 @@ its base; and whoever leaves the adapters out has the base again, without a copy
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -20,9 +20,11 @@ from torchward.config import ConfigError
 from torchward.nets.attention import Linear
 from torchward.nets.hub_model import HubModel
 
-Target: TypeAlias = Literal["query_key_value", "out", "up", "down"]
-"""A product of each layer: into attention's queries, keys and values, and out of it; up and down in the feed-forward
-layers."""
+Target: TypeAlias = Literal["query_key_value", "cross_query_key_value", "out", "up", "down"]
+"""A product of each layer: into attention's queries, keys and values; into those of the attention of an
+encoder-decoder's decoder to what was read; out of either; up and down in the feed-forward layers."""
+CROSS = ("query", "key_value")
+"""The products of ``cross_query_key_value``."""
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -41,8 +43,8 @@ class LoRA:
     """What is added is multiplied by lora_alpha / r."""
     lora_dropout: float = 0.0
     """Share of an adapter's inputs that is dropped in training, where no log-probability is compared."""
-    target_modules: tuple[Target, ...] = ("query_key_value", "out", "up", "down")
-    """The products of each layer that get an adapter."""
+    target_modules: tuple[Target, ...] = ("query_key_value", "cross_query_key_value", "out", "up", "down")
+    """The products of each layer that get an adapter; a model without cross-attention has none into it."""
 
     def __post_init__(self) -> None:
         if self.r < 1 or not self.lora_alpha > 0.0 or not 0.0 <= self.lora_dropout < 1.0:
@@ -100,7 +102,8 @@ def adapt(model: M, lora: LoRA) -> M:
     names; and ImportError in one sentence without peft, where that is needed."""
     if is_adapted(model):
         raise ConfigError("expected a model without adapters, got one that has some: merge them into it first")
-    found, theirs = _products(model, Linear, lora.target_modules), _theirs(model)
+    names = {*lora.target_modules, *(CROSS if "cross_query_key_value" in lora.target_modules else ())}
+    found, theirs = _products(model, Linear, names), _theirs(model)
     if not found and not theirs:
         raise ConfigError(
             f"expected a transformer of torchward with products called {', '.join(lora.target_modules)} to adapt, got "
@@ -160,7 +163,7 @@ def _theirs(model: nn.Module) -> list[HubModel]:
 
 
 def _products(
-    model: nn.Module, kind: type[Linear], names: tuple[str, ...] | None = None
+    model: nn.Module, kind: type[Linear], names: Collection[str] | None = None
 ) -> list[tuple[nn.Module, str, Linear]]:
     """The products of a kind, each with the module that it is in and its name there; None: whatever they are called."""
     return [

@@ -33,13 +33,13 @@ def inject(model: Any, lora: "LoRA", blocks: Collection[int]) -> None:
     kinds are to have some, so have products whose names tell no kind. A is drawn from torch's global generator.
 
     Raises ConfigError where there are none, and ImportError in one sentence without peft."""
-    theirs = library()
+    theirs, is_whole = library(), set(KINDS) <= set(lora.target_modules)
     within = {
         f"{prefix}.{name}"
         for prefix, block in model.named_modules()
         if id(block) in blocks
         for name, product in block.named_modules()
-        if isinstance(product, nn.Linear) and (_kind(name) in lora.target_modules or len(lora.target_modules) == 4)
+        if isinstance(product, nn.Linear) and (is_whole or _kind(name) in lora.target_modules)
     }
     if not within:
         raise ConfigError(

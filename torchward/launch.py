@@ -242,7 +242,7 @@ def begin(
         "reward_model": None if reward_model is None else str(Path(reward_model).resolve()),
         "pessimism": pessimism,
         "watch": None if watch is None else to_json(watch),
-        "init": None if init is None else str(init if launch_policies.is_remote(init) else Path(init).resolve()),
+        "init": None if init is None else launch_policies.told_of(init),
         "policy": None if policy is None or init is not None else type(policy).__name__,
         **launch_policies.told_of_teacher(named),
     }

@@ -23,21 +23,24 @@ def policy_of(place: str | Path) -> Any:
     """What a run can start from: the policy of a run or of a policy directory, or a pretrained model in a local
     directory of transformers, or one that is to be downloaded, ``hub:owner/name``. Raises PolicyError, ConfigError or
     LaunchError where there is none."""
-    from torchward.language import pretrained, pretrained_encoder
+    from torchward.language import hub, pretrained, pretrained_encoder
 
     try:
-        if pretrained_encoder.is_encoder(place):
-            return pretrained_encoder.load(place)
-        if pretrained.lies_in(place) or is_remote(place):
-            return pretrained.load(place).policy
-        return saving.load(place)
+        found = hub.local(place)
+        if pretrained_encoder.is_encoder(found):
+            return pretrained_encoder.load(found)
+        if pretrained.lies_in(found):
+            return pretrained.load(found).policy
+        return saving.load(found)
     except ImportError as error:
         raise LaunchError(str(error)) from error
 
 
-def is_remote(place: str | Path) -> bool:
-    """Whether it is to be downloaded: ``hub:owner/name``."""
-    return str(place).startswith("hub:")
+def told_of(place: str | Path) -> str:
+    """What a run's manifest says of a place: where it is, wherever the run is resumed from."""
+    from torchward.language import hub
+
+    return str(place if hub.is_remote(place) else Path(place).resolve())
 
 
 def judge_of(place: str | Path) -> Any:
@@ -141,4 +144,4 @@ def told_of_teacher(teacher: Any) -> dict[str, str]:
     """What a run's manifest says of its teacher: where it was found, or what it is."""
     if teacher is None:
         return {}
-    return {"teacher": str(Path(teacher).resolve()) if isinstance(teacher, str | Path) else type(teacher).__name__}
+    return {"teacher": told_of(teacher) if isinstance(teacher, str | Path) else type(teacher).__name__}

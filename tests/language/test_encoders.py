@@ -10,7 +10,7 @@ import torch
 
 import torchward
 from tests.language.test_hub_tokenizer import byte_level
-from torchward import checkpoint
+from torchward import checkpoint, launch_policies
 from torchward.config import ConfigError
 from torchward.language import encoder_texts, hub, pretrained_encoder
 from torchward.language.bpe import BPE
@@ -233,6 +233,33 @@ def test_an_encoder_tells_how_alike_texts_are(tmp_path: Path, own: bool) -> None
     reward = RewardOptions(similarity_weight=1.0, similarity_model=str(place)).build()
     same, other = reward(["", ""], ["one two", "one two"], answer=["one two", "five"])
     assert same == pytest.approx(1.0, abs=1e-5) and other < 0.999
+
+
+def test_an_encoder_is_downloaded_where_its_name_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To begin from, and to tell how alike texts are; what is kept of it is its name."""
+    place, name = directory(tmp_path / "bert", mask_token="<mask>"), "hub:google-bert/bert"
+    import huggingface_hub
+
+    asked: list[str] = []
+
+    def snapshot(named: str, **_: Any) -> str:
+        asked.append(named)
+        return str(place)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    data = tmp_path / "rows.jsonl"
+    data.write_text("\n".join(json.dumps({"text": f"the user said {i}"}) for i in range(40)))
+    run = torchward.train("masked_lm", data, init=name, path=tmp_path / "run", options=QUIET, total_timesteps=128)
+    assert isinstance(torchward.load(run.path), MaskedLanguageModel) and run.manifest["init"] == name
+    begun: Any = launch_policies.policy_of(name)
+    expected = pretrained_encoder.load(place).state_dict()
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in begun.state_dict().items())
+    options = RewardOptions(similarity_weight=1.0, similarity_model=name)
+    assert options.lasting() == options
+    rewards = [each.build() for each in (options, replace(options, similarity_model=str(place)))]
+    one, other = (reward(["", ""], ["one two", "two"], answer=["one two", "five"]) for reward in rewards)
+    assert one == other and set(asked) == {"google-bert/bert"}
+    assert launch_policies.told_of_teacher(name) == {"teacher": name}
 
 
 def _hub(place: Path) -> Any:

@@ -183,14 +183,19 @@ def kind(data: Json) -> Kind:
     return "encoder" if any(name.endswith("ForMaskedLM") for name in data.get("architectures") or ()) else "decoder"
 
 
+def is_remote(place: Path | str) -> bool:
+    """Whether it is to be downloaded: ``hub:owner/name``."""
+    return str(place).startswith(REMOTE)
+
+
 def local(place: Path | str) -> Path:
     """The local directory that ``place`` is; of ``hub:owner/name``, and of nothing else, one that is downloaded.
 
     Its configs, tokenizer and safetensors are, and nothing else. Raises ConfigError where that fails, and ImportError
     in one sentence without transformers, whose library does it."""
-    said = str(place)
-    if not said.startswith(REMOTE):
+    if not is_remote(place):
         return Path(place)
+    said = str(place)
     library("brings the library that downloads models")
     from huggingface_hub import snapshot_download
 

@@ -48,7 +48,7 @@ class RewardOptions:
     similarity_weight: float = 0.0
     """Weight of the F1 of BERTScore, by the hidden states of a model."""
     similarity_model: str | None = None
-    """The run, policy, or local directory of transformers whose model that is."""
+    """The run, policy, or local directory of transformers whose model that is, or hub:owner/name."""
     similarity_baseline: float = 0.0
     """The score of unrelated texts, which earns 0."""
     distinct_weight: float = 0.0
@@ -80,11 +80,15 @@ class RewardOptions:
 
     def lasting(self) -> "RewardOptions":
         """The same wherever a run is resumed from: with whole paths."""
+        from torchward.language.hub import is_remote
+
         named, model = self.reward_function, self.similarity_model
         if named is not None:
             file, colon, name = named.partition(".py:")
             named = f"{_whole(file)}{colon}{name}" if colon else _whole(named)
-        return replace(self, reward_function=named, similarity_model=None if model is None else _whole(model))
+        if model is not None and not is_remote(model):
+            model = _whole(model)
+        return replace(self, reward_function=named, similarity_model=model)
 
     def build(self) -> Reward:
         """The reward. Raises ConfigError as its parts do, and LaunchError where the user's own file has none."""
@@ -120,14 +124,14 @@ class RewardOptions:
         return Length(self.length_least, self.length_most, self.length_margin)
 
     def _similarity(self) -> Reward:
-        from torchward.language import pretrained, pretrained_encoder
+        from torchward.language import hub, pretrained, pretrained_encoder
         from torchward.language.tokenizer import described
         from torchward.nets import saving
         from torchward.nets.language_model import LanguageModel
         from torchward.nets.masked_language_model import MaskedLanguageModel
 
         assert self.similarity_model is not None
-        place = Path(self.similarity_model)
+        place = hub.local(self.similarity_model)
         if pretrained_encoder.is_encoder(place):  # its tokenizer needs no token for gaps here
             read = pretrained.load_encoder(place)
             encoder = BodyEncoder(read.body, read.tokenizer)
@@ -135,7 +139,8 @@ class RewardOptions:
             policy: Any = pretrained.load(place).policy if pretrained.lies_in(place) else saving.load(place)
             if not isinstance(policy, LanguageModel | MaskedLanguageModel):
                 raise ConfigError(
-                    f"expected a language model at {place}, to embed texts, got a {type(policy).__name__}"
+                    f"expected a language model at {self.similarity_model}, to embed texts, got a "
+                    f"{type(policy).__name__}"
                 )
             assert isinstance(policy.body, nn.Module)
             encoder = BodyEncoder(policy.body, described(policy.vocabulary, str(place)))

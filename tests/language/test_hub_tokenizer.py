@@ -283,6 +283,18 @@ def test_documents_are_encoded_by_a_template_of_their_own(pair: tuple[HubTokeniz
     assert list(cut.ids[-len(encoded.sequences[1].own) // 4 :]) == list(first.ids[-len(second.own) // 4 :])
 
 
+@pytest.mark.parametrize("headed", [False, True])
+def test_a_chat_whose_first_exchange_goes_is_the_chat_without_it(pair: tuple[HubTokenizer, Any], headed: bool) -> None:
+    """Also where each message opens with the token that the chat begins with; what the system says stays."""
+    ours, _ = pair
+    system = CHAT[:1] if headed and OwnTemplate().turns(CHAT, ours)[0].ids else ()
+    whole, rest = (Document(Dialogue((*system, *CHAT[first:])), "one") for first in (1, 3))
+    every, _ = encode(whole, ours, OwnTemplate())
+    assert every is not None
+    cut, _ = encode(whole, ours, OwnTemplate(), max_length=len(every.ids) - 1, truncation=CutStart())
+    assert cut == encode(rest, ours, OwnTemplate())[0]
+
+
 @pytest.mark.parametrize("word", ["<|im_end|>", "<|endoftext|>"])
 def test_a_message_cannot_speak_for_the_template(tmp_path: Path, word: str) -> None:
     saved(tmp_path, byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"]), CHATML, eos_token="<|endoftext|>")

@@ -260,15 +260,16 @@ def _chat(messages: tuple[Message, ...], given: int, tokenizer: Tokenizer, templ
     given = given + len(whole) - len(messages) if given else 0
     ids: list[int] = []
     own: list[bool] = []
-    head, begins = 0, []
+    start, head, begins = template.start(tokenizer), 0, []
     for place, (message, turn) in enumerate(zip(whole, template.turns(messages, tokenizer), strict=True)):
         if message.role == "user":
-            begins.append(len(ids))
+            opens = not head and turn.ids[:1] == [start]  # cut here, the start stands there already
+            begins.append(len(ids) + opens)
         ids += turn.ids
         own += [False] * len(turn.ids) if place < given else turn.own
         if place == 0 and message.role == "system":
             head = len(ids)
-    return _Parts(template.start(tokenizer), ids, own, head, begins)
+    return _Parts(start, ids, own, head, begins)
 
 
 def _fit(

@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -170,6 +171,30 @@ def test_watch(command: Command, trained: Path, place: Path) -> None:
     assert "ends in .gif or .mp4" in command("watch", trained, "--out", "film.avi").err
     code, _, err = command("watch", trained, "--window")
     assert code == 2 and "needs the render mode human, but offers rgb_array" in err
+
+
+@pytest.mark.parametrize(
+    ("verb", "does", "told"),
+    [
+        ("reset", "raise ValueError('no room')", "world raised ValueError at the reset of world 0: no room"),
+        ("reset", "return None", "expected reset of world to return an observation and an info"),
+        ("step", "raise SystemExit('no room')", "world raised SystemExit in world 0: no room"),
+        ("step", "return 1, 2", "expected step of world to return the five values"),
+        ("render", "1 / 0", "world raised ZeroDivisionError in render: division by zero; "),
+        ("render", "raise gym.error.DependencyNotInstalled('no pen')", "a package that is not installed (no pen)"),
+        ("step", "raise gym.error.DependencyNotInstalled('no pen')", "a package that is not installed (no pen)"),
+    ],
+)
+def test_what_a_world_raises_while_it_is_watched_is_a_sentence(
+    command: Command, trained: Path, place: Path, verb: str, does: str, told: str
+) -> None:
+    path = shutil.copytree(trained, place / "runs" / "short")
+    for file in path.glob("*.json"):
+        file.write_text(file.read_text().replace(str(trained.parents[1]), str(place)))
+    broken = re.sub(rf"(    def {verb}\(.*\n)", rf"\1        {does}\n", (place / "world.py").read_text())
+    (place / "world.py").write_text(broken)
+    code, out, err = command("watch", path, "--out", "film.gif")
+    assert code in (1, 2) and out == "" and told in err and err.count("\n") == 1
 
 
 def test_compare(command: Command, trained: Path, place: Path) -> None:

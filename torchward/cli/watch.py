@@ -1,15 +1,20 @@
 """`torchward watch`: a run's policy at work, as a film or in a window."""
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from torchward.cli import UsageError, arguments, positional
+
+if TYPE_CHECKING:
+    from torchward.envs.faults import WorldError
 
 GIF_FPS = 50
 """Viewers show a GIF no faster."""
@@ -64,7 +69,7 @@ def run(args: Sequence[str]) -> int:
     from gymnasium.error import DependencyNotInstalled
 
     try:
-        frames = play(env, policy, options, returns)
+        frames = play(env, policy, options, returns, manifest["task_name"])
         if options.window:
             for _ in frames:
                 pass
@@ -87,23 +92,28 @@ def run(args: Sequence[str]) -> int:
     return 0
 
 
-def play(env: Any, policy: Any, options: Watch, returns: list[float]) -> Iterator[NDArray[Any]]:
-    """The frames of whole episodes; the return of each is added to `returns`."""
+def play(env: Any, policy: Any, options: Watch, returns: list[float], name: str) -> Iterator[NDArray[Any]]:
+    """The frames of whole episodes; the return of each is added to `returns`. Raises WorldError where the environment
+    raises, but for a package that it lacks."""
+    from torchward.envs import faults
     from torchward.nets.spaces import MASK, has_mask
 
     needs_mask = has_mask(policy.observation_space)
     for episode in range(options.episodes):
-        seen, info = env.reset(seed=options.seed + episode)
+        with _telling(partial(faults.failed_reset, name, 0)):
+            given: Any = env.reset(seed=options.seed + episode)
+        faults.check_reset(name, 0, given)
+        seen, info = given
         state, total = None, 0.0
-        yield _frame(env)
+        yield _frame(env, name)
         for step in range(options.max_steps):
             if needs_mask and not (isinstance(seen, dict) and MASK in seen):
                 seen = {**(seen if isinstance(seen, dict) else {"observation": seen}), MASK: info[MASK]}
             seed = options.seed + 1_000_003 * episode + step if options.stochastic else None
             action, state = policy.predict(seen, state, deterministic=not options.stochastic, seed=seed)
-            seen, reward, terminated, truncated, info = env.step(action)
+            seen, reward, terminated, truncated, info = _step(env, name, action)
             total += float(reward)
-            yield _frame(env)
+            yield _frame(env, name)
             if terminated or truncated:
                 break
         returns.append(total)
@@ -161,11 +171,47 @@ def _env(task: Any, name: str, mode: str) -> Any:
     return env
 
 
-def _frame(env: Any) -> NDArray[Any]:
+@contextmanager
+def _telling(failed: "Callable[[BaseException], WorldError]") -> Iterator[None]:
+    """What an environment raises is said in a sentence; of a package that it lacks `run` says more."""
+    from gymnasium.error import DependencyNotInstalled
+
+    from torchward.envs.faults import RAISED
+
+    try:
+        yield
+    except DependencyNotInstalled:
+        raise
+    except RAISED as error:
+        raise failed(error) from error
+
+
+def _step(env: Any, name: str, action: Any) -> Any:
+    """The five values of a step."""
+    from torchward.envs import faults
+
+    given: Any = faults.MISSING
+    with _telling(lambda error: faults.failed_step(name, 0, given, error)):
+        given = env.step(action)
+        _, reward, terminated, truncated, _ = given
+    faults.check_step(name, 0, reward, terminated, truncated)
+    return given
+
+
+def _unseen(name: str, error: BaseException) -> "WorldError":
+    from torchward.envs.faults import WorldError
+
+    return WorldError(
+        f"{name} raised {type(error).__name__} in render: {error}; `torchward evaluate` plays without pictures"
+    )
+
+
+def _frame(env: Any, name: str) -> NDArray[Any]:
     """What the environment looks like now: [height, width, 3] of uint8; nothing where it draws into its own window."""
     if env.render_mode == "human":
         return np.empty(0, np.uint8)
-    picture = env.render()
+    with _telling(partial(_unseen, name)):
+        picture = env.render()
     array = np.asarray(picture)
     if array.ndim != 3 or array.shape[2] != 3:
         raise UsageError(

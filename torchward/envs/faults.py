@@ -38,6 +38,11 @@ def shared(name: str) -> WorldError:
     )
 
 
+def failed_reset(name: str, i: int, error: BaseException) -> WorldError:
+    """A reset of world ``i`` raised."""
+    return WorldError(f"{name} raised {type(error).__name__} at the reset of world {i}: {error}")
+
+
 def failed_step(name: str, i: int, given: Any, error: BaseException) -> WorldError:
     """What is wrong with a step of world ``i`` that raised, or that has ``given`` something else than five values."""
     if given is MISSING and not raised_in_a_wrapper(error):

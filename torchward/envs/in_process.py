@@ -8,7 +8,7 @@ import numpy as np
 
 from torchward.envs import faults
 from torchward.envs import spaces as sp
-from torchward.envs.faults import FLAGS, MISSING, NUMBERS, RAISED, WHOLE, WorldError
+from torchward.envs.faults import FLAGS, MISSING, NUMBERS, RAISED, WHOLE
 from torchward.envs.masks import observation_space, with_mask
 from torchward.envs.spaces import Arrays
 from torchward.envs.worlds import Past, Step, equal, is_nondeterministic, layers
@@ -83,7 +83,7 @@ class InProcess:
         try:
             given: Any = self.envs[i].reset(seed=self.past.seed_of(i))
         except RAISED as error:
-            raise WorldError(f"{self.name} raised {type(error).__name__} at the reset of world {i}: {error}") from error
+            raise faults.failed_reset(self.name, i, error) from error
         faults.check_reset(self.name, i, given)
         seen, info = given
         self._put(target, i, seen, info, first=True)

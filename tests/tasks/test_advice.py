@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.vector import SyncVectorEnv
 
 from tests.algorithms.test_goals import Bits, Reach
 from torchward import launch
@@ -91,6 +92,22 @@ class TestFacts:
                 return np.zeros(3, bool) if fault == "an end of one goal alone" else np.zeros(len(achieved), bool)
 
         assert not look(Control(Judge), 0.05).has_goals
+
+    def test_a_vector_is_played_as_it_is(self) -> None:
+        task = Control(lambda: SyncVectorEnv([Clock] * 3))
+        seen = look(task, 0.05)
+        assert seen.horizon == 10.0 and seen.mean_return == -22.0
+        assert abs(10 * seen.episodes - seen.steps) < 3 * 10
+        advices, _ = advise(seen, task, None)
+        assert "--n-envs 3" in advices[0].command("mine.py")
+        assert "--n-envs" not in advise(seen, Control(Clock), None)[0][0].command("mine.py")
+
+        class Endless(Clock):
+            def step(self, action: Any) -> Any:
+                return self.reset()[0], 0.0, False, False, {}
+
+        endless = look(Control(lambda: SyncVectorEnv([Endless] * 3)), 0.01)
+        assert 3 * endless.horizon == endless.steps and endless.episodes == 0
 
     def test_few_episodes_are_judged_by_their_steps(self) -> None:
         few = replace(PLAIN, episodes=1, distinct=0.0)

@@ -1,6 +1,7 @@
 """Which algorithm for which task: a table of rules, from the first that holds to the last, and what to mind."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from torchward.data.memory import bytes_of
@@ -198,7 +199,7 @@ def advise(facts: Facts, task: Any, source: Any) -> tuple[list[Advice], list[Rem
     for rule in RULES:
         if rule.algorithm not in found and rule.holds(facts) and _takes(rule, task):
             preset = find.preset(rule.algorithm, source)
-            settings = dict(rule.settings)
+            settings = dict(rule.settings) | _of_a_vector(rule, task)
             if preset is None:
                 for remark in remarks:
                     settings |= remark.settings(facts, rule.algorithm)
@@ -250,6 +251,12 @@ def _takes(rule: Rule, task: Any) -> bool:
     except ValueError:  # SpaceError, ConfigError
         return False
     return True
+
+
+def _of_a_vector(rule: Rule, task: Any) -> Mapping[str, Any]:
+    """What an algorithm has to be told of a task that is a vector: how many environments that holds."""
+    held, config = getattr(task, "held", None), find.algorithm(rule.algorithm).Config
+    return {"n_envs": held} if held is not None and "n_envs" in {field.name for field in fields(config)} else {}
 
 
 def table() -> str:

@@ -89,8 +89,9 @@ class Facts:
 
 def look(task: Any, seconds: float, seed: int = 0) -> Facts:
     """Play ``task``, a :class:`~torchward.data.protocols.Task`, at random for so many seconds, or ``STEPS`` steps; at
-    least one chunk of them. What the environment raises is passed on."""
-    source = task.source(1, seed)
+    least one chunk of them. A vector is played as it is. What the environment raises is passed on."""
+    n = getattr(task, "held", None) or 1
+    source = task.source(n, seed)
     policy = UniformPolicy(task.observation_space, task.action_space)
     rewards: Counter[float] = Counter()
     ended: list[Episode] = []
@@ -119,7 +120,7 @@ def look(task: Any, seconds: float, seed: int = 0) -> Facts:
         steps=steps,
         seconds=spent / steps,
         episodes=len(ended),
-        horizon=sum(episode.length for episode in ended) / len(ended) if ended else float(steps),
+        horizon=sum(episode.length for episode in ended) / len(ended) if ended else steps / n,
         limited=limits / ends if ends else 0.0,
         rewarded=_unlike_most([round(reward, 6) for reward in rewards.elements()]),
         distinct=_unlike_most([round(episode.return_, 6) for episode in ended]),

@@ -1,5 +1,6 @@
 """From whatever a user calls an environment to worlds; and a sentence for what cannot be one."""
 
+import random
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tests.envs.worlds import Walk, lively
+from torchward import random_state
 from torchward.envs.collect import EnvSource
 from torchward.envs.faults import WorldError
 from torchward.envs.in_process import InProcess
@@ -298,6 +300,44 @@ class TestVectorization:
         assert isinstance(make(Walk, 1), InProcess)
         monkeypatch.setattr("os.cpu_count", lambda: 1)
         assert isinstance(make(Walk, 2), InProcess)
+
+    def test_a_reset_without_options(self) -> None:
+        """Nobody gives any: a world that takes none is one in a process of its own, too."""
+
+        class Short(Walk):
+            def reset(self, *, seed: int | None = None) -> Any:  # type: ignore[override]
+                return super().reset(seed=seed)
+
+        for how in ("sync", "async"):
+            assert lengths(Control(Short, EnvOptions(vectorization=how)))  # type: ignore[arg-type]
+
+    def test_processes_do_not_draw_alike(self) -> None:
+        """From the generators that all share, of which a fork has a copy: equal seeds of a run give equal worlds."""
+
+        class Global(Walk):
+            observation_space = gym.spaces.Box(0, 1, (2,))
+
+            def _see(self) -> Any:
+                return np.array([np.random.rand(), random.random()], np.float32)  # noqa: NPY002
+
+        def drawn(seed: int) -> Any:
+            np.random.seed(seed)  # noqa: NPY002
+            random.seed(seed)
+            worlds = make(Global, 3, EnvOptions(vectorization="async"))
+            before = np.random.get_state()[1], random.getstate()  # type: ignore[index]  # noqa: NPY002
+            seen = np.stack([worlds.reset(0), worlds.step(np.zeros(3, np.int64)).observation])  # type: ignore[list-item]
+            worlds.close()
+            after = np.random.get_state()[1], random.getstate()  # type: ignore[index]  # noqa: NPY002
+            assert (before[0] == after[0]).all() and before[1] == after[1]
+            return seen
+
+        generators = random_state.capture_global()
+        try:
+            first, again, other = drawn(3), drawn(3), drawn(4)
+        finally:
+            random_state.restore_global(generators)
+        assert len(np.unique(first)) == first.size == 12
+        assert (first == again).all() and not (first == other).any()
 
     def test_no_vector_form(self) -> None:
         with pytest.raises(WorldError, match="Walk has no vector form of its own; use vectorization='sync' or 'async'"):

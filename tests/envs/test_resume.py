@@ -185,6 +185,44 @@ def test_the_environment_may_spoil_its_action(opened: Callable[..., EnvSource]) 
     assert float((judged.log_prob - rollout.log_prob).abs().max()) < 1e-5
 
 
+@pytest.mark.parametrize("hows", [("sync", "async"), ("async", "sync")])
+def test_worlds_of_the_other_kind_go_on_from_a_state(
+    hows: tuple[Any, Any], tmp_path: Path, opened: Callable[..., EnvSource]
+) -> None:
+    """Where a step costs about as much as a message, another start or machine may choose the other kind."""
+
+    def dice() -> Any:
+        return limited(SavedDice, 9)
+
+    one, other = (opened(make(dice, 2, EnvOptions(vectorization=how))) for how in hows)
+    policy = lively(one.worlds.observation_space, one.worlds.action_space)
+    one.collect(policy, 13)
+    one.episodes()
+    other.load_state_dict(through_disk(one.state_dict(), tmp_path))
+    for steps in (1, 25):
+        assert same(one.collect(policy, steps), other.collect(policy, steps))
+    assert one.episodes() == other.episodes()
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_a_state_may_be_actions_as_processes_once_saved_it(how: Any, opened: Callable[..., EnvSource]) -> None:
+    class Said(Continuous):
+        def state_dict(self) -> dict[str, Any]:
+            return {"place": self.place, "random": self.np_random.bit_generator.state}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.place, self.np_random.bit_generator.state = state["place"], state["random"]
+
+    one = opened(Processes("nested", [Said] * 2))
+    assert "actions" in one.worlds.state_dict()
+    policy = lively(one.worlds.observation_space, one.worlds.action_space)
+    one.collect(policy, 15)
+    other = opened(make(Said, 2, EnvOptions(vectorization=how)), 1)
+    other.load_state_dict(one.state_dict())
+    assert "worlds" in other.worlds.state_dict()
+    assert same(one.collect(policy, 20), other.collect(policy, 20))
+
+
 class TestNondeterministic:
     """Seeds decide here too, so that a resumed source can be compared; but the registration says that they do not."""
 
@@ -206,6 +244,7 @@ class TestNondeterministic:
         assert not one.resumable
         policy = lively(one.worlds.observation_space, one.worlds.action_space, "lstm")
         rollout = one.collect(policy, 40)
+        assert not one.worlds.past.actions  # type: ignore[attr-defined]  # nobody repeats them
         ended = one.episodes()
         assert len(ended) == int((rollout.boundary & rollout.loss_mask).sum())
         one.cut()

@@ -266,7 +266,7 @@ class EnvSource:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.cuts, self.steps = int(state["cuts"]), int(state["steps"])
         self.generator.set_state(state["generator"])
-        if self.resumable:
+        if self.resumable and state["worlds"] is not None:  # None: what saved them had to cut them
             self._begin(self.worlds.load_state_dict(state["worlds"]))
             self.returns, self.lengths = np.array(state["returns"]), np.array(state["lengths"])
             stood = state["policy_state"]

@@ -11,7 +11,7 @@ from torchward.envs import spaces as sp
 from torchward.envs.faults import FLAGS, MISSING, NUMBERS, RAISED, WHOLE
 from torchward.envs.masks import observation_space, with_mask
 from torchward.envs.spaces import Arrays
-from torchward.envs.worlds import Past, Step, equal, is_nondeterministic, layers
+from torchward.envs.worlds import Past, Step, equal, has_state, is_nondeterministic, layers_state, load_layers
 from torchward.nets import spaces
 from torchward.nets.spaces import Space
 
@@ -32,8 +32,9 @@ class InProcess:
         self.has_choices = sp.has_choices(self.observation_space)
         self.least, self.most = _range(self.observation_space)
         self.at_sight = WHOLE if self.has_choices else NUMBERS
-        self.has_state = all(map(_has_state, envs))
+        self.has_state = all(map(has_state, envs))
         self.resumable = self.has_state or not is_nondeterministic(envs[0])
+        self.is_repeated = self.resumable and not self.has_state
 
     def reset(self, seed: int) -> Arrays:
         self.past = Past(seed, self.n)
@@ -43,7 +44,7 @@ class InProcess:
         return self.observation
 
     def step(self, action: Arrays) -> Step:
-        if not self.has_state:
+        if self.is_repeated:
             self.past.actions.append(sp.copy(action))
         actions = _split(action, self.n)
         observation = sp.empty(self.observation_space, (self.n,))
@@ -98,19 +99,19 @@ class InProcess:
         past = self.past
         state: dict[str, Any] = {"seed": past.seed, "episode": list(past.episode), "observation": self.observation}
         if self.has_state:
-            return state | {"worlds": [_layers_state(env) for env in self.envs]}
+            return state | {"worlds": [layers_state(env) for env in self.envs]}
         return state | past.actions_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> Arrays:
-        """Begin each world's episode again and repeat the actions since.
+        """Begin each world's episode again and repeat the actions since, if it was not its state that was saved.
 
         Raises :class:`WorldError` if a world does not come to where it stood: it is not determined by its seed."""
         self.reset(int(state["seed"]))
         self.past.episode = [int(k) for k in state["episode"]]
         self.observation = state["observation"]
-        if self.has_state:
-            for env, layers in zip(self.envs, state["worlds"], strict=True):
-                _load_layers(env, layers)
+        if "worlds" in state:
+            for env, states in zip(self.envs, state["worlds"], strict=True):
+                load_layers(env, states)
             return self.observation
         self.past.load_actions(state)
         observation = sp.empty(self.observation_space, (self.n,))
@@ -137,29 +138,6 @@ class InProcess:
 def _range(space: Space) -> tuple[float, float]:
     """Between which numbers a single one is taken as it is."""
     return (space.start, space.start + space.n - 1) if isinstance(space, spaces.Discrete) else (-math.inf, math.inf)
-
-
-def _has_state(env: "gym.Env[Any, Any]") -> bool:
-    """Whether the environment and every wrapper around it either say their state or are known to have none."""
-    known = gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvChecker
-    *wrappers, inner = layers(env)
-    return _says_state(inner) and all(_says_state(layer) or type(layer) in known for layer in wrappers)
-
-
-def _says_state(layer: Any) -> bool:
-    return hasattr(layer, "state_dict") and hasattr(layer, "load_state_dict")
-
-
-def _layers_state(env: "gym.Env[Any, Any]") -> list[Any]:
-    return [layer.state_dict() if _says_state(layer) else getattr(layer, "_elapsed_steps", 0) for layer in layers(env)]
-
-
-def _load_layers(env: "gym.Env[Any, Any]", states: list[Any]) -> None:
-    for layer, state in zip(layers(env), states, strict=True):
-        if _says_state(layer):
-            layer.load_state_dict(state)
-        elif isinstance(layer, gym.wrappers.TimeLimit):
-            vars(layer)["_elapsed_steps"] = int(state)
 
 
 def _split(action: Arrays, n: int) -> list[Any]:

@@ -19,7 +19,7 @@ from torchward.envs.faults import RAISED, WorldError
 from torchward.envs.in_process import InProcess
 from torchward.envs.native import Native
 from torchward.envs.processes import Processes
-from torchward.envs.worlds import Factory, Worlds, is_nondeterministic, layers
+from torchward.envs.worlds import Factory, Worlds, has_state, is_nondeterministic, layers
 
 Environment: TypeAlias = (
     str | Callable[..., gym.Env[Any, Any] | VectorEnv[Any, Any, Any]] | gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
@@ -181,10 +181,10 @@ def make(environment: Environment, n_envs: int, options: EnvOptions | None = Non
     factories: list[Factory] = [partial(make_env, environment, options) for _ in range(n_envs)]
     several = n_envs > 1 and (os.cpu_count() or 1) > 1
     costly = several and options.vectorization == "auto" and step_seconds(first) > COSTLY
-    resumable = not is_nondeterministic(first)
+    resumable, says_state = not is_nondeterministic(first), has_state(first)
     first.close()
     if options.vectorization == "async" or costly:
-        return Processes(name, factories, options.action_mask, resumable)
+        return Processes(name, factories, options.action_mask, resumable, says_state)
     return InProcess(name, [factory() for factory in factories], options.action_mask)
 
 

@@ -1,6 +1,7 @@
 """Single environments in processes of their own, for costly steps."""
 
 import os
+import random
 import signal
 from functools import partial
 from typing import Any
@@ -15,26 +16,32 @@ from torchward.envs import spaces as sp
 from torchward.envs.faults import FLAGS, MISSING, NUMBERS, RAISED, WorldError
 from torchward.envs.masks import observation_space, with_vector_mask
 from torchward.envs.spaces import Arrays
-from torchward.envs.worlds import Array, Factory, Past, Step, as_batch, equal
+from torchward.envs.worlds import Array, Factory, Past, Step, as_batch, episode_seed, equal, layers_state, load_layers
 
 
 class Processes:
     """Single environments in processes of their own: the same episodes as :class:`InProcess`, for costly steps."""
 
-    def __init__(self, name: str, factories: list[Factory], mask: bool = False, resumable: bool = True) -> None:
+    def __init__(
+        self, name: str, factories: list[Factory], mask: bool = False, resumable: bool = True, has_state: bool = False
+    ) -> None:
         self.name, self.n, self.mask = name, len(factories), mask
-        looked_at = [partial(_looked_at, name, i, factory, os.getpid()) for i, factory in enumerate(factories)]
+        draw, here = _next_draw(), os.getpid()
+        apart = [partial(_apart, factory, episode_seed(draw, i, 0), here) for i, factory in enumerate(factories)]
+        looked_at = [partial(_looked_at, name, i, factory) for i, factory in enumerate(apart)]
         self.vector = AsyncVectorEnv(looked_at, autoreset_mode=AutoresetMode.DISABLED)
         self.action_space = sp.from_gym(self.vector.single_action_space, of_actions=True)
         self.observation_space = observation_space(self.vector.single_observation_space, self.action_space, mask)
-        self.resumable = resumable
+        self.resumable, self.has_state = resumable or has_state, has_state
+        self.is_repeated = resumable and not has_state
 
     def reset(self, seed: int) -> Arrays:
         self.past = Past(seed, self.n)
         return self._reset(np.ones(self.n, bool))
 
     def step(self, action: Arrays) -> Step:
-        self.past.actions.append(sp.copy(action))
+        if self.is_repeated:
+            self.past.actions.append(sp.copy(action))
         try:
             seen, reward, terminated, truncated, info = self.vector.step(action)
         except WorldError:  # it says all that is to be said
@@ -77,14 +84,19 @@ class Processes:
 
     def state_dict(self) -> dict[str, Any]:
         past = self.past
-        return {
-            "seed": past.seed, "episode": list(past.episode), "observation": self.observation, **past.actions_dict()
-        }  # fmt: skip
+        state = {"seed": past.seed, "episode": list(past.episode), "observation": self.observation}
+        if self.has_state:
+            return state | {"worlds": list(self.vector.call("layers_state"))}
+        return state | past.actions_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> Arrays:
         """As for :class:`InProcess`; the worlds are repeated together, each from when its own episode began."""
         self.reset(int(state["seed"]))
         self.past.episode = [int(k) for k in state["episode"]]
+        if "worlds" in state:
+            self.vector.call("load_layers", state["worlds"])
+            self.observation = state["observation"]
+            return self.observation
         self.past.load_actions(state)
         self._reset(np.ones(self.n, bool))
         starts, actions = np.array(self.past.since), self.past.actions
@@ -126,11 +138,20 @@ class _Looking(gym.Wrapper[Any, Any, Any, Any]):
         self.space = sp.from_gym(env.observation_space)
         self.has_choices = sp.has_choices(self.space)
 
-    def reset(self, **kwargs: Any) -> Any:
-        given: Any = self.env.reset(**kwargs)
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        """As :class:`InProcess` does it; nobody gives options, but a vector hands on None or an empty dictionary."""
+        given: Any = self.env.reset(seed=seed)
         faults.check_reset(self.name, self.i, given)
         faults.check_observation(self.name, self.space, given[0], True)
         return given
+
+    def layers_state(self) -> list[Any]:
+        """What :func:`~torchward.envs.worlds.layers_state` says of this world."""
+        return layers_state(self.env)
+
+    def load_layers(self, worlds: list[Any]) -> None:
+        """Take up this world's state from those of all ``worlds``."""
+        load_layers(self.env, worlds[self.i])
 
     def step(self, action: Any) -> Any:
         given: Any = MISSING
@@ -147,11 +168,27 @@ class _Looking(gym.Wrapper[Any, Any, Any, Any]):
         return given
 
 
-def _looked_at(name: str, i: int, factory: Factory, parent: int) -> "gym.Env[Any, Any]":
-    """World ``i``, in a process of its own, or for a look at its spaces in the ``parent``. A terminal tells all its
-    processes of Ctrl-C and of its end: the parent alone heeds it, and may step to the end of its iteration."""
+def _next_draw() -> int:
+    """A number that the global generators of NumPy and Python determine; they stay where they stand."""
+    array, plain = np.random.RandomState(), random.Random()
+    array.set_state(np.random.get_state())  # noqa: NPY002 (other people's environments use it)
+    plain.setstate(random.getstate())
+    return int(array.randint(2**31)) ^ plain.getrandbits(31)
+
+
+def _apart(factory: Factory, seed: int, parent: int) -> "gym.Env[Any, Any]":
+    """A world in a process of its own, or for a look at its spaces in the ``parent``.
+
+    A process has global generators of its own, where a fork has copies. And a terminal tells all its processes of Ctrl-C
+    and of its end: the parent alone heeds it, and may step to the end of its iteration."""
     if os.getpid() != parent:
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
         for told in ("SIGINT", "SIGHUP"):
             if hasattr(signal, told):
                 signal.signal(getattr(signal, told), signal.SIG_IGN)
+    return factory()
+
+
+def _looked_at(name: str, i: int, factory: Factory) -> "gym.Env[Any, Any]":
     return _Looking(factory(), name, i)

@@ -122,6 +122,31 @@ def time_limit(env: "gym.Env[Any, Any] | VectorEnv[Any, Any, Any]") -> int | Non
     return (None if env.spec is None else env.spec.max_episode_steps) or min(limits, default=None)
 
 
+def has_state(env: "gym.Env[Any, Any]") -> bool:
+    """Whether the environment and every wrapper around it either say their state or are known to have none."""
+    known = gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvChecker
+    *wrappers, inner = layers(env)
+    return _says_state(inner) and all(_says_state(layer) or type(layer) in known for layer in wrappers)
+
+
+def _says_state(layer: Any) -> bool:
+    return hasattr(layer, "state_dict") and hasattr(layer, "load_state_dict")
+
+
+def layers_state(env: "gym.Env[Any, Any]") -> list[Any]:
+    """The states of an environment and its wrappers, from the outside in."""
+    return [layer.state_dict() if _says_state(layer) else getattr(layer, "_elapsed_steps", 0) for layer in layers(env)]
+
+
+def load_layers(env: "gym.Env[Any, Any]", states: list[Any]) -> None:
+    """Take up what :func:`layers_state` gave."""
+    for layer, state in zip(layers(env), states, strict=True):
+        if _says_state(layer):
+            layer.load_state_dict(state)
+        elif isinstance(layer, gym.wrappers.TimeLimit):
+            vars(layer)["_elapsed_steps"] = int(state)
+
+
 def as_batch(seen: Any, space: Space, n: int, name: str, numbers: bool = False) -> Arrays:
     """A copy of a vector's observations, as ``space`` says; raises as :func:`~torchward.envs.faults.check_observation`
     does."""

@@ -19,7 +19,7 @@ from torchward import random_state
 from torchward.envs.collect import EnvSource
 from torchward.envs.faults import WorldError
 from torchward.envs.in_process import InProcess
-from torchward.envs.make import EnvOptions, make, make_env, name_of
+from torchward.envs.make import EnvOptions, make, make_env, name_of, step_seconds
 from torchward.envs.native import Native
 from torchward.envs.processes import Processes
 from torchward.envs.task import Control
@@ -109,6 +109,15 @@ class TestEnvironments:
         task = Control(instance)
         assert task.name == "FrozenLake-v1" and task.observation_space == Discrete(64)
         assert max(lengths(task)) <= 7
+
+    def test_an_instance_keeps_what_was_changed_on_it(self) -> None:
+        instance: Any = gym.make("Pendulum-v1")
+        instance.unwrapped.max_torque = 0.5
+        task = Control(instance, EnvOptions(max_episode_steps=7))
+        env: Any = task.env()
+        assert env.unwrapped.max_torque == 0.5 and env.unwrapped is not instance.unwrapped
+        assert max(lengths(task)) == 7
+        assert task.env(render_mode="rgb_array").render_mode == "rgb_array"  # which needs it made anew
 
     def test_an_instance_that_only_gymnasium_can_make(self) -> None:
         """Box2D's worlds cannot be copied."""
@@ -300,6 +309,18 @@ class TestVectorization:
         assert isinstance(make(Walk, 1), InProcess)
         monkeypatch.setattr("os.cpu_count", lambda: 1)
         assert isinstance(make(Walk, 2), InProcess)
+
+    def test_a_very_costly_step_is_not_taken_often(self) -> None:
+        class Counts(Walk):
+            steps = 0
+
+            def step(self, action: Any) -> Any:
+                self.steps += 1
+                return super().step(action)
+
+        for patience, steps in ((0.0, 3), (1e9, 32)):
+            world = Counts()
+            assert step_seconds(world, patience=patience) > 0.0 and world.steps == steps
 
     def test_a_reset_without_options(self) -> None:
         """Nobody gives any: a world that takes none is one in a process of its own, too."""

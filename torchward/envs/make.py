@@ -126,22 +126,27 @@ def _from_id(name: str, limit: int, arguments: dict[str, Any]) -> "gym.Env[Any, 
 
 
 def _copy(environment: "gym.Env[Any, Any]", arguments: dict[str, Any]) -> Any:
-    """Another environment like this one: made anew from what it was made from, or, where that is not known, copied."""
+    """Another environment like this one: copied, with all that was changed on it, or, where it cannot be copied or
+    ``arguments`` are given, made anew from what it was made from."""
     spec = environment.spec
     wrappers = () if spec is None else spec.additional_wrappers
-    if spec is not None and all(wrapper.kwargs is not None for wrapper in wrappers):
-        return gym.make(spec, **arguments)
-    if arguments:
+    is_known = spec is not None and all(wrapper.kwargs is not None for wrapper in wrappers)
+    if arguments and not is_known:
         raise WorldError(
             f"{name_of(environment)} is made already, and takes no {', '.join(arguments)}; give its class or a "
             "factory, which is called with them"
         )
-    try:
-        return copy.deepcopy(environment)
-    except Exception as error:
-        raise WorldError(
-            f"{name_of(environment)} cannot be copied ({_first_line(error)}); give a factory, such as lambda: MyEnv()"
-        ) from error
+    if not arguments:
+        try:
+            return copy.deepcopy(environment)
+        except Exception as error:
+            if not is_known:
+                raise WorldError(
+                    f"{name_of(environment)} cannot be copied ({_first_line(error)}); give a factory, such as "
+                    "lambda: MyEnv()"
+                ) from error
+    assert spec is not None
+    return gym.make(spec, **arguments)
 
 
 def limited(env: "gym.Env[Any, Any]", limit: int) -> "gym.Env[Any, Any]":
@@ -302,9 +307,11 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def step_seconds(env: "gym.Env[Any, Any]", steps: int = 32) -> float:
-    """The median time of a random step, in seconds; 0 if one raises, which is for the run to tell."""
-    times = []
+def step_seconds(env: "gym.Env[Any, Any]", steps: int = 32, patience: float = 0.5) -> float:
+    """The median time of a random step, in seconds; 0 if one raises, which is for the run to tell. Of ``steps``, or of
+    as many as ``patience`` seconds allow, but of three."""
+    times = list[float]()
+    begun = time.perf_counter()
     try:
         env.action_space.seed(0)
         env.reset(seed=0)
@@ -313,6 +320,8 @@ def step_seconds(env: "gym.Env[Any, Any]", steps: int = 32) -> float:
             start = time.perf_counter()
             _, _, terminated, truncated, _ = env.step(action)
             times.append(time.perf_counter() - start)
+            if len(times) >= 3 and time.perf_counter() - begun > patience:
+                break
             if terminated or truncated:
                 env.reset()
     except Exception:

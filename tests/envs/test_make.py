@@ -120,11 +120,14 @@ class TestEnvironments:
         assert task.env(render_mode="rgb_array").render_mode == "rgb_array"  # which needs it made anew
 
     def test_an_instance_that_only_gymnasium_can_make(self) -> None:
-        """Box2D's worlds cannot be copied."""
+        """Box2D's worlds make themselves anew where they are copied; a lock can be copied by nobody."""
         task = Control(gym.make("LunarLander-v3", gravity=-5.0))
         env: Any = task.env()
         assert env.unwrapped.gravity == -5.0
         env.close()
+        locked: Any = gym.make("FrozenLake-v1", map_name="8x8")
+        locked.unwrapped.lock = threading.Lock()
+        assert Control(locked).observation_space == Discrete(64)
 
     @pytest.mark.parametrize("wrap", [lambda env: Recorded(env, 3.0), Plain])
     def test_an_instance_keeps_its_wrappers(self, wrap: Any) -> None:
@@ -330,7 +333,7 @@ class TestVectorization:
                 return super().reset(seed=seed)
 
         for how in ("sync", "async"):
-            assert lengths(Control(Short, EnvOptions(vectorization=how)))  # type: ignore[arg-type]
+            assert lengths(Control(Short, EnvOptions(vectorization=how)))
 
     def test_processes_do_not_draw_alike(self) -> None:
         """From the generators that all share, of which a fork has a copy: equal seeds of a run give equal worlds."""

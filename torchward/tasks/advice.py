@@ -253,7 +253,7 @@ def _takes(rule: Rule, task: Any) -> bool:
     return True
 
 
-def _of_a_vector(rule: Rule, task: Any) -> Mapping[str, Any]:
+def _of_a_vector(rule: Rule, task: Any) -> dict[str, Any]:
     """What an algorithm has to be told of a task that is a vector: how many environments that holds."""
     held, config = getattr(task, "held", None), find.algorithm(rule.algorithm).Config
     return {"n_envs": held} if held is not None and "n_envs" in {field.name for field in fields(config)} else {}

@@ -179,8 +179,8 @@ def _next_draw() -> int:
 def _apart(factory: Factory, seed: int, parent: int) -> "gym.Env[Any, Any]":
     """A world in a process of its own, or for a look at its spaces in the ``parent``.
 
-    A process has global generators of its own, where a fork has copies. And a terminal tells all its processes of Ctrl-C
-    and of its end: the parent alone heeds it, and may step to the end of its iteration."""
+    A process has global generators of its own, where a fork has copies. And a terminal tells all its processes of
+    Ctrl-C and of its end: the parent alone heeds it, and may step to the end of its iteration."""
     if os.getpid() != parent:
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002

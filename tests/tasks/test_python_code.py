@@ -13,7 +13,7 @@ from torchward.config import ConfigError
 from torchward.language.corpus import StandardLibrary
 from torchward.language.documents import Completion, Document, Split
 from torchward.language.task import Problems
-from torchward.tasks.python_code import Accepted, Options, Varied, acting, compiled, functions, make, problems
+from torchward.tasks.python_code import Accepted, Options, Varied, compiled, functions, make, problems
 
 PROMPT = 'def scaled(values, factor=2):\n    """Each value times the factor."""\n'
 
@@ -252,7 +252,7 @@ def test_an_answer_on_the_line_of_the_prompt_is_none() -> None:
 
 
 def test_a_snippet_that_everybody_writes_earns_less() -> None:
-    """Three write one answer, one another: 1/3 of its runs of parts are theirs alone where all is shared by three."""
+    """Three write one answer, one another: 1/3 of its runs of words are theirs alone where all is shared by three."""
     shared = "\n    return [value * 2 for value in values if value > sum(values)]"
     alone = "\n    while {1, 2} & {-3}: pop(values[4:5]).x |= lambda *y: None or not 7"
     prompts = ["def scaled(values):"] * 5
@@ -265,54 +265,6 @@ def test_a_snippet_that_everybody_writes_earns_less() -> None:
     assert mixed[:3] == pytest.approx([mixed[0]] * 3) and 0.4 + 0.6 / 4 <= mixed[0] < 0.6
     assert 0.9 < mixed[3] < 1.0, "a bracket and a name are not its own"
     assert Varied(Accepted(), 0.0)(prompts[:4], [shared, shared, "", alone]) == [1.0, 1.0, 0.0, 1.0]
-
-
-@pytest.mark.parametrize(
-    "varied",
-    [
-        "\n    # {} {} {}\n    return [value * 2 for value in values if value > sum(values)]  # {}",
-        "\n    return [value * 2 for value in values if value > sum(values)]\n    {} = {}({}, {})",
-        "\n    '''{} {}'''\n    return [value * 2 for value in values if value > sum(values)]\n    # {} {}",
-        "\n    if 0: {}.{}({}).{}\n    return [value * 2 for value in values if value > sum(values)]",
-    ],
-)
-def test_words_that_do_nothing_are_no_variety(varied: str) -> None:
-    """Whatever stands in comments, in texts of their own and where nothing comes: as if all had written the same."""
-    reward, same = Varied(Accepted(), 1.0), "\n    return [value * 2 for value in values if value > sum(values)]"
-    prompts = ["def scaled(values):"] * 4
-    made = [varied.format(*(f"word_{row}_{place}" for place in range(4))) for row in range(4)]
-    assert len(set(made)) == 4 and reward(prompts, made) == reward(prompts, [same] * 4) == pytest.approx([0.25] * 4)
-
-
-def test_a_new_name_and_a_new_word_of_a_text_are_variety() -> None:
-    reward, prompts = Varied(Accepted(), 1.0), ["def scaled(values):"] * 3
-    answer = "\n    return [join(value, {!r}) + 2 for value in values if {} > sum(values)]"
-    assert reward(prompts, [answer.format("red", "value")] * 3) == pytest.approx([1 / 3] * 3)
-    names = [answer.format("red", f"colour_{row}") for row in range(3)]
-    texts = [answer.format(word, "other") for word in ("red", "green", "blue")]
-    for made in (names, texts):
-        found = reward(prompts, made)  # 6 runs of some 64 hold it
-        assert found == pytest.approx([found[0]] * 3) and 0.37 < found[0] < 0.42
-
-
-def test_what_acts_of_an_answer() -> None:
-    answer = """
-    # a comment
-    "a text"
-    if values:
-        "another"
-    else:
-        return 1  # done
-        print(values)
-    while 0:
-        break
-    for x in values: raise x; x = 2
-"""
-    left = "if values:\n    pass\nelse:\n    return 1\nfor x in values:\n    raise x"
-    assert acting("def f(values):", answer) == acting('def f(values):\n    """What it does."""', answer) == left
-    assert acting("def f(values):", "\n  broken(") == "\n  broken("
-    deep = "\n    return " + "-" * 150 + "values"
-    assert "values" in acting("def f(values):", deep)
 
 
 def test_variety_is_rewarded_and_what_is_accepted_is_judged(modules: list[Document]) -> None:

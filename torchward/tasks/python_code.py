@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from torchward.config import ConfigError
 from torchward.data.random import derive
@@ -28,7 +28,6 @@ from torchward.language.documents import Completion, Document, Prompt, Split
 from torchward.language.task import Problems, TokenizerChoice
 from torchward.tasks.questions import between
 
-Node = TypeVar("Node", bound=ast.AST)
 LONGEST = 4_000
 """Characters that are looked at: of longer texts Python's own parser may run out of stack."""
 
@@ -97,7 +96,8 @@ class Accepted:
         function = compiled(prompt + completion)
         if function is None:
             return False
-        nodes = list(_effective(_behind(prompt, function)))
+        asked = prompt.count("\n") + (not prompt.endswith("\n"))
+        nodes = list(_effective(statement for statement in function.body if statement.lineno > asked))
         if len({type(node) for node in nodes if isinstance(node, ast.stmt | ast.expr)} - {ast.Pass}) < self.kinds:
             return False
         parameters = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
@@ -111,18 +111,15 @@ class Varied:
     snippet behind every prompt earns little more than the first part.
 
     How rare: of its runs of one, two and three words or signs, over how many accepted answers each stands in, the mean.
-    What does nothing counts for nothing: comments, docstrings, what is never reached. A name or a word of a text that
-    nobody else has does count: no check can tell it from a good one. The answers are those that are judged together, a
-    rollout's. After Li et al. 2025 (DARLING), who multiply by the number of kinds of answers that a learnt classifier
-    tells apart."""
+    The answers are those that are judged together, a rollout's. After Li et al. 2025 (DARLING), who multiply by the
+    number of kinds of answers that a learnt classifier tells apart."""
 
     accepted: Accepted
     variety: float
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
         earned = self.accepted(prompts, completions)
-        answers = zip(prompts, completions, earned, strict=True)
-        runs = [_runs(acting(prompt, text)) if reward else set() for prompt, text, reward in answers]
+        runs = [_runs(text) if reward else set() for text, reward in zip(completions, earned, strict=True)]
         among = Counter(run for each in runs for run in each)
         rare = [sum(1.0 / among[run] for run in each) / max(1, len(each)) for each in runs]
         return [reward * (1.0 - self.variety + self.variety * part) for reward, part in zip(earned, rare, strict=True)]
@@ -209,32 +206,9 @@ def compiled(source: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
     return None
 
 
-def acting(prompt: str, completion: str) -> str:
-    """The statements of an answer that do something, as Python writes them: no comments and docstrings, nothing that is
-    never reached. The answer as it is where it is no function's, or too deep for Python to write."""
-    function = compiled(prompt + completion)
-    if function is None:
-        return completion
-    function.body = _reached(_behind(prompt, function))
-    for node in ast.walk(function):
-        for name, part in ast.iter_fields(node):
-            if isinstance(part, list) and part and isinstance(part[0], ast.stmt):
-                setattr(node, name, _reached(part) or [ast.Pass()])
-    try:
-        return "\n".join(map(ast.unparse, function.body))
-    except RecursionError:
-        return completion
-
-
-def _behind(prompt: str, function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.stmt]:
-    """The statements of a function that stand behind its prompt."""
-    asked = prompt.count("\n") + (not prompt.endswith("\n"))
-    return (statement for statement in function.body if statement.lineno > asked)
-
-
 def _effective(statements: Iterable[ast.stmt]) -> Iterator[ast.AST]:
     """All nodes of the statements but those that have no effect or are never reached. Without recursion."""
-    waiting: list[ast.AST] = [*_reached(statements)]
+    waiting: list[ast.AST] = _reached(statements)
     while waiting:
         node = waiting.pop()
         yield node
@@ -245,9 +219,9 @@ def _effective(statements: Iterable[ast.stmt]) -> Iterator[ast.AST]:
                 waiting += _reached(each for each in part if isinstance(each, ast.AST))
 
 
-def _reached(nodes: Iterable[Node]) -> list[Node]:
+def _reached(nodes: Iterable[ast.AST]) -> list[ast.AST]:
     """Of a block of statements those that are reached and do something; of anything else all."""
-    found: list[Node] = []
+    found: list[ast.AST] = []
     for node in nodes:
         match node:
             case ast.Expr(value=value) if not isinstance(value, ast.Call | ast.Await | ast.Yield | ast.YieldFrom):

@@ -80,12 +80,16 @@ def test_a_sweep_that_is_stopped_stops_its_runs(place: Path, number: signal.Sign
         env={**os.environ, "PYTHONPATH": path},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # also where the tests themselves ignore it
     )
     run = place / "sweeps" / "search-world" / "seed-0"
-    while not (run / "checkpoint").is_dir() and sweep.poll() is None:
-        time.sleep(0.05)
-    sweep.send_signal(number)
-    _, err = sweep.communicate(timeout=60)
+    try:
+        while not (run / "checkpoint").is_dir() and sweep.poll() is None:
+            time.sleep(0.05)
+        sweep.send_signal(number)
+        _, err = sweep.communicate(timeout=60)
+    finally:
+        sweep.terminate()  # if it has not ended
     assert sweep.returncode == 130 and "the same command goes on" in err
     assert "torchward resume" in run.with_name("seed-0.log").read_text()  # the run has ended in order
     assert not (run / "result.json").exists()

@@ -1,6 +1,7 @@
 """Runs: metrics, clocks, checkpoints and resume, signals and failures, shown on a loop that learns by chance alone."""
 
 import errno
+import gc
 import io
 import json
 import math
@@ -934,3 +935,19 @@ def test_a_run_killed_at_random_moments_equals_the_uninterrupted_one(resumable: 
     assert str(ends[0]) == str(ends[1])
     assert torch.equal(ends[0]["tracked"]["walk"]["position"], ends[1]["tracked"]["walk"]["position"])
     assert timeless(tmp_path / "killed") == timeless(tmp_path / "whole")
+
+
+def test_what_is_there_before_a_run_is_not_searched_for_garbage(tmp_path: Path) -> None:
+    """And afterwards it is again; but what someone else has set aside stays so."""
+    assert gc.get_freeze_count() == 0
+    run = start(tmp_path / "one")
+    with run:
+        assert gc.get_freeze_count() > 1000
+    assert gc.get_freeze_count() == 0
+    gc.freeze()
+    try:
+        with pytest.raises(KeyError), start(tmp_path / "other"):
+            raise KeyError("stopped")
+        assert gc.get_freeze_count() > 1000
+    finally:
+        gc.unfreeze()

@@ -18,6 +18,7 @@ on an interruption: a resumed run computes bit for bit what the uninterrupted on
 """
 
 import contextlib
+import gc
 import math
 import shutil
 import time
@@ -404,6 +405,9 @@ class Run:
             random_state.restore_global(generators)
         self._started = time.perf_counter()
         self._interrupt.install()
+        self._froze = gc.get_freeze_count() == 0
+        if self._froze:  # what is there already, all of torch among it, is not searched for garbage again and again
+            gc.freeze()
         return self
 
     def __exit__(
@@ -419,6 +423,8 @@ class Run:
                 self.discard()
         finally:
             self._interrupt.restore()
+            if self._froze:
+                gc.unfreeze()
 
     def close(self) -> None:
         """Close its files and let go of its directory; a second call does nothing."""
